@@ -1,0 +1,83 @@
+"""A Task: one dataset as arrays, with everything that a split or a score needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from gkdkernels.graph import CSRGraph, Features, SparseFeatures
+from torch import Tensor
+
+Kind = Literal["node", "graph"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dataset in memory (or memory-mapped).
+
+    Args:
+        name: canonical id, e.g. ``"cora"`` (``gkdbench list datasets``).
+        kind: ``"node"`` or ``"graph"``: what carries a label.
+        graph: [N x N] message-passing edges j -> i as rows i. As the file has them: splits decide about loops.
+            For graph tasks (and PPI) all graphs in one block-diagonal matrix.
+        features: [N, D] float32, dense or SparseFeatures (chosen by density).
+        labels: [M] int64 class, -1 unknown; or [M, L] float32 of 0, 1, NaN (unknown) when `multi_label`.
+            M is N for node tasks, G for graph tasks.
+        num_classes: C, or L when multi-label.
+        multi_label: Bernoulli labels, several per row.
+        metric: name in ``gkdbench.metrics`` ("accuracy", "micro_f1", "rocauc").
+        graph_ptr: [G + 1] int64, nodes of graph g are ``graph_ptr[g]:graph_ptr[g + 1]``; None for one graph.
+        edge_features: [E, F] in the order of ``graph.index``, or None.
+        official: splits that come with the files: name -> int64 ids (e.g. ``{"train": ..., "val": ..., "test": ...}``).
+        note: what a reader of a results table must know about this set's origin, or "".
+    """
+
+    name: str
+    kind: Kind
+    graph: CSRGraph
+    features: Features
+    labels: Tensor
+    num_classes: int
+    multi_label: bool = False
+    metric: str = "accuracy"
+    graph_ptr: Tensor | None = None
+    edge_features: Tensor | None = None
+    official: Mapping[str, np.ndarray] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def num_nodes(self) -> int:
+        return self.graph.num_dst
+
+    @property
+    def num_items(self) -> int:
+        """How many things carry a label: nodes or graphs."""
+        return int(self.labels.size(0))
+
+    @property
+    def num_features(self) -> int:
+        return int(self.features.shape[1])
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 over (edges, features, labels, graph borders), independent of file format and storage dtype."""
+        digest = hashlib.sha256()
+        dense = not isinstance(self.features, SparseFeatures)
+        parts: list[Tensor | None] = [self.graph.indptr.long(), self.graph.index.long()]
+        sparse = SparseFeatures.from_dense(self.features) if dense else self.features  # type: ignore[arg-type]
+        parts += [sparse.graph.indptr.long(), sparse.graph.index.long(), sparse.value.float()]
+        parts += [self.labels, self.graph_ptr, self.edge_features]
+        for part in parts:
+            array = np.ascontiguousarray(torch.as_tensor(part).numpy()) if part is not None else np.zeros(0)
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def with_(self, **changes: object) -> Task:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""The one error that user input raises: what was got, what was wanted, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input from outside: a name, a value, a file.
+
+    ``str(error)`` is one line or few, complete without a traceback: what was got, what was
+    wanted, what to do next. The command line prints it and exits with 2.
+    """
+
+
+class UnknownName(UserError):
+    """A name that is not registered; the message lists the nearest names that are."""
+
+    def __init__(self, kind: str, got: str, known: Iterable[str], mend: str = "") -> None:
+        self.kind, self.got, self.known = kind, got, sorted(known)
+        super().__init__(f"unknown {kind} {got!r}; {nearest(got, self.known)}{'. ' + mend if mend else ''}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.kind, self.got, self.known))
+
+
+def nearest(got: str, known: Iterable[str]) -> str:
+    """``did you mean a, b?``, or the whole list when nothing is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(got, names, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + ", ".join(repr(n) for n in near) + "?"
+    return "known: " + (", ".join(names) if names else "none")

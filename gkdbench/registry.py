@@ -1,0 +1,156 @@
+"""One lazy registry for everything that is chosen by name.
+
+An entry is a string ``"module:Attribute"``; nothing is imported until it is asked for, so that
+``gkdbench list`` answers without torch. Built-in entries come from the files of a package (one idea
+per file), third-party ones from entry points.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from gkdbench.errors import UnknownName, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a named thing lives, and who put it there."""
+
+    name: str
+    target: str  # "module:Attribute"
+    owner: str  # the distribution or file it comes from
+
+    def load(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except AttributeError:
+            raise UserError(
+                f"{self.name!r} of {self.owner} points to {self.target!r}, and {module} has no {attribute!r}; "
+                f"correct the entry point"
+            ) from None
+
+
+class Registry(Generic[T]):
+    """Names of one kind, loaded on first use.
+
+    Args:
+        kind: what the names name ("method", "dataset", ...), used in messages.
+        group: entry-point group of third-party packages, e.g. ``"gkdbench.methods"``.
+        check: called with the loaded object; raises ``UserError`` when it is of the wrong type.
+        builtin: gives the built-in entries, called once.
+    """
+
+    def __init__(
+        self, kind: str, group: str, check: Callable[[str, Any], T], builtin: Callable[[], Iterator[Entry]]
+    ) -> None:
+        self.kind, self.group = kind, group
+        self._check, self._builtin = check, builtin
+        self._entries: dict[str, Entry] | None = None
+        self._loaded: dict[str, T] = {}
+
+    def entries(self) -> Mapping[str, Entry]:
+        """All entries by name, sorted. Imports none of them."""
+        if self._entries is None:
+            self._entries = {}
+            for entry in self._builtin():
+                self.add(entry)
+            for point in entry_points(group=self.group):
+                owner = point.dist.name if point.dist else "an installed package"
+                self.add(Entry(point.name, point.value, owner))
+        return dict(sorted(self._entries.items()))
+
+    def add(self, entry: Entry) -> None:
+        """Register `entry`; a second owner of the same name is refused, naming both."""
+        if self._entries is None:
+            self.entries()
+        assert self._entries is not None
+        twin = self._entries.get(entry.name)
+        if twin is not None and twin.target != entry.target:
+            raise UserError(
+                f"two {self.kind}s are called {entry.name!r}: {twin.target} of {twin.owner} and "
+                f"{entry.target} of {entry.owner}; rename one of them"
+            )
+        self._entries[entry.name] = entry
+
+    def names(self) -> list[str]:
+        return list(self.entries())
+
+    def entry(self, name: str) -> Entry:
+        found = self.entries().get(name)
+        if found is None:
+            raise UnknownName(self.kind, name, self.names(), f"`gkdbench list {self.kind}s` prints all")
+        return found
+
+    def get(self, name: str) -> T:
+        """The object called `name`; imported, checked, kept."""
+        if name not in self._loaded:
+            self._loaded[name] = self._check(name, self.entry(name).load())
+        return self._loaded[name]
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """The literal class attributes of an entry (paper, year, ...), read from its source, not imported."""
+        module, _, attribute = self.entry(name).target.partition(":")
+        return class_literals(module).get(attribute, {})
+
+
+@cache
+def class_literals(module: str) -> dict[str, dict[str, Any]]:
+    """Per class of a module: its docstring's first line (``"summary"``) and its literal attributes."""
+    spec = _find(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        literals: dict[str, Any] = {"summary": (ast.get_docstring(node) or "").split("\n")[0]}
+        for statement in node.body:
+            target = statement.target if isinstance(statement, ast.AnnAssign) else None
+            if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+                target = statement.targets[0]
+            value = getattr(statement, "value", None)
+            if isinstance(target, ast.Name) and value is not None:
+                try:
+                    literals[target.id] = ast.literal_eval(value)
+                except ValueError:
+                    continue  # computed values are shown by `gkdbench show`, which imports
+        found[node.name] = literals
+    return found
+
+
+def _find(module: str) -> importlib.machinery.ModuleSpec | None:
+    """The spec of `module` without importing the module itself (its parents are light)."""
+    try:
+        return importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+
+
+def files_of(package: str, kind_base: str) -> Callable[[], Iterator[Entry]]:
+    """Built-in entries: in each public file of `package`, classes with a literal ``name`` whose bases mention `kind_base`."""
+
+    def walk() -> Iterator[Entry]:
+        spec = _find(package)
+        if spec is None or not spec.submodule_search_locations:
+            return
+        for path in sorted(Path(spec.submodule_search_locations[0]).glob("*.py")):
+            if path.stem.startswith("_"):
+                continue
+            module = f"{package}.{path.stem}"
+            for attribute, literals in class_literals(module).items():
+                if isinstance(literals.get("name"), str):
+                    yield Entry(literals["name"], f"{module}:{attribute}", f"gkdbench ({path.name})")
+
+    del kind_base
+    return walk

@@ -1,0 +1,1 @@
+"""gkdkernels: fused operators for graph distillation."""

@@ -1,0 +1,187 @@
+"""The one graph type of the kernels: compressed sparse rows, checked once, transposed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class CSRGraph:
+    """Edges grouped by destination row; square for a graph, rectangular for a sampled block or a sparse matrix.
+
+    Row i's edges are ``index[indptr[i]:indptr[i + 1]]``, the sources that send to i. Edge ids are positions
+    in `index`. Tensors are never modified after construction.
+
+    Args:
+        indptr: [num_dst + 1] int32 or int64, non-decreasing, starts at 0, ends at E.
+        index: [E], same dtype and device, values in [0, num_src).
+        num_src: number of sources (columns).
+        symmetric: True if the caller knows that the edge set equals its own transpose, None if unknown.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, or an index out of range (checked here, once).
+    """
+
+    def __init__(self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> None:
+        _check(indptr, index, num_src)
+        self.indptr, self.index, self.num_src = indptr, index, int(num_src)
+        self.num_dst, self.num_edges = int(indptr.numel() - 1), int(index.numel())
+        if symmetric and self.num_dst != self.num_src:
+            raise ValueError(f"symmetric=True wants a square graph, got {self.num_dst} rows and {num_src} columns")
+        self.symmetric = symmetric
+
+    def __repr__(self) -> str:
+        return f"CSRGraph({self.num_dst} x {self.num_src}, {self.num_edges} edges, {self.index.dtype}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.index.device
+
+    @cached_property
+    def degree(self) -> Tensor:
+        """[num_dst] in-degree, the dtype of `indptr`."""
+        return self.indptr.diff()
+
+    @cached_property
+    def row(self) -> Tensor:
+        """[E] destination of each edge (the COO row index)."""
+        rows = torch.arange(self.num_dst, dtype=self.index.dtype, device=self.device)
+        return torch.repeat_interleave(rows, self.degree.long(), output_size=self.num_edges)
+
+    @cached_property
+    def transposed(self) -> Transposed:
+        """The transpose and, for each of its edges, the id of the edge it comes from. Computed once."""
+        order = torch.argsort(self.index.long(), stable=True)
+        counts = torch.bincount(self.index.long(), minlength=self.num_src)
+        indptr = torch.zeros(self.num_src + 1, dtype=self.indptr.dtype, device=self.device)
+        indptr[1:] = counts.cumsum(0)
+        graph = CSRGraph.__new__(CSRGraph)  # already valid: no second check
+        graph.indptr, graph.index = indptr, self.row[order]
+        graph.num_src, graph.num_dst, graph.num_edges = self.num_dst, self.num_src, self.num_edges
+        graph.symmetric = self.symmetric
+        return Transposed(graph, order)
+
+    def to(self, device: torch.device | str) -> CSRGraph:
+        """The same graph on `device` (itself when it is there already)."""
+        if torch.device(device) == self.device:
+            return self
+        return CSRGraph(self.indptr.to(device), self.index.to(device), self.num_src, self.symmetric)
+
+    @classmethod
+    def from_edge_index(
+        cls, edge_index: Tensor, num_nodes: int | tuple[int, int], symmetric: bool | None = None
+    ) -> CSRGraph:
+        """From ``edge_index: [2, E]`` int, row 0 the sources and row 1 the destinations (as in PyG).
+
+        Edges are ordered by destination, then by source; parallel edges are kept.
+
+        Args:
+            num_nodes: N, or (num_dst, num_src) for a rectangular graph.
+        """
+        num_dst, num_src = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
+        if edge_index.dim() != 2 or edge_index.size(0) != 2:
+            raise ValueError(f"edge_index wants shape [2, E], got {tuple(edge_index.shape)}")
+        src, dst = edge_index[0].long(), edge_index[1].long()
+        if dst.numel() and (int(dst.min()) < 0 or int(dst.max()) >= num_dst):
+            raise ValueError(f"edge_index wants destinations in [0, {num_dst}), got {int(dst.min())}..{int(dst.max())}")
+        order = torch.argsort(src, stable=True)
+        order = order[torch.argsort(dst[order], stable=True)]
+        indptr = torch.zeros(num_dst + 1, dtype=torch.int64, device=edge_index.device)
+        indptr[1:] = torch.bincount(dst, minlength=num_dst).cumsum(0)
+        return cls(indptr, src[order].contiguous(), num_src, symmetric)
+
+
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """A transposed graph and the edge ids of the original: edge e of `graph` is edge ``edge[e]`` there."""
+
+    graph: CSRGraph
+    edge: Tensor  # [E] int64
+
+
+@dataclass(frozen=True, slots=True)
+class SparseFeatures:
+    """A sparse feature matrix [N, D]: row i holds ``value`` at the columns ``graph.index`` of row i.
+
+    `graph` is rectangular (num_dst = N nodes, num_src = D columns). Multiplying by a dense [D, H] weight is
+    ``spmm(graph, weight_matrix, value)``.
+    """
+
+    graph: CSRGraph
+    value: Tensor  # [nnz] float
+
+    def __post_init__(self) -> None:
+        if self.value.shape != (self.graph.num_edges,):
+            raise ValueError(f"value wants shape [{self.graph.num_edges}], got {tuple(self.value.shape)}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.graph.num_dst, self.graph.num_src
+
+    @property
+    def device(self) -> torch.device:
+        return self.value.device
+
+    def to(self, device: torch.device | str) -> SparseFeatures:
+        return SparseFeatures(self.graph.to(device), self.value.to(device))
+
+    def rows(self, rows: Tensor) -> SparseFeatures:
+        """The sub-matrix of `rows` ([M] int64, any order, repeats allowed)."""
+        start, length = self.graph.indptr[rows].long(), self.graph.degree[rows].long()
+        indptr = torch.zeros(rows.numel() + 1, dtype=torch.int64, device=self.device)
+        indptr[1:] = length.cumsum(0)
+        total = int(indptr[-1])
+        edge = torch.arange(total, device=self.device) - torch.repeat_interleave(
+            indptr[:-1] - start, length, output_size=total
+        )
+        graph = CSRGraph.__new__(CSRGraph)  # rows of a valid graph are valid
+        graph.indptr, graph.index = indptr.to(self.graph.indptr.dtype), self.graph.index[edge]
+        graph.num_src, graph.num_dst, graph.num_edges = self.graph.num_src, int(rows.numel()), total
+        graph.symmetric = None
+        return SparseFeatures(graph, self.value[edge])
+
+    def dense(self) -> Tensor:
+        """[N, D] dense copy."""
+        out = torch.zeros(self.shape, dtype=self.value.dtype, device=self.device)
+        return out.index_put_((self.graph.row.long(), self.graph.index.long()), self.value, accumulate=True)
+
+    @classmethod
+    def from_dense(cls, matrix: Tensor) -> SparseFeatures:
+        """The non-zeros of ``matrix: [N, D]``."""
+        row, col = matrix.nonzero(as_tuple=True)
+        indptr = torch.zeros(matrix.size(0) + 1, dtype=torch.int64, device=matrix.device)
+        indptr[1:] = torch.bincount(row, minlength=matrix.size(0)).cumsum(0)
+        return cls(CSRGraph(indptr, col, matrix.size(1)), matrix[row, col])
+
+
+Features = Tensor | SparseFeatures
+"""A feature matrix [N, D]: a dense float tensor, or its non-zeros."""
+
+
+def feature_rows(features: Features, rows: Tensor) -> Features:
+    """Rows of a feature matrix; ``rows: [M]`` int64."""
+    return features.rows(rows) if isinstance(features, SparseFeatures) else features[rows]
+
+
+def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:
+    for name, tensor in (("indptr", indptr), ("index", index)):
+        if tensor.dim() != 1:
+            raise ValueError(f"{name} wants one dimension, got shape {tuple(tensor.shape)}")
+        if tensor.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name} wants int32 or int64, got {tensor.dtype}")
+    if indptr.dtype != index.dtype or indptr.device != index.device:
+        raise ValueError(
+            f"indptr and index want one dtype and device, got {indptr.dtype} on {indptr.device} "
+            f"and {index.dtype} on {index.device}"
+        )
+    if indptr.numel() == 0:
+        raise ValueError("indptr wants num_dst + 1 entries, got none; a graph without rows is indptr=[0]")
+    if int(indptr[0]) != 0 or int(indptr[-1]) != index.numel():
+        raise ValueError(f"indptr wants to run from 0 to E={index.numel()}, got {int(indptr[0])} to {int(indptr[-1])}")
+    if bool((indptr.diff() < 0).any()):
+        raise ValueError("indptr wants non-decreasing values, got a decrease")
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= num_src):
+        raise ValueError(f"index wants values in [0, {num_src}), got {int(index.min())}..{int(index.max())}")
