@@ -137,8 +137,8 @@ def _find(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def files_of(package: str, kind_base: str) -> Callable[[], Iterator[Entry]]:
-    """Built-in entries: in each public file of `package`, classes with a literal ``name`` whose bases mention `kind_base`."""
+def files_of(package: str) -> Callable[[], Iterator[Entry]]:
+    """Built-in entries: in each public file of `package`, classes with a literal ``name``."""
 
     def walk() -> Iterator[Entry]:
         spec = _find(package)
@@ -152,5 +152,4 @@ def files_of(package: str, kind_base: str) -> Callable[[], Iterator[Entry]]:
                 if isinstance(literals.get("name"), str):
                     yield Entry(literals["name"], f"{module}:{attribute}", f"gkdbench ({path.name})")
 
-    del kind_base
     return walk
