@@ -1,0 +1,49 @@
+"""The key of a group and of a cell: what was computed, never where or when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gkdbench.records.canonical import sha256_json
+from gkdbench.records.schema import PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class GroupIdentity:
+    """Everything that a group's numbers depend on, apart from split index and seed (design decision 2).
+
+    Args:
+        method: registered name.
+        config: the resolved configuration (every field, variant included).
+        revisions: declared revision of the method and of each backbone it uses, by name.
+        dataset, data_sha256: canonical name, content hash of the prepared data.
+        preprocessing: the split family's preprocessing.
+        split, setting: split id, and what training may see.
+        teachers: role -> group key of the teacher.
+        device: device class.
+        audit_every: epochs between audited predictions.
+    """
+
+    method: str
+    config: dict[str, Any]
+    revisions: dict[str, int]
+    dataset: str
+    data_sha256: str
+    preprocessing: dict[str, Any]
+    split: str
+    setting: str
+    teachers: dict[str, str]
+    device: str
+    audit_every: int = 1
+
+    @property
+    def key(self) -> str:
+        """64 hex digits."""
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return sha256_json(parts | {"protocol_version": PROTOCOL_VERSION})
+
+
+def cell_key(group_key: str, index: int, seed: int) -> str:
+    """The key of one run of a group."""
+    return sha256_json([group_key, index, seed])

@@ -1,0 +1,168 @@
+"""What is stored: one Record per group (a configuration on one data set, split id and setting), one Row per run.
+
+Scores lie in [0, 1]; units are suffixes (``_s``, ``_bytes``); multiply-adds are ``macs``. Fields marked
+volatile differ from run to run (times, memory, host) and are left out of every equality.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+PROTOCOL_VERSION = 1
+"""Bumped when selection, scoring or a split changes: part of every key, so old and new never mix."""
+
+Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
+Phase = Literal["prepare", "fit", "predict", "score"]
+Needs = Literal["features", "features+encodings", "graph"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def volatile(default: Any = None) -> Any:
+    """A field that differs from run to run; `gkdbench.records.canonical` drops it before comparing."""
+    return Field(default=default, json_schema_extra={"volatile": True})
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Score(Strict):
+    """One test score. `confusion` (row-major [C, C], true x predicted) pins every single prediction's effect;
+    None where the metric ranks scores."""
+
+    value: Fraction
+    n: int
+    confusion: list[int] | None = None
+
+
+class Audit(Strict):
+    """What the "best test epoch" rule would have reported; never sorted on, never bold (protocol 4.2)."""
+
+    peak: Fraction
+    epoch: int
+    gap: float  # peak - selected
+    final: Fraction  # score of the last epoch: a late divergence cannot hide behind an early best (trap 33)
+
+
+class ModelResult(Strict):
+    """One deployable model of a run: the student, a peer, or the peers' ensemble."""
+
+    name: str
+    needs: Needs
+    hops: int | None = None  # message-passing depth at inference, when needs == "graph"
+    selected_epoch: int
+    val: Fraction
+    scores: dict[str, Score]  # reported setting ("tran", "ind", "prod", "coldstart", "graph") -> score
+    audit: dict[str, Audit]
+    parameters: int
+    macs: int | None  # multiply-adds of one inference over all items, divided by the items; None: not counted
+    weights_sha256: str  # of the selected weights
+
+
+class Row(Strict):
+    """One run: (split index, seed)."""
+
+    index: int
+    seed: int
+    status: Status
+    phase: Phase | None = None  # where a failure happened
+    reason: str | None = None
+    traceback: str | None = volatile()
+    command: str  # repeats exactly this cell
+    split_sha256: str
+    teachers: dict[str, str] = {}  # role -> weights_sha256 of the teacher used
+    epochs: int = 0  # epochs that were reported to the monitor
+    models: list[ModelResult] = []
+    flags: list[str] = []  # e.g. "collapsed", "loss spike"
+    extra: dict[str, float] = {}  # a method's own diagnostics
+    predictions_sha256: str | None = None  # of this row's arrays inside the side-car
+    train_s: float | None = volatile()
+    peak_memory_bytes: int | None = volatile()
+    host: str | None = volatile()
+    pid: int | None = volatile()
+    finished: str | None = volatile()  # ISO 8601, UTC
+
+
+class DataInfo(Strict):
+    """Which data: a board must never average over different contents."""
+
+    name: str
+    sha256: str
+    preprocessing: dict[str, bool | str]
+    nodes: int
+    edges: int  # directed, as prepared (self-loops included when preprocessing says so)
+    features: int
+    classes: int
+    graphs: int = 1
+    metric: str = "accuracy"
+    note: str = ""
+
+
+class TeacherInfo(Strict):
+    """A required cell: its group key and what it is, so that "same teacher" is checked and not believed."""
+
+    key: str
+    method: str
+    label: str  # e.g. "SAGE 2x128"
+    config: dict[str, Any]
+
+
+class Predictions(Strict):
+    """The side-car beside the record. ``kept=False``: above the size cap, only the hash is stored."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    kept: bool = True
+
+
+class Provenance(Strict):
+    """Where numbers came from. All of it may differ between equal runs."""
+
+    gkdbench: str = ""
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    method_source_sha256: str = ""
+    python: str = ""
+    torch: str = ""
+    triton: str | None = None
+    numpy: str = ""
+    platform: str = ""
+    cpu: str = ""
+    gpu: str | None = None
+    cuda: str | None = None
+    driver: str | None = None
+    allocator: dict[str, str] = {}  # MALLOC_* of the worker
+    argv: list[str] = []
+
+
+class Record(Strict):
+    """One JSON file of the store: a group of runs."""
+
+    schema_version: int = SCHEMA_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+    key: str  # sha256 of the resolved group, see gkdbench.records.key
+    method: str
+    label: str  # what tables print, e.g. "GLNN", "GCN 2x16 (Kipf 2017)"
+    variant: Literal["corrected", "as_released"]
+    tier: Literal["published", "tuned"]
+    trials: int = 0
+    revision: int
+    config: dict[str, Any]
+    dataset: str
+    split: str
+    setting: Literal["tran", "ind", "graph"]  # what training may see
+    columns: list[str]  # reported settings
+    data: DataInfo
+    teachers: dict[str, TeacherInfo] = {}
+    device: str  # device class: "cpu" or the GPU's name
+    threads: int
+    audit_every: int = 1
+    determinism: Literal["off", "seeded", "strict"] = "seeded"
+    rows: list[Row]
+    predictions: Predictions | None = None
+    provenance: Provenance = volatile(Provenance())
