@@ -1,0 +1,46 @@
+"""ROC-AUC of multi-task binary labels, as OGB's evaluator defines it for the molecule sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gkdbench.errors import UserError
+from gkdbench.metrics.metric import Array, Metric, matrix, probabilities, same_items
+
+
+@dataclass(frozen=True)
+class RocAuc(Metric):
+    """Mean over tasks of the area under the ROC curve; predictions [N, T] float, labels [N, T] of 0, 1, NaN.
+
+    Per task over its known labels; tasks without both classes are left out of the mean (Hu et al., OGB, 2020).
+    """
+
+    name: str = "rocauc"
+    ranks: bool = True
+
+    def from_logits(self, logits: ArrayLike) -> Array:
+        """[N, T] float -> itself: the area depends on the order only."""
+        return matrix(logits, "logits")
+
+    def from_probs(self, probs: ArrayLike) -> Array:
+        """[N, T] in [0, 1] -> itself."""
+        return probabilities(probs)
+
+    def __call__(self, predictions: ArrayLike, labels: ArrayLike) -> float:
+        """[N, T] float, [N, T] -> [0, 1]; refused when no task has both classes."""
+        # imported here: a second of start-up that only ranking tasks need
+        from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+
+        scores, truth = matrix(predictions, "scores"), np.asarray(labels, dtype=np.float64)
+        same_items(scores, truth)
+        areas = []
+        for score, target in zip(scores.T, truth.T, strict=True):
+            known = ~np.isnan(target)
+            if {0.0, 1.0} <= set(target[known]):
+                areas.append(float(roc_auc_score(target[known], score[known])))
+        if not areas:
+            raise UserError("no task has both a positive and a negative label; ROC-AUC is undefined")
+        return float(np.mean(areas))
