@@ -1,0 +1,84 @@
+"""Inputs: what a model reads. One scene of a run: the observed graph, the full graph, the validation graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from gkdkernels.graph import CSRGraph, Features, feature_rows
+from torch import Tensor
+
+from gkdbench.data.nodes import NodeSet, Space
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Graph and features under one numbering.
+
+    Args:
+        space: numbering of the N nodes.
+        items: numbering of what is predicted: `space` itself for node tasks, the G graphs for graph tasks.
+        graph: [N x N], self-loops as the split family says.
+        features: [N, D].
+        segments: [G + 1] int64 borders of the graphs (graph tasks), else None.
+        edge_features: [E, F] in edge order, or None.
+    """
+
+    space: Space
+    items: Space
+    graph: CSRGraph
+    features: Features
+    segments: Tensor | None = None
+    edge_features: Tensor | None = None
+
+    @cached_property
+    def everything(self) -> NodeSet:
+        """All items, in order."""
+        return NodeSet(self.items, torch.arange(len(self.items), device=self.graph.device))
+
+    def rows(self, nodes: NodeSet) -> Features:
+        """Feature rows [M, D] of `nodes`; foreign positions raise."""
+        return feature_rows(self.features, nodes.within(self.space).position)
+
+    def take(self, graphs: Tensor) -> Inputs:
+        """The batch of `graphs` ([B] int64 positions) as one block-diagonal Inputs, in that order."""
+        if self.segments is None:
+            raise ValueError("take() wants inputs of a graph task; node tasks index rows()")
+        start, size = self.segments[graphs], self.segments[graphs + 1] - self.segments[graphs]
+        nodes, borders = _ranges(start, size)
+        indptr = self.graph.indptr.long()
+        first, degree = indptr[nodes], self.graph.degree.long()[nodes]
+        edges, edge_borders = _ranges(first, degree)
+        shift = torch.repeat_interleave(borders[:-1] - start, size)  # old node number -> number in the batch
+        index = self.graph.index.long()[edges] + torch.repeat_interleave(shift, degree)
+        graph = CSRGraph(edge_borders, index, int(nodes.numel()), self.graph.symmetric)
+        return Inputs(
+            space=Space(f"{self.space.name}[batch]", self.space.ids[nodes]),
+            items=Space(f"{self.items.name}[batch]", self.items.ids[graphs]),
+            graph=graph,
+            features=feature_rows(self.features, nodes),
+            segments=borders,
+            edge_features=None if self.edge_features is None else self.edge_features[edges],
+        )
+
+    def to(self, device: torch.device | str) -> Inputs:
+        """A copy on `device`."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        space = Space(self.space.name, self.space.ids.to(device))
+        items = space if self.items is self.space else Space(self.items.name, self.items.ids.to(device))
+        return Inputs(
+            space, items, self.graph.to(device), self.features.to(device), move(self.segments), move(self.edge_features)
+        )
+
+
+def _ranges(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Concatenated ranges ``start[i] .. start[i] + size[i]`` and their borders [len + 1]."""
+    borders = torch.zeros(size.numel() + 1, dtype=torch.int64, device=size.device)
+    borders[1:] = size.cumsum(0)
+    total = int(borders[-1])
+    offset = torch.repeat_interleave(start - borders[:-1], size, output_size=total)
+    return torch.arange(total, device=size.device) + offset, borders

@@ -1,0 +1,255 @@
+"""The Monitor: sees validation labels, selects epochs, keeps the best states, writes test predictions it cannot score.
+
+Selection (protocol 4.1): strict improvement of the validation score, ties keep the earlier epoch. Test labels are
+not in this process: predictions are appended to scratch files, and the scorer reads them after the run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gkdbench.data.nodes import NodeSet
+from gkdbench.errors import UserError
+from gkdbench.metrics import METRICS, score
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
+
+
+class NonFinite(ArithmeticError):
+    """Predictions or loss stopped being finite: the run ends with status ``nan``."""
+
+
+class OutOfTime(TimeoutError):
+    """The cell's time limit passed: the run ends with status ``timeout``."""
+
+
+class WrongPredictions(UserError):
+    """A predictor answered with the wrong shape, or nothing was ever reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The Monitor's answer to one epoch.
+
+    Args:
+        val: validation score in [0, 1] per predictor.
+        improved: whether this epoch is the predictor's best so far.
+        stop: every predictor's patience is spent.
+    """
+
+    val: Mapping[str, float]
+    improved: Mapping[str, bool]
+    stop: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Items whose predictions are kept: a reported setting, the scene they are predicted in, whether every epoch.
+
+    Not live (unseen nodes, test graphs): predicted after ``fit`` from the states saved at every audited epoch.
+    """
+
+    column: str
+    scene: str
+    items: NodeSet
+    live: bool
+
+
+@dataclass
+class _Track:
+    """What the Monitor remembers of one predictor."""
+
+    best: float = -math.inf
+    best_epoch: int = 0
+    state: State = field(default_factory=dict)
+    last_epoch: int = 0
+    val: list[float] = field(default_factory=list)
+    files: dict[str, BinaryIO] = field(default_factory=dict)
+
+
+class Monitor:
+    """See the module. Built by the runner; a method only calls `report`.
+
+    Args:
+        scenes: name -> Inputs the Monitor may predict on during training.
+        val_scene, val_items, val_labels: the validation items and their labels (known to nobody else).
+        watches: test items per reported setting.
+        metric: registered metric that selects.
+        num_classes: C (or L).
+        scratch: folder for predictions and states.
+        patience: epochs without improvement until `stop`; None: never.
+        ties: ``"later"`` reproduces releases that let an equal score win and reset patience.
+        audit_every: epochs between kept predictions.
+        deadline: `time.monotonic()` value after which `report` raises OutOfTime.
+    """
+
+    def __init__(
+        self,
+        *,
+        scenes: Mapping[str, Inputs],
+        val_scene: str,
+        val_items: NodeSet,
+        val_labels: Tensor,
+        watches: list[Watch],
+        metric: str,
+        num_classes: int,
+        scratch: Path,
+        patience: int | None = None,
+        ties: Literal["earlier", "later"] = "earlier",
+        audit_every: int = 1,
+        deadline: float | None = None,
+    ) -> None:
+        self._scenes, self._val_scene, self._val_items = scenes, val_scene, val_items
+        self._val_labels = val_labels.numpy()
+        self._watches, self._metric, self._num_classes = watches, metric, num_classes
+        self._ranks = METRICS.get(metric).ranks
+        self._scratch, self._ties, self._audit_every, self._deadline = scratch, ties, audit_every, deadline
+        self.patience = patience
+        self.epochs = 0
+        self.terms: dict[str, list[float]] = {}
+        self._tracks: dict[str, _Track] = {}
+        self._first_selectable: int | None = None
+
+    def report(
+        self,
+        epoch: int,
+        predictors: Mapping[str, Predictor],
+        *,
+        terms: Mapping[str, float] | None = None,
+        selectable: bool = True,
+    ) -> Verdict:
+        """Evaluate, select, record. Call once an epoch, epochs counted from 1.
+
+        Args:
+            predictors: the same names in every epoch.
+            terms: values of the loss terms of this epoch, stored so that a term that was never active is seen.
+            selectable: False while the final architecture is not active yet; such epochs are audited, never
+                selected, and patience does not run.
+
+        Raises:
+            NonFinite, OutOfTime, WrongPredictions.
+        """
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise OutOfTime(f"the cell's time limit passed in epoch {epoch}")
+        if epoch <= self.epochs:
+            raise WrongPredictions(f"epochs are reported once, in order; got {epoch} after {self.epochs}")
+        self._note_terms(epoch, terms or {})
+        if selectable and self._first_selectable is None:
+            self._first_selectable = epoch
+        self.epochs = epoch
+        val: dict[str, float] = {}
+        improved: dict[str, bool] = {}
+        for name, predictor in predictors.items():
+            val[name], improved[name] = self._look(epoch, name, predictor, selectable)
+        return Verdict(val, improved, self._spent(epoch) if selectable else False)
+
+    def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool) -> tuple[float, bool]:
+        track = self._tracks.setdefault(name, _Track())
+        logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
+        predicted = self.encode(logits[self._val_scene][self._val_items.position])
+        value = score(self._metric, predicted, self._val_labels)
+        track.val.append(value)
+        track.last_epoch = epoch
+        better = selectable and (value > track.best or (self._ties == "later" and value == track.best))
+        if better:
+            track.best, track.best_epoch, track.state = value, epoch, state_of(predictor.module)
+        if epoch % self._audit_every == 0 or better:
+            self._keep(epoch, name, predictor, logits)
+        return value, better
+
+    def _keep(self, epoch: int, name: str, predictor: Predictor, logits: dict[str, Tensor]) -> None:
+        """Append this epoch's test predictions, or its weights where the items must not be seen yet."""
+        files = self._tracks[name].files
+        for watch in self._watches:
+            if not watch.live:
+                continue
+            if watch.scene not in logits:
+                logits[watch.scene] = self.checked(name, predictor, self._scenes[watch.scene])
+            encoded = self.encode(logits[watch.scene][watch.items.position])
+            self._file(files, f"{name}.{watch.column}.pred").write(encoded.tobytes())
+        if any(not watch.live for watch in self._watches):
+            self._file(files, f"{name}.states").write(state_bytes(state_of(predictor.module)))
+        self._file(files, f"{name}.epochs").write(np.int32(epoch).tobytes())
+
+    def _file(self, files: dict[str, BinaryIO], filename: str) -> BinaryIO:
+        if filename not in files:
+            files[filename] = (self._scratch / filename).open("wb")
+        return files[filename]
+
+    def checked(self, name: str, predictor: Predictor, inputs: Inputs) -> Tensor:
+        """Logits [M, C] of all items on the CPU, after checking shape and finiteness."""
+        logits = predictor.evaluate(inputs)
+        wanted = (len(inputs.items), self._num_classes)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise WrongPredictions(f"predictor {name!r} wants to answer with logits {list(wanted)}, got {got}")
+        if not bool(torch.isfinite(logits).all()):
+            raise NonFinite(f"predictor {name!r} gave logits that are not finite in epoch {self.epochs}")
+        return logits.float().cpu()
+
+    def encode(self, logits: Tensor) -> np.ndarray:
+        """Predictions as they are stored: uint8 (uint16 from 257 classes) arg-max [M]; uint8 bits [M, L] at
+        probability >= 0.5 for micro-F1; float16 scores [M, L] where the metric ranks."""
+        if self._ranks:
+            return logits.to(torch.float16).numpy()
+        if self._metric == "micro_f1":
+            return (logits >= 0).to(torch.uint8).numpy()
+        dtype = np.uint8 if self._num_classes <= 256 else np.uint16
+        return logits.argmax(dim=1).numpy().astype(dtype)
+
+    def _note_terms(self, epoch: int, terms: Mapping[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                raise NonFinite(f"loss term {name!r} became {value} in epoch {epoch}")
+            # A term that starts late is 0 before: the trace has one value per epoch.
+            self.terms.setdefault(name, [0.0] * (len(self.terms.get("epoch", ())))).append(value)
+        self.terms.setdefault("epoch", []).append(float(epoch))
+        for trace in self.terms.values():
+            trace.extend([0.0] * (len(self.terms["epoch"]) - len(trace)))
+
+    def _spent(self, epoch: int) -> bool:
+        if self.patience is None or self._first_selectable is None:
+            return False
+        floor = self._first_selectable - 1
+        return all(epoch - max(t.best_epoch, floor) >= self.patience for t in self._tracks.values())
+
+    def close(self) -> None:
+        """Close scratch files; call once training has ended, however it ended."""
+        for track in self._tracks.values():
+            for file in track.files.values():
+                file.close()
+            track.files.clear()
+
+    def selected(self, name: str) -> tuple[int, float, State]:
+        """Epoch, validation score and state that selection chose for predictor `name`."""
+        track = self._tracks.get(name)
+        if track is None or not track.state:
+            raise WrongPredictions(
+                f"predictor {name!r} was never reported as selectable; call ctx.monitor.report(epoch, "
+                f"{{{name!r}: predictor}}) once an epoch"
+            )
+        return track.best_epoch, track.best, track.state
+
+    def curve(self, name: str) -> list[float]:
+        """Validation score of predictor `name` per reported epoch."""
+        return self._tracks[name].val
+
+    @property
+    def spiked(self) -> bool:
+        """Whether the total loss blew up after it had been small (trap 33: divergence hidden by an early best)."""
+        trace = self.terms.get("loss", [])
+        low = math.inf
+        for value in trace:
+            if value > 10 * low and value > 0.5 * abs(trace[0]):
+                return True
+            low = min(low, max(value, 1e-12))
+        return False

@@ -1,0 +1,245 @@
+"""One run inside the worker: hand the view to the method, keep its selected states, write what the scorer reads."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import traceback as tb
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gkdbench.errors import UserError
+from gkdbench.protocol.bank import write_teacher
+from gkdbench.protocol.handover import Handover, read_handover
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
+from gkdbench.protocol.predictor import Predictor, State, state_from_bytes, state_sha256
+from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
+
+
+class Trainable(Protocol):
+    """What the protocol knows of a method."""
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted: ...
+
+
+@dataclass
+class Outcome:
+    """How a run went, as the worker tells it; everything scored is in files beside it."""
+
+    status: str = "ok"
+    phase: str | None = None
+    reason: str | None = None
+    traceback: str | None = None
+    epochs: int = 0
+    models: list[dict[str, Any]] = field(default_factory=list)
+    teachers: dict[str, str] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    extra: dict[str, float] = field(default_factory=dict)
+    train_s: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+def run_session(
+    method: Trainable,
+    *,
+    handover: Path,
+    scratch: Path,
+    seed: int,
+    teachers: Mapping[str, Teacher],
+    patience: int | None = None,
+    ties: str = "earlier",
+    audit_every: int = 1,
+    time_limit_s: float | None = None,
+    device: str = "cpu",
+    bank: Path | None = None,
+) -> Outcome:
+    """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
+
+    Args:
+        handover: folder of `write_handover`.
+        scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
+            ``.val.selected``, ``terms.npz``.
+        teachers: role -> Teacher.
+        bank: folder to write the run's first model to as a teacher, or None.
+    """
+    outcome = Outcome(phase="prepare", teachers={role: t.weights_sha256 for role, t in teachers.items()})
+    start = time.monotonic()
+    monitor: Monitor | None = None
+    try:
+        given = read_handover(handover)
+        monitor = Monitor(
+            scenes=_Scenes(given, device),
+            val_scene=given.val_scene,
+            val_items=given.val,
+            val_labels=given.val_labels,
+            watches=given.watches,
+            metric=given.metric,
+            num_classes=given.view.num_classes,
+            scratch=scratch,
+            patience=patience,
+            ties="later" if ties == "later" else "earlier",
+            audit_every=audit_every,
+            deadline=None if time_limit_s is None else start + time_limit_s,
+        )
+        outcome.phase = "fit"
+        ctx = Context(monitor, dict(teachers), seed, torch.device(device), outcome.extra, outcome.flags)
+        fitted = method.fit(given.view, ctx)
+        outcome.train_s = time.monotonic() - start
+        outcome.phase = "predict"
+        monitor.close()
+        _finish(given, fitted, monitor, scratch, outcome, bank)
+        outcome.phase = None
+    except OutOfTime as error:
+        _failed(outcome, "timeout", error)
+    except NonFinite as error:
+        _failed(outcome, "nan", error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        _failed(outcome, "oom", error)
+    except Exception as error:  # a method may raise anything; the suite goes on and the record tells
+        _failed(outcome, "oom" if _out_of_memory(error) else "error", error)
+    finally:
+        if monitor is not None:
+            monitor.close()
+            outcome.epochs = monitor.epochs
+            if monitor.spiked and "loss spike" not in outcome.flags:
+                outcome.flags.append("loss spike")
+    outcome.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return outcome
+
+
+class _Scenes(Mapping[str, Inputs]):
+    """Scenes read on first use and kept on the device."""
+
+    def __init__(self, given: Handover, device: str) -> None:
+        self._given, self._device, self._kept = given, device, dict[str, Inputs]()
+
+    def __getitem__(self, name: str) -> Inputs:
+        if name not in self._kept:
+            self._kept[name] = self._given.scene(name).to(self._device)
+        return self._kept[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def _finish(
+    given: Handover, fitted: Fitted, monitor: Monitor, scratch: Path, outcome: Outcome, bank: Path | None
+) -> None:
+    """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
+    scenes = _Scenes(given, str(given.view.inputs.graph.device))
+    mean: dict[str, Tensor] = {}
+    for name, predictor in fitted.predictors.items():
+        epoch, val, state = monitor.selected(name)
+        _replay(given, monitor, name, predictor, state, scenes, scratch)
+        predictor.module.load_state_dict(state)
+        for key, probability in _predict(given, monitor, name, predictor, scenes, scratch).items():
+            mean[key] = mean.get(key, torch.zeros(())) + probability / len(fitted.predictors)
+        np.save(scratch / f"{name}.val.curve.npy", np.asarray(monitor.curve(name), dtype=np.float32))
+        macs = predictor.macs(given.view.inputs) // max(len(given.view.items), 1) if predictor.macs else None
+        outcome.models.append(
+            {
+                "name": name,
+                "needs": predictor.needs,
+                "hops": predictor.hops,
+                "selected_epoch": epoch,
+                "val": val,
+                "parameters": predictor.parameters,
+                "macs": macs,
+                "weights_sha256": state_sha256(state),
+            }
+        )
+        if bank is not None and len(outcome.models) == 1:
+            write_teacher(bank, predictor, given.view.inputs, state)
+    if fitted.ensemble and len(fitted.predictors) > 1:
+        _write_ensemble(given, monitor, mean, scratch, outcome)
+    np.savez(scratch / "terms.npz", **{k: np.asarray(v, dtype=np.float32) for k, v in monitor.terms.items()})
+
+
+def _predict(
+    given: Handover, monitor: Monitor, name: str, predictor: Predictor, scenes: _Scenes, scratch: Path
+) -> dict[str, Tensor]:
+    """Selected predictions of one model to scratch; its probabilities per scored set, for an ensemble."""
+    wanted = [("val", given.val_scene, given.val)] + [(w.column, w.scene, w.items) for w in given.watches]
+    logits: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    for column, scene, items in wanted:
+        if scene not in logits:
+            logits[scene] = monitor.checked(name, predictor, scenes[scene])
+        chosen = logits[scene][items.position]
+        np.save(scratch / f"{name}.{column}.selected.npy", monitor.encode(chosen), allow_pickle=False)
+        found[column] = chosen.sigmoid() if given.view.multi_label else chosen.softmax(dim=1)
+    return found
+
+
+def _replay(
+    given: Handover, monitor: Monitor, name: str, predictor: Predictor, like: State, scenes: _Scenes, scratch: Path
+) -> None:
+    """Predictions on unseen items at every kept epoch, from the states saved then (protocol section 3)."""
+    hidden = [watch for watch in given.watches if not watch.live]
+    if not hidden:
+        return
+    size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
+    # Answers from features alone do not depend on the edges: one forward serves every scene with the same items.
+    shared: dict[bytes, np.ndarray] = {}
+    with (scratch / f"{name}.states").open("rb") as states:
+        files = {watch.column: (scratch / f"{name}.{watch.column}.pred").open("wb") for watch in hidden}
+        while data := states.read(size):
+            predictor.module.load_state_dict(state_from_bytes(data, like))
+            shared.clear()
+            for watch in hidden:
+                same = watch.items.ids.numpy().tobytes() if predictor.needs == "features" else watch.column.encode()
+                if same not in shared:
+                    logits = predictor.evaluate(scenes[watch.scene], watch.items)
+                    shared[same] = monitor.encode(logits.float().cpu())
+                files[watch.column].write(shared[same].tobytes())
+        for file in files.values():
+            file.close()
+    (scratch / f"{name}.states").unlink()
+
+
+def _write_ensemble(
+    given: Handover, monitor: Monitor, mean: dict[str, Tensor], scratch: Path, outcome: Outcome
+) -> None:
+    """The mean probability of all predictors, each at its own selected epoch, as one more model."""
+    for column, probability in mean.items():
+        logits = probability.logit() if given.view.multi_label else probability.log()
+        np.save(scratch / f"ensemble.{column}.selected.npy", monitor.encode(logits), allow_pickle=False)
+    parts = outcome.models
+    macs = [m["macs"] for m in parts]
+    outcome.models = parts + [
+        {
+            "name": "ensemble",
+            "needs": "graph" if any(m["needs"] == "graph" for m in parts) else parts[0]["needs"],
+            "hops": max((m["hops"] or 0 for m in parts), default=0) or None,
+            "selected_epoch": max(m["selected_epoch"] for m in parts),
+            "val": None,
+            "parameters": sum(m["parameters"] for m in parts),
+            "macs": sum(macs) if None not in macs else None,
+            "weights_sha256": state_sha256({}) if not parts else parts[0]["weights_sha256"],
+        }
+    ]
+
+
+def _failed(outcome: Outcome, status: str, error: BaseException) -> None:
+    outcome.status, outcome.reason, outcome.models = status, f"{type(error).__name__}: {error}", []
+    outcome.traceback = None if isinstance(error, UserError | OutOfTime) else "".join(tb.format_exception(error))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+
+
+def write_outcome(outcome: Outcome, path: Path) -> None:
+    """The outcome as JSON."""
+    path.write_text(json.dumps(outcome.__dict__))
