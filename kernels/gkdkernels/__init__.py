@@ -1,1 +1,29 @@
 """gkdkernels: fused operators for graph distillation."""
+
+from gkdkernels.dropout import keyed_dropout
+from gkdkernels.gat import gat_aggregate
+from gkdkernels.graph import (
+    CSRGraph,
+    Features,
+    MixedFeatures,
+    SparseFeatures,
+    feature_rows,
+)
+from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
+from gkdkernels.spmm import gcn_weight, spmm
+
+__all__ = [
+    "CSRGraph",
+    "Features",
+    "MixedFeatures",
+    "SparseFeatures",
+    "feature_rows",
+    "gat_aggregate",
+    "gcn_weight",
+    "keyed_dropout",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "spmm",
+]
