@@ -2,13 +2,7 @@
 
 from gkdkernels.dropout import keyed_dropout
 from gkdkernels.gat import gat_aggregate
-from gkdkernels.graph import (
-    CSRGraph,
-    Features,
-    MixedFeatures,
-    SparseFeatures,
-    feature_rows,
-)
+from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
 from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
 from gkdkernels.spmm import gcn_weight, spmm
 

@@ -23,11 +23,7 @@ def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor)
     if backend == "auto":
         return "cpu" if on_cpu and "cpu" in exist else "reference"
     if backend not in exist:
-        raise ValueError(
-            f"backend of {operator} wants one of auto, {', '.join(exist)}; got {backend!r}"
-        )
+        raise ValueError(f"backend of {operator} wants one of auto, {', '.join(exist)}; got {backend!r}")
     if backend == "cpu" and not on_cpu:
-        raise ValueError(
-            f"backend 'cpu' of {operator} wants tensors on the CPU, got {device_of.device}"
-        )
+        raise ValueError(f"backend 'cpu' of {operator} wants tensors on the CPU, got {device_of.device}")
     return backend

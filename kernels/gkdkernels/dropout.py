@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def keyed_mask(
-    shape: torch.Size, p: float, key: int, *, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def keyed_mask(shape: torch.Size, p: float, key: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A dropout mask: 0 with probability `p`, else ``1 / (1 - p)``; the global generator is untouched.
 
     Args:

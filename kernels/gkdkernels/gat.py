@@ -62,33 +62,16 @@ def gat_aggregate(
     mask = None
     if dropout > 0 and key is not None:
         wide = torch.promote_types(h.dtype, torch.float32)
-        mask = keyed_mask(
-            torch.Size((graph.num_edges, el.size(1))),
-            dropout,
-            key,
-            dtype=wide,
-            device=h.device,
-        )
+        mask = keyed_mask(torch.Size((graph.num_edges, el.size(1))), dropout, key, dtype=wide, device=h.device)
     if fast:
         out: Tensor = _OneGather.apply(graph, h, el, er, negative_slope, mask)  # type: ignore[no-untyped-call]
         return out
     return _reference(graph, h, el, er, negative_slope, mask)
 
 
-def _reference(
-    graph: CSRGraph,
-    h: Tensor,
-    el: Tensor,
-    er: Tensor,
-    slope: float,
-    mask: Tensor | None,
-) -> Tensor:
+def _reference(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, mask: Tensor | None) -> Tensor:
     wide = torch.promote_types(h.dtype, torch.float32)
-    score = F.leaky_relu(
-        el.to(wide).index_select(0, graph.index)
-        + er.to(wide).index_select(0, graph.row),
-        slope,
-    )
+    score = F.leaky_relu(el.to(wide).index_select(0, graph.index) + er.to(wide).index_select(0, graph.row), slope)
     at = graph.row.long()[:, None].expand(score.shape)  # [E, H]
     nothing = score.new_zeros(graph.num_dst, el.size(1))
     peak = (nothing - torch.inf).scatter_reduce(0, at, score.detach(), "amax")
@@ -97,11 +80,7 @@ def _reference(
     if mask is not None:
         p = p * mask
     messages = p[:, :, None] * h.to(wide).index_select(0, graph.index)  # [E, H, F]
-    return (
-        messages.new_zeros(graph.num_dst, *h.shape[1:])
-        .index_add(0, graph.row, messages)
-        .to(h.dtype)
-    )
+    return messages.new_zeros(graph.num_dst, *h.shape[1:]).index_add(0, graph.row, messages).to(h.dtype)
 
 
 class _OneGather(torch.autograd.Function):
@@ -109,59 +88,44 @@ class _OneGather(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        graph: CSRGraph,
-        h: Tensor,
-        el: Tensor,
-        er: Tensor,
-        slope: float,
-        mask: Tensor | None,
+        ctx: Any, graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, mask: Tensor | None
     ) -> Tensor:
         p, negative = _softmax(graph, el, er, slope)  # [E, H]
         kept = p if mask is None else p * mask
         out = _heads_sum(graph, h, kept)
         if any(ctx.needs_input_grad):
             lost = negative.to(p.dtype).mul_(1.0 - slope)
-            out_lost = (
-                _heads_sum(graph, h, kept * lost) if ctx.needs_input_grad[3] else None
-            )
+            out_lost = _heads_sum(graph, h, kept * lost) if ctx.needs_input_grad[3] else None
             ctx.graph = graph
-            ctx.save_for_backward(
-                h, out, out_lost, p, None if mask is None else kept, lost
-            )
+            ctx.save_for_backward(h, out, out_lost, p, None if mask is None else kept, lost)
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         graph: CSRGraph = ctx.graph
         h, out, out_lost, p, kept, lost = ctx.saved_tensors
         kept = p if kept is None else kept
         wide = p.dtype
         delta = (g * out).sum(-1, dtype=wide)  # [num_dst, H]
-        grad_h = grad_el = grad_er = None
+        grad_el = grad_er = None
         if ctx.needs_input_grad[3]:
             q_lost = _edge_sum(graph, p * lost)
             grad_er = (delta * q_lost - (g * out_lost).sum(-1, dtype=wide)).to(h.dtype)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            turned = graph.transposed
-            kept = kept.index_select(0, turned.edge)
-            grad_h = _heads_sum(turned.graph, g, kept)
+        if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
+            return None, None, None, grad_er, None, None
+        turned = graph.transposed
+        kept = kept.index_select(0, turned.edge)
+        grad_h = _heads_sum(turned.graph, g, kept)
         if ctx.needs_input_grad[2]:
-            back_lost = _heads_sum(
-                turned.graph, g, kept.mul_(lost.index_select(0, turned.edge))
-            )
+            back_lost = _heads_sum(turned.graph, g, kept.mul_(lost.index_select(0, turned.edge)))
             slopes = p * (1.0 - lost) * delta.index_select(0, graph.row)
             through = _edge_sum(turned.graph, slopes, turned.edge)
-            grad_el = (((grad_h - back_lost) * h).sum(-1, dtype=wide) - through).to(
-                h.dtype
-            )
+            grad_el = (((grad_h - back_lost) * h).sum(-1, dtype=wide) - through).to(h.dtype)
         return None, grad_h, grad_el, grad_er, None, None
 
 
-def _softmax(
-    graph: CSRGraph, el: Tensor, er: Tensor, slope: float
-) -> tuple[Tensor, Tensor]:
+def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """[E, H] attention before dropout, and where the score's argument is negative; at least fp32."""
     wide = torch.promote_types(el.dtype, torch.float32)
     el, er = el.to(wide), er.to(wide)
@@ -189,9 +153,7 @@ def _edge_sum(graph: CSRGraph, value: Tensor, edge: Tensor | None = None) -> Ten
         return value.new_zeros(graph.num_dst, value.size(1))
     if edge is None:
         edge = torch.arange(graph.num_edges, device=value.device)
-    return torch.embedding_bag(
-        value, edge, graph.indptr.long(), mode=0, include_last_offset=True
-    )[0]
+    return torch.embedding_bag(value, edge, graph.indptr.long(), mode=0, include_last_offset=True)[0]
 
 
 def _heads_sum(graph: CSRGraph, x: Tensor, weight: Tensor) -> Tensor:
@@ -204,26 +166,14 @@ def _heads_sum(graph: CSRGraph, x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _check(
-    graph: CSRGraph,
-    h: Tensor,
-    el: Tensor,
-    er: Tensor,
-    slope: float,
-    dropout: float,
-    key: int | None,
-) -> None:
+def _check(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int | None) -> None:
     if h.dim() != 3 or h.size(0) != graph.num_src:
         raise ValueError(f"h wants shape [{graph.num_src}, H, F], got {tuple(h.shape)}")
     for name, tensor, rows in (("el", el, graph.num_src), ("er", er, graph.num_dst)):
         if tensor.shape != (rows, h.size(1)):
-            raise ValueError(
-                f"{name} wants shape [{rows}, {h.size(1)}], got {tuple(tensor.shape)}"
-            )
+            raise ValueError(f"{name} wants shape [{rows}, {h.size(1)}], got {tuple(tensor.shape)}")
         if tensor.dtype != h.dtype or tensor.device != h.device:
-            raise ValueError(
-                f"{name} wants {h.dtype} on {h.device} as h, got {tensor.dtype} on {tensor.device}"
-            )
+            raise ValueError(f"{name} wants {h.dtype} on {h.device} as h, got {tensor.dtype} on {tensor.device}")
     if not h.is_floating_point():
         raise ValueError(f"h wants a float dtype, got {h.dtype}")
     if h.device != graph.device:

@@ -25,16 +25,12 @@ class CSRGraph:
         ValueError: a wrong shape, dtype, device, or an index out of range (checked here, once).
     """
 
-    def __init__(
-        self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None
-    ) -> None:
+    def __init__(self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> None:
         _check(indptr, index, num_src)
         self.indptr, self.index, self.num_src = indptr, index, int(num_src)
         self.num_dst, self.num_edges = int(indptr.numel() - 1), int(index.numel())
         if symmetric and self.num_dst != self.num_src:
-            raise ValueError(
-                f"symmetric=True wants a square graph, got {self.num_dst} rows and {num_src} columns"
-            )
+            raise ValueError(f"symmetric=True wants a square graph, got {self.num_dst} rows and {num_src} columns")
         self.symmetric = symmetric
 
     def __repr__(self) -> str:
@@ -53,53 +49,34 @@ class CSRGraph:
     def row(self) -> Tensor:
         """[E] destination of each edge (the COO row index)."""
         rows = torch.arange(self.num_dst, dtype=self.index.dtype, device=self.device)
-        return torch.repeat_interleave(
-            rows, self.degree.long(), output_size=self.num_edges
-        )
+        return torch.repeat_interleave(rows, self.degree.long(), output_size=self.num_edges)
 
     @cached_property
     def transposed(self) -> Transposed:
         """The transpose and, for each of its edges, the id of the edge it comes from. Computed once."""
         order = torch.argsort(self.index.long(), stable=True)
         counts = torch.bincount(self.index.long(), minlength=self.num_src)
-        indptr = torch.zeros(
-            self.num_src + 1, dtype=self.indptr.dtype, device=self.device
-        )
+        indptr = torch.zeros(self.num_src + 1, dtype=self.indptr.dtype, device=self.device)
         indptr[1:] = counts.cumsum(0)
-        return Transposed(
-            CSRGraph.trusted(indptr, self.row[order], self.num_dst, self.symmetric),
-            order,
-        )
+        return Transposed(CSRGraph.trusted(indptr, self.row[order], self.num_dst, self.symmetric), order)
 
     def to(self, device: torch.device | str) -> CSRGraph:
         """The same graph on `device` (itself when it is there already)."""
         if torch.device(device) == self.device:
             return self
-        return CSRGraph(
-            self.indptr.to(device), self.index.to(device), self.num_src, self.symmetric
-        )
+        return CSRGraph(self.indptr.to(device), self.index.to(device), self.num_src, self.symmetric)
 
     @classmethod
-    def trusted(
-        cls, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None
-    ) -> CSRGraph:
+    def trusted(cls, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> CSRGraph:
         """Like the constructor, without its checks: for parts of a graph that was checked."""
         graph = cls.__new__(cls)
-        graph.indptr, graph.index, graph.num_src, graph.symmetric = (
-            indptr,
-            index,
-            num_src,
-            symmetric,
-        )
+        graph.indptr, graph.index, graph.num_src, graph.symmetric = (indptr, index, num_src, symmetric)
         graph.num_dst, graph.num_edges = int(indptr.numel() - 1), int(index.numel())
         return graph
 
     @classmethod
     def from_edge_index(
-        cls,
-        edge_index: Tensor,
-        num_nodes: int | tuple[int, int],
-        symmetric: bool | None = None,
+        cls, edge_index: Tensor, num_nodes: int | tuple[int, int], symmetric: bool | None = None
     ) -> CSRGraph:
         """From ``edge_index: [2, E]`` int, row 0 the sources and row 1 the destinations (as in PyG).
 
@@ -108,18 +85,12 @@ class CSRGraph:
         Args:
             num_nodes: N, or (num_dst, num_src) for a rectangular graph.
         """
-        num_dst, num_src = (
-            num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
-        )
+        num_dst, num_src = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
         if edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(
-                f"edge_index wants shape [2, E], got {tuple(edge_index.shape)}"
-            )
+            raise ValueError(f"edge_index wants shape [2, E], got {tuple(edge_index.shape)}")
         src, dst = edge_index[0].long(), edge_index[1].long()
         if dst.numel() and (int(dst.min()) < 0 or int(dst.max()) >= num_dst):
-            raise ValueError(
-                f"edge_index wants destinations in [0, {num_dst}), got {int(dst.min())}..{int(dst.max())}"
-            )
+            raise ValueError(f"edge_index wants destinations in [0, {num_dst}), got {int(dst.min())}..{int(dst.max())}")
         order = torch.argsort(src, stable=True)
         order = order[torch.argsort(dst[order], stable=True)]
         indptr = torch.zeros(num_dst + 1, dtype=torch.int64, device=edge_index.device)
@@ -148,9 +119,7 @@ class SparseFeatures:
 
     def __post_init__(self) -> None:
         if self.value.shape != (self.graph.num_edges,):
-            raise ValueError(
-                f"value wants shape [{self.graph.num_edges}], got {tuple(self.value.shape)}"
-            )
+            raise ValueError(f"value wants shape [{self.graph.num_edges}], got {tuple(self.value.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -173,27 +142,18 @@ class SparseFeatures:
             indptr[:-1] - start, length, output_size=total
         )
         indptr = indptr.to(self.graph.indptr.dtype)
-        return SparseFeatures(
-            CSRGraph.trusted(indptr, self.graph.index[edge], self.graph.num_src),
-            self.value[edge],
-        )
+        return SparseFeatures(CSRGraph.trusted(indptr, self.graph.index[edge], self.graph.num_src), self.value[edge])
 
     def dense(self) -> Tensor:
         """[N, D] dense copy."""
         out = torch.zeros(self.shape, dtype=self.value.dtype, device=self.device)
-        return out.index_put_(
-            (self.graph.row.long(), self.graph.index.long()),
-            self.value,
-            accumulate=True,
-        )
+        return out.index_put_((self.graph.row.long(), self.graph.index.long()), self.value, accumulate=True)
 
     @classmethod
     def from_dense(cls, matrix: Tensor) -> SparseFeatures:
         """The non-zeros of ``matrix: [N, D]``."""
         row, col = matrix.nonzero(as_tuple=True)
-        indptr = torch.zeros(
-            matrix.size(0) + 1, dtype=torch.int64, device=matrix.device
-        )
+        indptr = torch.zeros(matrix.size(0) + 1, dtype=torch.int64, device=matrix.device)
         indptr[1:] = torch.bincount(row, minlength=matrix.size(0)).cumsum(0)
         return cls(CSRGraph(indptr, col, matrix.size(1)), matrix[row, col])
 
@@ -207,9 +167,7 @@ class MixedFeatures:
 
     def __post_init__(self) -> None:
         if self.dense.dim() != 2 or self.dense.size(0) != self.sparse.shape[0]:
-            raise ValueError(
-                f"dense wants shape [{self.sparse.shape[0]}, D], got {tuple(self.dense.shape)}"
-            )
+            raise ValueError(f"dense wants shape [{self.sparse.shape[0]}, D], got {tuple(self.dense.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -239,9 +197,7 @@ def feature_rows(features: Features, rows: Tensor) -> Features:
 def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:
     for name, tensor in (("indptr", indptr), ("index", index)):
         if tensor.dim() != 1:
-            raise ValueError(
-                f"{name} wants one dimension, got shape {tuple(tensor.shape)}"
-            )
+            raise ValueError(f"{name} wants one dimension, got shape {tuple(tensor.shape)}")
         if tensor.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"{name} wants int32 or int64, got {tensor.dtype}")
     if indptr.dtype != index.dtype or indptr.device != index.device:
@@ -250,16 +206,10 @@ def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:
             f"and {index.dtype} on {index.device}"
         )
     if indptr.numel() == 0:
-        raise ValueError(
-            "indptr wants num_dst + 1 entries, got none; a graph without rows is indptr=[0]"
-        )
+        raise ValueError("indptr wants num_dst + 1 entries, got none; a graph without rows is indptr=[0]")
     if int(indptr[0]) != 0 or int(indptr[-1]) != index.numel():
-        raise ValueError(
-            f"indptr wants to run from 0 to E={index.numel()}, got {int(indptr[0])} to {int(indptr[-1])}"
-        )
+        raise ValueError(f"indptr wants to run from 0 to E={index.numel()}, got {int(indptr[0])} to {int(indptr[-1])}")
     if bool((indptr.diff() < 0).any()):
         raise ValueError("indptr wants non-decreasing values, got a decrease")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= num_src):
-        raise ValueError(
-            f"index wants values in [0, {num_src}), got {int(index.min())}..{int(index.max())}"
-        )
+        raise ValueError(f"index wants values in [0, {num_src}), got {int(index.min())}..{int(index.max())}")

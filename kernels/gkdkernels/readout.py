@@ -32,9 +32,7 @@ def segment_max(x: Tensor, ptr: Tensor) -> Tensor:
     with torch.no_grad():
         wins = (x == _peak(x, ptr, segment).index_select(0, segment)) | x.isnan()
         row = torch.arange(rows, device=x.device)[:, None].expand(x.shape)
-        winner = torch.full(shape, rows, device=x.device).scatter_reduce(
-            0, where, row.where(wins, rows), "amin"
-        )
+        winner = torch.full(shape, rows, device=x.device).scatter_reduce(0, where, row.where(wins, rows), "amin")
     return torch.where(winner < rows, x.gather(0, winner.clamp(max=rows - 1)), 0)
 
 
@@ -56,20 +54,12 @@ def _segment(x: Tensor, ptr: Tensor) -> Tensor:
     """[N] int64 segment of each row, after a check of the arguments."""
     if x.dim() != 2:
         raise ValueError(f"x wants shape [N, D], got {tuple(x.shape)}")
-    if (
-        ptr.dim() != 1
-        or ptr.numel() == 0
-        or ptr.dtype not in (torch.int32, torch.int64)
-    ):
-        raise ValueError(
-            f"ptr wants shape [G + 1] of int32 or int64, got {tuple(ptr.shape)} of {ptr.dtype}"
-        )
+    if ptr.dim() != 1 or ptr.numel() == 0 or ptr.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"ptr wants shape [G + 1] of int32 or int64, got {tuple(ptr.shape)} of {ptr.dtype}")
     if ptr.device != x.device:
         raise ValueError(f"ptr wants x's device {x.device}, got {ptr.device}")
     size = ptr.diff()
     if int(ptr[0]) != 0 or int(ptr[-1]) != x.size(0) or bool((size < 0).any()):
-        raise ValueError(
-            f"ptr wants to rise from 0 to N={x.size(0)}, got {int(ptr[0])}..{int(ptr[-1])}"
-        )
+        raise ValueError(f"ptr wants to rise from 0 to N={x.size(0)}, got {int(ptr[0])}..{int(ptr[-1])}")
     graphs = torch.arange(ptr.numel() - 1, device=x.device)
     return torch.repeat_interleave(graphs, size.long(), output_size=x.size(0))

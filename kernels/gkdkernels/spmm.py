@@ -17,18 +17,11 @@ from gkdkernels.dispatch import choose
 from gkdkernels.graph import CSRGraph
 
 REDUCES = ("sum", "mean", "max")
-_CHUNK_ELEMENTS = (
-    1 << 18
-)  # [chunk, D] temporaries of the edge dot product stay in the cache
+_CHUNK_ELEMENTS = 1 << 18  # [chunk, D] temporaries of the edge dot product stay in the cache
 
 
 def spmm(
-    graph: CSRGraph,
-    x: Tensor,
-    weight: Tensor | None = None,
-    reduce: str = "sum",
-    *,
-    backend: str = "auto",
+    graph: CSRGraph, x: Tensor, weight: Tensor | None = None, reduce: str = "sum", *, backend: str = "auto"
 ) -> Tensor:
     """Aggregate the rows of `x` over the in-edges of every destination.
 
@@ -53,9 +46,10 @@ def spmm(
     fast = choose(f"spmm with reduce={reduce!r}", backend, exist, x) == "cpu"
     if reduce == "max":
         return _max_reference(graph, x, weight)
-    y: Tensor = (
-        _BagSum.apply(graph, x, weight) if fast else _sum_reference(graph, x, weight)
-    )  # type: ignore[no-untyped-call]
+    if fast:
+        y: Tensor = _BagSum.apply(graph, x, weight)  # type: ignore[no-untyped-call]
+    else:
+        y = _sum_reference(graph, x, weight)
     if reduce == "mean":
         y = y / graph.degree.clamp(min=1).to(y.dtype)[:, None]
     return y
@@ -81,17 +75,11 @@ def _max_reference(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
         return x.new_zeros(shape) + 0 * x.sum()
     row = graph.row.long()[:, None].expand(messages.shape)
     with torch.no_grad():
-        top = messages.new_full(shape, -torch.inf).scatter_reduce(
-            -2, row, messages, "amax"
-        )
+        top = messages.new_full(shape, -torch.inf).scatter_reduce(-2, row, messages, "amax")
         wins = (messages == top.gather(-2, row)) | messages.isnan()
-        edge = torch.arange(graph.num_edges, device=x.device)[:, None].expand(
-            messages.shape
-        )
+        edge = torch.arange(graph.num_edges, device=x.device)[:, None].expand(messages.shape)
         candidate = edge.where(wins, graph.num_edges)
-        winner = torch.full(shape, graph.num_edges, device=x.device).scatter_reduce(
-            -2, row, candidate, "amin"
-        )
+        winner = torch.full(shape, graph.num_edges, device=x.device).scatter_reduce(-2, row, candidate, "amin")
     y = messages.gather(-2, winner.clamp(max=graph.num_edges - 1))
     return torch.where(winner < graph.num_edges, y, 0).to(x.dtype)
 
@@ -116,9 +104,7 @@ def edge_dot(graph: CSRGraph, x: Tensor, g: Tensor) -> Tensor:
     step = max(1, _CHUNK_ELEMENTS // max(1, x.size(1)))
     for start in range(0, graph.num_edges, step):
         edges = slice(start, start + step)
-        product = g.index_select(0, graph.row[edges]).mul_(
-            x.index_select(0, graph.index[edges])
-        )
+        product = g.index_select(0, graph.row[edges]).mul_(x.index_select(0, graph.index[edges]))
         out[edges] = product.sum(-1, dtype=torch.promote_types(x.dtype, torch.float32))
     return out
 
@@ -139,16 +125,14 @@ class _BagSum(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         graph, (x, weight) = ctx.graph, ctx.saved_tensors
         grad_x = grad_weight = None
         layers = range(g.size(0)) if g.dim() == 3 else None
         if ctx.needs_input_grad[1]:
             turned = graph.transposed
-            turned_weight = (
-                None if weight is None else turned_edge_values(graph, weight)
-            )
+            turned_weight = None if weight is None else turned_edge_values(graph, weight)
             if layers is None:
                 grad_x = bag_sum(turned.graph, g, turned_weight)
             else:
@@ -170,9 +154,7 @@ def turned_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
     normal = graph.__dict__.get("_gcn_weight", {}).get(value.dtype)
     if normal is None or normal.data_ptr() != value.data_ptr():
         return value.index_select(0, graph.transposed.edge)
-    kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault(
-        "_turned_gcn_weight", {}
-    )
+    kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault("_turned_gcn_weight", {})
     if value.dtype not in kept:
         kept[value.dtype] = value.index_select(0, graph.transposed.edge)
     return kept[value.dtype]
@@ -187,18 +169,14 @@ def gcn_weight(graph: CSRGraph, dtype: torch.dtype = torch.float32) -> Tensor:
     kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault("_gcn_weight", {})
     if dtype not in kept:
         into = graph.degree.double().rsqrt()
-        out_of = (
-            torch.bincount(graph.index.long(), minlength=graph.num_src).double().rsqrt()
-        )
+        out_of = torch.bincount(graph.index.long(), minlength=graph.num_src).double().rsqrt()
         kept[dtype] = (into[graph.row.long()] * out_of[graph.index.long()]).to(dtype)
     return kept[dtype]
 
 
 def _check(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> None:
     if x.dim() not in (2, 3) or x.size(-2) != graph.num_src:
-        raise ValueError(
-            f"x wants shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}"
-        )
+        raise ValueError(f"x wants shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"x wants a float dtype, got {x.dtype}")
     if x.device != graph.device:
@@ -206,10 +184,6 @@ def _check(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> None:
     if weight is None:
         return
     if weight.shape != (graph.num_edges,):
-        raise ValueError(
-            f"weight wants shape [{graph.num_edges}], got {tuple(weight.shape)}"
-        )
+        raise ValueError(f"weight wants shape [{graph.num_edges}], got {tuple(weight.shape)}")
     if weight.dtype != x.dtype or weight.device != x.device:
-        raise ValueError(
-            f"weight wants {x.dtype} on {x.device} as x, got {weight.dtype} on {weight.device}"
-        )
+        raise ValueError(f"weight wants {x.dtype} on {x.device} as x, got {weight.dtype} on {weight.device}")

@@ -1,0 +1,166 @@
+"""Graph attention network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from gkdkernels import CSRGraph, Features, gat_aggregate
+from torch import Tensor, nn
+
+from gkdbench.nn.linear import FeatureLinear, uniform
+from gkdbench.nn.model import Backbone, BlockModel, Trace, check_choice, check_range
+from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
+from gkdbench.nn.random import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAT(Backbone):
+    """Multi-head attention layers; hidden heads are concatenated, output heads averaged.
+
+    Args:
+        head_width: features of one hidden head; a hidden layer has ``heads * head_width``.
+        heads: of the hidden layers.
+        out_heads: of the last layer.
+        layers: number of attention layers.
+        dropout: on the input of every layer, the features included.
+        attention_dropout: on the coefficients.
+        negative_slope: of the score's leaky ReLU.
+        norm: between layer and activation.
+        activation: between layers.
+        residual: adds a linear skip to every layer (Velickovic et al., PPI).
+    """
+
+    name: ClassVar[str] = "gat"
+    paper: ClassVar[str] = "Velickovic et al., Graph Attention Networks, ICLR 2018"
+    revision: ClassVar[int] = 1
+
+    head_width: int = 8
+    heads: int = 8
+    out_heads: int = 1
+    layers: int = 2
+    dropout: float = 0.6
+    attention_dropout: float = 0.6
+    negative_slope: float = 0.2
+    norm: Norm = "none"
+    activation: Activation = "elu"
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("head_width", "heads", "out_heads", "layers"):
+            check_range(self, field, 1)
+        for field in ("dropout", "attention_dropout", "negative_slope"):
+            check_range(self, field, 0, 1)
+        check_choice(self, "norm", NORMS)
+        check_choice(self, "activation", tuple(ACTIVATIONS))
+
+    def shapes(self, in_features: int, out_features: int) -> list[tuple[int, int, int]]:
+        """Per layer: width of the input, heads, features of a head."""
+        inner = self.heads * self.head_width
+        inputs = [in_features, *[inner] * (self.layers - 1)]
+        outputs = [*[(self.heads, self.head_width)] * (self.layers - 1), (self.out_heads, out_features)]
+        return [(width, *output) for width, output in zip(inputs, outputs, strict=True)]
+
+    def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
+        return GATModel(self, in_features, out_features, randomness)
+
+    def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
+        total = 0
+        for layer, (width, heads, features) in enumerate(self.shapes(in_features, out_features)):
+            inputs = nnz if layer == 0 else num_nodes * width
+            skip = heads * features if layer < self.layers - 1 else features
+            total += inputs * (heads * features + (skip if self.residual else 0))
+            total += (2 * num_nodes + num_edges) * heads * features  # scores, then the weighted sum
+        return total
+
+
+class GATConv(nn.Module):
+    """One attention layer, [num_dst, heads, features]; each head is a layer of its own for the Glorot bounds."""
+
+    def __init__(
+        self,
+        in_features: int,
+        heads: int,
+        features: int,
+        *,
+        negative_slope: float,
+        attention_dropout: float,
+        name: str,
+        randomness: Randomness,
+    ) -> None:
+        super().__init__()
+        self.heads, self.features, self.name, self.randomness = (heads, features, name, randomness)
+        self.negative_slope, self.attention_dropout = negative_slope, attention_dropout
+        gain = math.sqrt((in_features + heads * features) / (in_features + features))  # bound of one head's matrix
+        self.linear = FeatureLinear(
+            in_features, heads * features, name=f"{name}.linear", randomness=randomness, bias=False, gain=gain
+        )
+        bound = math.sqrt(6 / (features + 1))
+        self.source = nn.Parameter(uniform((heads, features), bound, randomness, f"{name}.source"))
+        self.target = nn.Parameter(uniform((heads, features), bound, randomness, f"{name}.target"))
+
+    def forward(self, x: Features, graph: CSRGraph) -> Tensor:
+        """[num_dst, heads, features] from ``x: [num_src, in]``; destinations are the first rows of the sources."""
+        h = self.linear(x).view(-1, self.heads, self.features)
+        out: Tensor = gat_aggregate(
+            graph,
+            h,
+            (h * self.source).sum(-1),
+            (h[: graph.num_dst] * self.target).sum(-1),
+            negative_slope=self.negative_slope,
+            dropout=self.attention_dropout if self.training else 0.0,
+            key=self.randomness.key(f"{self.name}.attention"),
+        )
+        return out
+
+
+class GATModel(BlockModel):
+    """The module of `GAT`."""
+
+    def __init__(self, config: GAT, in_features: int, out_features: int, randomness: Randomness) -> None:
+        super().__init__(randomness)
+        shapes = config.shapes(in_features, out_features)
+        self.depth = config.layers
+        widths = [*(heads * features for _, heads, features in shapes[:-1]), out_features]
+        self.convs = nn.ModuleList(
+            GATConv(
+                *shape,
+                negative_slope=config.negative_slope,
+                attention_dropout=config.attention_dropout,
+                name=f"convs.{i}",
+                randomness=randomness,
+            )
+            for i, shape in enumerate(shapes)
+        )
+        self.biases = nn.ParameterList(torch.zeros(width) for width in widths)
+        self.norms = nn.ModuleList(norm_layer(config.norm, width) for width in widths[:-1])
+        self.dropouts = nn.ModuleList(
+            KeyedDropout(config.dropout, name=f"dropouts.{i}", randomness=randomness) for i in range(config.layers)
+        )
+        self.skips = nn.ModuleList(
+            FeatureLinear(shape[0], width, name=f"skips.{i}", randomness=randomness, bias=False)
+            for i, (shape, width) in enumerate(zip(shapes, widths, strict=True))
+            if config.residual
+        )
+        self.activation = ACTIVATIONS[config.activation]
+
+    def block_trace(self, x: Features, blocks: Sequence[CSRGraph]) -> Trace:
+        hidden = []
+        for layer, (conv, dropout, block) in enumerate(zip(self.convs, self.dropouts, blocks, strict=True)):
+            x = dropout(x)
+            heads = conv(x, block)  # [num_dst, heads, features]
+            last = layer == self.depth - 1
+            out = (heads.mean(1) if last else heads.flatten(1)) + self.biases[layer]
+            if self.skips:
+                out = out + self.skips[layer](x)[: block.num_dst]
+            if last:
+                break
+            hidden.append(self.norms[layer](out))
+            x = self.activation(hidden[-1])
+        return Trace(out, tuple(hidden))
+
+    def first_layer_parameters(self) -> list[nn.Parameter]:
+        return [*self.convs[0].parameters(), self.biases[0]]

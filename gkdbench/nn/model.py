@@ -1,0 +1,137 @@
+"""What every backbone is: a frozen configuration that builds a module with one calling convention."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gkdkernels import CSRGraph, Features, segment_mean
+from torch import Tensor, nn
+
+from gkdbench.errors import UserError
+from gkdbench.nn.random import Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One forward pass, with what the activations received on the way.
+
+    Args:
+        logits: [N or G, C].
+        hidden: per hidden layer its pre-activation output [N, width], after the norm where there is one.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class Model(nn.Module, ABC):
+    """A network from features (and a graph) to logits.
+
+    Calling it and `trace` are one code path. With `segments` ([G + 1] row pointers of G graphs stacked in one) the
+    logits of a graph are the mean of its nodes' logits, unless the backbone has a readout of its own.
+
+    Args:
+        randomness: initial weights and dropout are drawn from it alone.
+    """
+
+    def __init__(self, randomness: Randomness) -> None:
+        super().__init__()
+        self.randomness = randomness
+
+    @abstractmethod
+    def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
+        """The forward pass up to logits [N, C] of the nodes."""
+
+    def trace(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Trace:
+        """Logits [N, C], or [G, C] with `segments`, and the hidden layers; arguments as of a call."""
+        nodes = self.node_trace(x, graph)
+        return nodes if segments is None else Trace(segment_mean(nodes.logits, segments), nodes.hidden)
+
+    def forward(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+            x: [N, D] features.
+            graph: over the N nodes; may be None where the model reads none.
+            segments: [G + 1] int, the rows of each graph for graph tasks.
+        """
+        return self.trace(x, graph, segments).logits
+
+    @abstractmethod
+    def first_layer_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the first layer, which some recipes alone decay (Kipf & Welling 2017)."""
+
+
+class BlockModel(Model):
+    """A message-passing model that also runs on sampled rectangular blocks, one per layer."""
+
+    depth: int
+
+    @abstractmethod
+    def block_trace(self, x: Features, blocks: Sequence[CSRGraph]) -> Trace:
+        """The forward pass with one graph per layer; destinations are the first rows of the sources."""
+
+    def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
+        return self.block_trace(x, [need_graph(graph, type(self).__name__)] * self.depth)
+
+    def forward_blocks(self, x_rows: Features, blocks: Sequence[CSRGraph]) -> Tensor:
+        """Logits [num_dst of the last block, C].
+
+        Args:
+            x_rows: [num_src of the first block, D] features.
+            blocks: per layer, from input to output; destinations are the first rows of the sources.
+        """
+        if len(blocks) != self.depth:
+            raise ValueError(f"blocks wants one graph per layer ({self.depth}), got {len(blocks)}")
+        return self.block_trace(x_rows, blocks).logits
+
+
+class Backbone(ABC):
+    """A configuration: a frozen dataclass whose fields are the hyper-parameters."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    revision: ClassVar[int]
+
+    @abstractmethod
+    def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
+        """The module, with its initial weights drawn from `randomness`."""
+
+    @abstractmethod
+    def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
+        """Multiply-adds of one full inference pass.
+
+        Args:
+            num_edges: directed edges, self-loops included.
+            nnz: non-zeros of the features; ``num_nodes * in_features`` when they are dense.
+        """
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def need_graph(graph: CSRGraph | None, model: str) -> CSRGraph:
+    """`graph`, or an error that names the model that needs it."""
+    if graph is None:
+        raise ValueError(f"{model} reads the graph, got None; call model(x, graph)")
+    return graph
+
+
+def check_range(config: Backbone, field: str, low: float, high: float | None = None) -> None:
+    """Refuse a field outside [low, high], naming configuration, field and value."""
+    value = getattr(config, field)
+    if value < low or (high is not None and value > high):
+        wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise UserError(f"{config.name}.{field} wants a value {wanted}, got {value!r}")
+
+
+def check_choice(config: Backbone, field: str, choices: Sequence[str]) -> None:
+    """Refuse a field that is none of `choices`."""
+    value = getattr(config, field)
+    if value not in choices:
+        raise UserError(f"{config.name}.{field} wants one of {', '.join(choices)}; got {value!r}")
