@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gkdbench.data.nodes import NodeTable, Space
+from gkdbench.data.nodes import NodeTable
 from gkdbench.errors import UserError
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_sha256
@@ -46,23 +47,46 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     partial.rename(folder)
 
 
-def read_teacher(folder: Path, view: TrainView, *, method: str, config: Mapping[str, Any], seed: int) -> Teacher:
-    """The teacher kept in `folder`, for students on `view`.
+@dataclass(frozen=True, slots=True)
+class BankEntry:
+    """Where a trained cell's teacher lies, and what trained it.
 
-    Raises:
-        UserError: it was trained on another graph, or its weights do not match their hash.
+    Args:
+        folder: written by `write_teacher`.
+        method, config, seed: the cell.
     """
-    meta = json.loads((folder / "meta.json").read_text())
-    if meta["space"] != view.items.name:
-        raise UserError(f"the teacher was trained on {meta['space']!r}, the student sees {view.items.name!r}")
-    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
-        state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if state_sha256(state) != meta["weights_sha256"]:
-        raise UserError(f"the teacher in {folder} does not match its hash; delete the folder, it is trained again")
-    logits = torch.from_numpy(np.load(folder / "logits.npy", allow_pickle=False))
-    hidden = None
-    if (folder / "hidden.npy").exists() and logits.size(0) == len(view.inputs.space):
-        array = np.load(folder / "hidden.npy", allow_pickle=False)
-        hidden = NodeTable(view.inputs.space, torch.from_numpy(array))
-    items: Space = view.items
-    return Teacher(NodeTable(items, logits), hidden, state, method, config, seed, meta["weights_sha256"])
+
+    folder: Path
+    method: str
+    config: Mapping[str, Any]
+    seed: int
+
+    def read(self, view: TrainView) -> Teacher:
+        """The teacher, for students on `view`.
+
+        Raises:
+            UserError: it was trained on another graph, or its weights do not match their hash.
+        """
+        meta = json.loads((self.folder / "meta.json").read_text())
+        if meta["space"] != view.items.name:
+            raise UserError(f"the teacher was trained on {meta['space']!r}, the student sees {view.items.name!r}")
+        with np.load(self.folder / "state.npz", allow_pickle=False) as arrays:
+            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if state_sha256(state) != meta["weights_sha256"]:
+            raise UserError(f"the teacher in {self.folder} does not match its hash; delete the folder and run again")
+        logits = _load(self.folder / "logits.npy")
+        hidden = _load(self.folder / "hidden.npy") if (self.folder / "hidden.npy").exists() else None
+        return Teacher(
+            logits=NodeTable(view.items, logits),
+            # Hidden features of graph tasks belong to nodes, those of node tasks to the items themselves.
+            hidden=None if hidden is None else NodeTable(view.inputs.space, hidden),
+            state=state,
+            method=self.method,
+            config=self.config,
+            seed=self.seed,
+            weights_sha256=meta["weights_sha256"],
+        )
+
+
+def _load(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))

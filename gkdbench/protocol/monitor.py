@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
-from gkdbench.metrics import METRICS, score
+from gkdbench.metrics import METRICS
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
 
@@ -110,8 +110,7 @@ class Monitor:
     ) -> None:
         self._scenes, self._val_scene, self._val_items = scenes, val_scene, val_items
         self._val_labels = val_labels.numpy()
-        self._watches, self._metric, self._num_classes = watches, metric, num_classes
-        self._ranks = METRICS.get(metric).ranks
+        self._watches, self._metric, self._num_classes = watches, METRICS.get(metric), num_classes
         self._scratch, self._ties, self._audit_every, self._deadline = scratch, ties, audit_every, deadline
         self.patience = patience
         self.epochs = 0
@@ -156,7 +155,7 @@ class Monitor:
         track = self._tracks.setdefault(name, _Track())
         logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
         predicted = self.encode(logits[self._val_scene][self._val_items.position])
-        value = score(self._metric, predicted, self._val_labels)
+        value = self._metric(predicted, self._val_labels)
         track.val.append(value)
         track.last_epoch = epoch
         better = selectable and (value > track.best or (self._ties == "later" and value == track.best))
@@ -197,14 +196,14 @@ class Monitor:
         return logits.float().cpu()
 
     def encode(self, logits: Tensor) -> np.ndarray:
-        """Predictions as they are stored: uint8 (uint16 from 257 classes) arg-max [M]; uint8 bits [M, L] at
-        probability >= 0.5 for micro-F1; float16 scores [M, L] where the metric ranks."""
-        if self._ranks:
+        """Predictions as they are stored: uint8 (uint16 from 257 classes) arg-max [M], bool decisions [M, L], or
+        float16 scores [M, L] where the metric ranks (scores of a record are always computed from these)."""
+        if self._metric.ranks:
             return logits.to(torch.float16).numpy()
-        if self._metric == "micro_f1":
-            return (logits >= 0).to(torch.uint8).numpy()
-        dtype = np.uint8 if self._num_classes <= 256 else np.uint16
-        return logits.argmax(dim=1).numpy().astype(dtype)
+        predicted = self._metric.from_logits(logits.numpy())
+        if predicted.dtype == np.bool_:
+            return predicted
+        return predicted.astype(np.uint8 if self._num_classes <= 256 else np.uint16)
 
     def _note_terms(self, epoch: int, terms: Mapping[str, float]) -> None:
         for name, value in terms.items():
@@ -229,15 +228,15 @@ class Monitor:
                 file.close()
             track.files.clear()
 
-    def selected(self, name: str) -> tuple[int, float, State]:
-        """Epoch, validation score and state that selection chose for predictor `name`."""
+    def selected(self, name: str) -> tuple[int, State]:
+        """Epoch and state that selection chose for predictor `name`."""
         track = self._tracks.get(name)
         if track is None or not track.state:
             raise WrongPredictions(
                 f"predictor {name!r} was never reported as selectable; call ctx.monitor.report(epoch, "
                 f"{{{name!r}: predictor}}) once an epoch"
             )
-        return track.best_epoch, track.best, track.state
+        return track.best_epoch, track.state
 
     def curve(self, name: str) -> list[float]:
         """Validation score of predictor `name` per reported epoch."""

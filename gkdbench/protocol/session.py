@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import time
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.protocol.bank import write_teacher
+from gkdbench.protocol.bank import BankEntry, write_teacher
 from gkdbench.protocol.handover import Handover, read_handover
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, state_from_bytes, state_sha256
-from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
+from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
 class Trainable(Protocol):
@@ -53,7 +54,7 @@ def run_session(
     handover: Path,
     scratch: Path,
     seed: int,
-    teachers: Mapping[str, Teacher],
+    teachers: Mapping[str, BankEntry],
     patience: int | None = None,
     ties: str = "earlier",
     audit_every: int = 1,
@@ -67,10 +68,10 @@ def run_session(
         handover: folder of `write_handover`.
         scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
             ``.val.selected``, ``terms.npz``.
-        teachers: role -> Teacher.
+        teachers: role -> entry of the bank.
         bank: folder to write the run's first model to as a teacher, or None.
     """
-    outcome = Outcome(phase="prepare", teachers={role: t.weights_sha256 for role, t in teachers.items()})
+    outcome = Outcome(phase="prepare")
     start = time.monotonic()
     monitor: Monitor | None = None
     try:
@@ -89,8 +90,10 @@ def run_session(
             audit_every=audit_every,
             deadline=None if time_limit_s is None else start + time_limit_s,
         )
+        known = {role: entry.read(given.view) for role, entry in teachers.items()}
+        outcome.teachers = {role: teacher.weights_sha256 for role, teacher in known.items()}
         outcome.phase = "fit"
-        ctx = Context(monitor, dict(teachers), seed, torch.device(device), outcome.extra, outcome.flags)
+        ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
         fitted = method.fit(given.view, ctx)
         outcome.train_s = time.monotonic() - start
         outcome.phase = "predict"
@@ -140,7 +143,7 @@ def _finish(
     scenes = _Scenes(given, str(given.view.inputs.graph.device))
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
-        epoch, val, state = monitor.selected(name)
+        epoch, state = monitor.selected(name)
         _replay(given, monitor, name, predictor, state, scenes, scratch)
         predictor.module.load_state_dict(state)
         for key, probability in _predict(given, monitor, name, predictor, scenes, scratch).items():
@@ -153,7 +156,6 @@ def _finish(
                 "needs": predictor.needs,
                 "hops": predictor.hops,
                 "selected_epoch": epoch,
-                "val": val,
                 "parameters": predictor.parameters,
                 "macs": macs,
                 "weights_sha256": state_sha256(state),
@@ -223,10 +225,9 @@ def _write_ensemble(
             "needs": "graph" if any(m["needs"] == "graph" for m in parts) else parts[0]["needs"],
             "hops": max((m["hops"] or 0 for m in parts), default=0) or None,
             "selected_epoch": max(m["selected_epoch"] for m in parts),
-            "val": None,
             "parameters": sum(m["parameters"] for m in parts),
             "macs": sum(macs) if None not in macs else None,
-            "weights_sha256": state_sha256({}) if not parts else parts[0]["weights_sha256"],
+            "weights_sha256": hashlib.sha256("".join(m["weights_sha256"] for m in parts).encode()).hexdigest(),
         }
     ]
 

@@ -1,0 +1,85 @@
+"""Method: a frozen dataclass whose fields are hyper-parameters and whose `fit` trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from gkdbench.protocol.view import Context, Fitted, TrainView
+
+Variant = Literal["corrected", "as_released"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A cell that must be trained first: a method by name, its overrides, its named recipe."""
+
+    method: str
+    overrides: Mapping[str, Any]
+    recipe: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Base of all methods. Subclasses are frozen, keyword-only dataclasses with literal class attributes.
+
+    Class attributes (literals, so that tables and docs are made without importing the file):
+        name: registered name. paper, year, arxiv, repository, licence: where it comes from (licence of that
+        repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
+        deviations: how ``corrected`` differs from the release, one sentence each. revision: bumped when its
+        numbers change. smoke: overrides for a run of seconds. needs: what it reads at inference.
+
+    Fields:
+        variant: ``corrected`` (default) or ``as_released``.
+        recipe: name of the published configuration that filled the fields, for labels and records.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    year: ClassVar[int | None] = None
+    arxiv: ClassVar[str] = ""
+    repository: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    needs: ClassVar[str] = "features"
+    kinds: ClassVar[tuple[str, ...]] = ("node",)
+    multi_label: ClassVar[bool] = False
+    variants: ClassVar[tuple[str, ...]] = ("corrected",)
+    deviations: ClassVar[tuple[str, ...]] = ()
+    revision: ClassVar[int] = 1
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
+    variant: Variant = "corrected"
+    recipe: str | None = None
+
+    @abstractmethod
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        """Train on `view`; report to ``ctx.monitor`` once an epoch; return the deployable models."""
+
+    def requires(self) -> Mapping[str, Requirement]:
+        """Role -> the cell whose trained model this method needs as ``ctx.teachers[role]``."""
+        return {}
+
+    def backbones(self) -> tuple[str, ...]:
+        """Names of the backbones whose revision belongs to this method's key."""
+        return ()
+
+    @property
+    def label(self) -> str:
+        """What tables print."""
+        return self.name
+
+    @property
+    def ties(self) -> str:
+        """``"later"`` lets an equal validation score win and reset patience, as some releases do."""
+        return "earlier"
+
+    def config(self) -> dict[str, Any]:
+        """Every field, as plain data: what the record stores and the key covers."""
+        return dataclasses.asdict(self)
