@@ -1,0 +1,143 @@
+"""Section 5 of the protocol: hand values, scipy, and the invariances that a p value must have."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from gkdbench.errors import UserError
+from gkdbench.report import statistics as s
+
+DIFFERENCES = st.lists(st.integers(-50, 50).map(lambda k: k / 1000), min_size=2, max_size=9)
+
+
+def test_mean_and_unbiased_std() -> None:
+    assert s.mean_std([1.0, 2.0, 4.0]) == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7 / 3)))
+    assert s.mean_std([0.5]) == (0.5, None)
+    with pytest.raises(UserError, match="none missing"):
+        s.mean_std([0.5, math.nan])
+
+
+@given(DIFFERENCES)
+def test_exact_sign_flip_is_the_enumeration(differences: list[float]) -> None:
+    observed = abs(sum(differences))
+    sums = [
+        abs(sum(a * b for a, b in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    assert s.sign_flip_p(differences) == np.mean([total >= observed - 1e-9 for total in sums])
+
+
+def test_sign_flip_is_scipys_permutation_test() -> None:
+    rng = np.random.default_rng(3)
+    differences = rng.normal(0.4, 1.0, 10)
+    reference = stats.permutation_test(
+        (differences, np.zeros(10)), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=np.inf
+    )
+    assert s.sign_flip_p(differences.tolist()) == pytest.approx(reference.pvalue)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=17, max_size=20), st.randoms(use_true_random=False))
+def test_neither_order_nor_common_sign_moves_a_p_value(differences: list[float], rng: object) -> None:
+    shuffled = list(differences)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    p = s.sign_flip_p(differences, flips=500)
+    assert s.sign_flip_p(shuffled, flips=500) == p == s.sign_flip_p([-d for d in differences], flips=500)
+    assert s.bootstrap_interval(shuffled, resamples=50) == s.bootstrap_interval(differences, resamples=50)
+
+
+def test_sampled_sign_flip_is_near_the_exact_normal_value_and_never_zero() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.25, 1.0, 40)
+    assert s.sign_flip_p(differences.tolist()) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert s.sign_flip_p([1.0] * 40, flips=1000) == pytest.approx(1 / 1001)
+
+
+def test_sixteen_equal_differences_give_the_smallest_exact_p() -> None:
+    assert s.sign_flip_p([0.1] * 16) == 2 / 2**16
+    assert s.sign_flip_p([0.0] * 5) == 1.0
+
+
+def test_bootstrap_interval_is_scipys() -> None:
+    rng = np.random.default_rng(1)
+    differences = rng.normal(1.0, 2.0, 30)
+    low, high = s.bootstrap_interval(differences.tolist())
+    reference = stats.bootstrap(
+        (differences,), np.mean, method="percentile", rng=np.random.default_rng(5), n_resamples=10_000
+    ).confidence_interval
+    assert (low, high) == (pytest.approx(reference.low, abs=0.03), pytest.approx(reference.high, abs=0.03))
+
+
+@settings(max_examples=20, deadline=None)
+@given(DIFFERENCES, st.floats(-1, 1))
+def test_bootstrap_interval_shifts_with_the_differences(differences: list[float], shift: float) -> None:
+    low, high = s.bootstrap_interval(differences, resamples=200)
+    assert min(differences) - 1e-12 <= low <= high <= max(differences) + 1e-12
+    moved = s.bootstrap_interval([d + shift for d in differences], resamples=200)
+    assert moved == (pytest.approx(low + shift, abs=1e-9), pytest.approx(high + shift, abs=1e-9))
+
+
+def test_holm_by_hand() -> None:
+    assert s.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert s.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert s.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_holm_follows_its_p_values_and_lies_between_them_and_bonferroni(p_values: list[float], rng: object) -> None:
+    order = list(range(len(p_values)))
+    rng.shuffle(order)  # type: ignore[attr-defined]
+    corrected = s.holm(p_values)
+    assert s.holm([p_values[i] for i in order]) == [corrected[i] for i in order]
+    for raw, value in zip(p_values, corrected, strict=True):
+        assert raw <= value <= min(1.0, len(p_values) * raw) or value == max(
+            c for c, r in zip(corrected, p_values, strict=True) if r <= raw
+        )
+
+
+def test_nadeau_bengio_by_hand_and_towards_the_plain_t() -> None:
+    differences = [0.01, 0.03, 0.02, 0.02]
+    spread = math.sqrt((1 / 4 + 1 / 9) * np.var(differences, ddof=1))
+    value, p = s.nadeau_bengio(differences, 1 / 9)
+    assert value == pytest.approx(0.02 / spread)
+    assert p == pytest.approx(2 * stats.t.sf(0.02 / spread, 3))
+    plain = stats.ttest_1samp(differences, 0)
+    assert s.nadeau_bengio(differences, 1e-12) == (pytest.approx(plain.statistic), pytest.approx(plain.pvalue))
+    assert s.nadeau_bengio([0.1, 0.1], 1.0) == (math.inf, 0.0)
+    with pytest.raises(UserError, match="ratio"):
+        s.nadeau_bengio(differences, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "expected"),
+    [(0.0019, 0.0, "tie"), (0.002, 0.04, "win"), (-0.01, 0.049, "loss"), (0.05, 0.05, "tie"), (0.0, 1.0, "tie")],
+)
+def test_tie_rule(difference: float, p: float, expected: str) -> None:
+    assert s.outcome(difference, p) == expected
+
+
+def test_average_ranks_leave_incomplete_rows_out() -> None:
+    scores: dict[str, dict[str, float | None]] = {
+        "a": {"x": 0.9, "y": 0.5},
+        "b": {"x": 0.8, "y": 0.5},
+        "c": {"x": 0.99},
+        "d": {"x": 0.1, "y": None},
+    }
+    assert s.average_ranks(scores) == {"a": 1.25, "b": 1.75}
+    assert s.average_ranks({"c": {}}) == {}
+
+
+def test_seeds_needed_is_the_textbook_number_and_reaches_its_power() -> None:
+    assert s.seeds_needed(0.5, 1.0) == 34  # Cohen's d = 0.5, 80%: the tables' value
+    assert s.seeds_needed(-0.5, 1.0) == 34
+    assert s.seeds_needed(1.0, 0.0) == 2
+    assert s.seeds_needed(0.1, 1.0) > s.seeds_needed(0.2, 1.0)
+    with pytest.raises(UserError, match="difference != 0"):
+        s.seeds_needed(0.0, 1.0)
