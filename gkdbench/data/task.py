@@ -70,10 +70,18 @@ class Task:
         dense = not isinstance(self.features, SparseFeatures)
         parts: list[Tensor | None] = [self.graph.indptr.long(), self.graph.index.long()]
         sparse = SparseFeatures.from_dense(self.features) if dense else self.features  # type: ignore[arg-type]
-        parts += [sparse.graph.indptr.long(), sparse.graph.index.long(), sparse.value.float()]
+        parts += [
+            sparse.graph.indptr.long(),
+            sparse.graph.index.long(),
+            sparse.value.float(),
+        ]
         parts += [self.labels, self.graph_ptr, self.edge_features]
         for part in parts:
-            array = np.ascontiguousarray(torch.as_tensor(part).numpy()) if part is not None else np.zeros(0)
+            array = (
+                np.ascontiguousarray(torch.as_tensor(part).numpy())
+                if part is not None
+                else np.zeros(0)
+            )
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""Data sets by name: the registry, and `load_task` from raw files, built-in generators or third parties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gkdbench.data import builtin, catalogue, rawfiles
+from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.fetch import fetch_instructions
+from gkdbench.data.rawfiles import CorruptData, MissingData
+from gkdbench.errors import UnknownName, UserError
+from gkdbench.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from gkdbench.data.task import Task
+
+Loader = Callable[[], "Task"]
+"""What a registered data set is: called without arguments, returns a Task."""
+
+__all__ = [
+    "DATASETS",
+    "CorruptData",
+    "MissingData",
+    "available",
+    "dataset_info",
+    "load_task",
+]
+
+
+def _entries() -> Iterator[Entry]:
+    for name in catalogue.names():
+        yield Entry(name, f"{__name__}:{name}", "gkdbench (catalogue.json)")
+    for name, info in builtin.BUILTIN.items():
+        yield Entry(name, info.source, "gkdbench (builtin.py)")
+
+
+def _check(name: str, loaded: Any) -> Loader:
+    if not callable(loaded):
+        raise UserError(
+            f"dataset {name!r} is a {type(loaded).__name__}; wanted a function without arguments -> Task"
+        )
+    found: Loader = loaded
+    return found
+
+
+def __getattr__(name: str) -> Loader:
+    """The loader of a catalogued set: what its registry entry points to."""
+    if name not in catalogue.names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return lambda: _from_files(catalogue.info(name), None)
+
+
+DATASETS: Registry[Loader] = Registry("dataset", "gkdbench.datasets", _check, _entries)
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Facts of a set, canonical name or alias, without reading it (and without torch).
+
+    Raises:
+        UnknownName: not in the catalogue, not built in, not registered by a package.
+    """
+    canon = catalogue.canonical(name)
+    if canon in catalogue.names():
+        return catalogue.info(canon)
+    if (found := builtin.info(canon)) is not None:
+        return found
+    entry = DATASETS.entries().get(name) or DATASETS.entries().get(canon)
+    if entry is None:
+        known = [*DATASETS.names(), *catalogue.aliases()]
+        raise UnknownName("dataset", name, known, "`gkdbench list datasets` prints all")
+    return DatasetInfo(
+        entry.name,
+        kind="",
+        reader="",
+        source=entry.owner,
+        licence="",
+        status="third party",
+    )
+
+
+def available(name: str, *, data: Path | str | None = None) -> bool:
+    """Whether `load_task` finds what it needs (raw files present; not yet verified)."""
+    info = dataset_info(name)
+    return not rawfiles.missing_files(info, rawfiles.data_folder(data))
+
+
+def load_task(name: str, *, data: Path | str | None = None) -> Task:
+    """The data set called `name`, with its labels.
+
+    Raw files are looked for under `data`, else ``$GKDBENCH_DATA``; verified by sha256, decoded once into
+    ``$XDG_CACHE_HOME/gkdbench/datasets``, memory-mapped afterwards.
+
+    Args:
+        name: canonical id, an alias, or ``powerlaw:n=100000,d=16`` for a built-in one with sizes.
+
+    Raises:
+        UnknownName: no such set.
+        MissingData: files that are not there, and how to get them.
+        CorruptData: a damaged file, or content of another hash than the registered one.
+        UserError: inside a worker, where no labels may be read.
+    """
+    rawfiles.refuse_in_worker(f"data set {name!r}")
+    info = dataset_info(name)
+    if info.files:
+        return _from_files(info, data)
+    if (build := builtin.loader(catalogue.canonical(name))) is not None:
+        return build()
+    return _third_party(info.name)
+
+
+def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:
+    raw = rawfiles.locate(info, data, fetch_instructions(info.name))
+    from gkdbench.data import cache
+
+    folder = cache.entry_folder(
+        info.name,
+        {name: raw.sha256[name] or _stamp(path) for name, path in raw.at.items()},
+    )
+    if not (folder / "meta.json").is_file():
+        decoded = import_module(f"gkdbench.data.readers.{info.reader}").read(
+            info, _verified(info, raw, data)
+        )
+        _check_content(info, decoded)
+        cache.store(decoded, folder)
+    task = cache.load(folder)
+    _check_content(info, task)
+    return task
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _verified(
+    info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None
+) -> rawfiles.RawFiles:
+    """Hash the files of a large set too, before they are decoded."""
+    folder = rawfiles.data_folder(data)
+    for file in info.files:
+        if folder is not None and raw.sha256.get(file.path) == "":
+            rawfiles.verify(folder, file)
+    return raw
+
+
+def _check_content(info: DatasetInfo, task: Task) -> None:
+    if info.content_hash and task.content_hash != info.content_hash:
+        raise CorruptData(
+            f"{info.name}: edges, features and labels hash to {task.content_hash}, registered is {info.content_hash}; "
+            f"runs on other data are refused: fetch the files again, or register your own set under another name"
+        )
+
+
+def _third_party(name: str) -> Task:
+    from gkdbench.data.task import Task
+
+    task = DATASETS.get(name)()
+    if not isinstance(task, Task):
+        raise UserError(
+            f"dataset {name!r} gave a {type(task).__name__}, wanted a Task (see Task.from_arrays)"
+        )
+    return task

@@ -1,0 +1,25 @@
+"""Ten official masks in files ``*_split_0.6_0.2_<k>.npz`` (Pei et al. 2020, geom-gcn), as Task.official entries."""
+
+from __future__ import annotations
+
+import re
+
+from gkdbench.data.build import Array
+from gkdbench.data.rawfiles import RawFiles
+from gkdbench.data.readers.npz import open_npz
+
+PARTS = ("train", "val", "test")
+
+
+def numbered_mask_files(raw: RawFiles) -> dict[str, Array]:
+    """``official-10/<k>/<part>`` -> [N] mask, for every split file that is there."""
+    found: dict[str, Array] = {}
+    for path in raw.matching("_split_0.6_0.2_"):
+        number = re.search(r"_(\d+)\.npz$", path.name)
+        arrays = open_npz(path, [f"{part}_mask" for part in PARTS])
+        if number:
+            found |= {
+                f"official-10/{number[1]}/{part}": arrays[f"{part}_mask"]
+                for part in PARTS
+            }
+    return found

@@ -1,0 +1,48 @@
+"""Reading named arrays of an npz without pickle."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gkdbench.data.build import Array
+from gkdbench.data.rawfiles import CorruptData
+
+
+def open_npz(
+    path: Path, keys: Iterable[str], optional: Iterable[str] = ()
+) -> dict[str, Array]:
+    """The arrays `keys` of an npz, and those of `optional` that it has; others (object arrays) are never touched.
+
+    Raises:
+        CorruptData: no readable npz, or a key is missing or needs pickle.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            here = set(archive.files)
+            absent = [key for key in keys if key not in here]
+            if absent:
+                raise CorruptData(
+                    f"{path} lacks the arrays {absent}; it has {sorted(here)}"
+                )
+            return {
+                key: archive[key]
+                for key in [*keys, *(key for key in optional if key in here)]
+            }
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        if isinstance(error, CorruptData):
+            raise
+        raise CorruptData(
+            f"{path} is no readable npz ({error}); fetch it again"
+        ) from error

@@ -1,0 +1,213 @@
+"""A split of a prepared task: ``prepare_named("cora", "cpf-lcc-20-30-ind20", index=3)``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gkdbench.data.datasets import dataset_info, load_task
+from gkdbench.data.families import SPLIT_FAMILIES, SplitFamily, split_family
+from gkdbench.data.rawfiles import refuse_in_worker
+from gkdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from gkdbench.data.build import Array
+    from gkdbench.data.splitmakers import Parts
+    from gkdbench.data.task import Task
+
+__all__ = ["SPLIT_FAMILIES", "Problem", "Split", "SplitFamily", "prepare", "prepare_named", "split_family",
+           "supported_splits"]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Item ids (nodes or graphs) of one split, in the numbering of the prepared task; [M] int64 arrays.
+
+    Args:
+        train, val, test: disjoint (but for audit-only families, where validation is the test part).
+        unseen: the part of `test` that training must not see, edges included; empty when transductive.
+        original_ids: [N] prepared item -> item of the raw set.
+        num_nodes: nodes of the prepared task.
+    """
+
+    id: str
+    index: int
+    train: Array
+    val: Array
+    test: Array
+    unseen: Array
+    original_ids: Array
+
+    @cached_property
+    def observed(self) -> Array:
+        """Items that training sees, in the released order: train, val, the rest of test, then items in no part."""
+        listed = np.concatenate([self.train, self.val, self.test])
+        rest = np.setdiff1d(np.arange(len(self.original_ids)), listed)
+        ordered = np.concatenate([listed, rest])
+        _, first = np.unique(ordered, return_index=True)
+        ordered = ordered[np.sort(first)]
+        kept: Array = ordered[~np.isin(ordered, self.unseen)].astype(np.int64)
+        return kept
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the id, the index and all ids."""
+        digest = hashlib.sha256(f"{self.id}#{self.index}".encode())
+        for part in (self.train, self.val, self.test, self.unseen, self.original_ids):
+            digest.update(f"[{len(part)}]".encode())
+            digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A prepared task and one split of it.
+
+    Args:
+        task: after preprocessing.
+        preprocessing: what was done, part of a cell's key.
+        hash: sha256 of the raw content, the preprocessing and the split.
+    """
+
+    task: Task
+    split: Split
+    preprocessing: Mapping[str, str | bool]
+    hash: str
+
+
+def supported_splits(dataset: str) -> tuple[str, ...]:
+    """Split ids of a data set by name, in the catalogue's order. Imports no torch for sets of this package."""
+    info = dataset_info(dataset)
+    return info.splits if info.splits else _task_splits(load_task(dataset))
+
+
+def prepare_named(
+    dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None
+) -> Problem:
+    """Load the right file for (dataset, split family), prepare it and split it.
+
+    ``cora`` and ``citeseer`` under a CPF family come from CPF's npz files; their task keeps the asked name.
+
+    Raises:
+        UserError: a pair that is not supported (the message lists what is), an index out of range.
+    """
+    info = dataset_info(dataset)
+    split_family(split_id)
+    if info.splits and split_id not in info.splits:
+        raise UserError(
+            f"{info.name} has no split {split_id!r}; it supports: {', '.join(info.splits)}"
+        )
+    source = info.views.get(split_id)
+    task = load_task(source or dataset, data=data)
+    if source:
+        task = task.with_(
+            name=info.name,
+            note=f"CPF's npz file ({source}), another file than Planetoid's",
+        )
+    elif info.name == "pubmed" and split_id.startswith("cpf-"):
+        task = task.with_(
+            note="built from Planetoid's PubMed: node order, hence the random split, differs from the papers'"
+        )
+    return prepare(task, split_id, index)
+
+
+def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
+    """Preprocess `task` as the family says, and make split `index` of it.
+
+    Raises:
+        UserError: the family does not fit the task, or has no such index.
+    """
+    refuse_in_worker(f"a split of {task.name!r}")
+    from gkdbench.data.preprocess import preprocess
+
+    family = split_family(split_id)
+    if split_id not in _task_splits(task):
+        raise UserError(
+            f"{task.name} has no split {split_id!r}; it supports: {', '.join(_task_splits(task))}"
+        )
+    if index < 0 or (family.indices is not None and index >= family.indices):
+        wanted = "0 or more" if family.indices is None else f"0 to {family.indices - 1}"
+        raise UserError(
+            f"split {split_id!r} of {task.name} wants an index of {wanted}, got {index}"
+        )
+    prepared, ids = preprocess(task, family.preprocessing)
+    parts = _parts(prepared, family, index)
+    split = Split(
+        id=split_id,
+        index=index,
+        train=parts.train,
+        val=parts.val,
+        test=parts.test,
+        unseen=parts.test[: parts.num_unseen],
+        original_ids=ids,
+    )
+    chain = json.dumps(
+        [task.content_hash, sorted(family.preprocessing.items()), split.hash]
+    )
+    return Problem(
+        prepared,
+        split,
+        dict(family.preprocessing),
+        hashlib.sha256(chain.encode()).hexdigest(),
+    )
+
+
+def _parts(task: Task, family: SplitFamily, index: int) -> Parts:
+    from gkdbench.data import splitmakers as make
+
+    labels = task.labels.numpy()
+    base = family.id.removesuffix("-ind20")
+    if family.official:
+        parts = _official_parts(
+            task, base, index if family.indices != 1 and base != "ogb" else 0
+        )
+    elif base.startswith("cpf-lcc-20-30"):
+        parts = make.cpf(labels, index)
+    elif base == "builtin-random":
+        parts = make.builtin_random(labels, index)
+    elif base.endswith("80-10-10"):
+        parts = make.random_80_10_10(labels, index)
+    else:
+        parts = make.fold(labels, index)
+        parts = parts._replace(val=parts.test) if family.audit_only else parts
+    if family.id.endswith("-ind20"):
+        return make.unseen_fifth(parts, index)
+    return make.all_unseen(parts) if family.setting == "ind" else parts
+
+
+def _official_parts(task: Task, base: str, index: int) -> Parts:
+    from gkdbench.data.splitmakers import Parts
+
+    source = "planetoid-public" if base == "planetoid-ind" else base
+    return Parts(
+        *(
+            np.array(task.official[f"{source}/{index}/{part}"], np.int64)
+            for part in ("train", "val", "test")
+        )
+    )
+
+
+def _task_splits(task: Task) -> tuple[str, ...]:
+    """Families that fit a task as it is: official ones by the ids it carries, random ones by kind and labels."""
+    here = {key.split("/")[0] for key in task.official}
+    if "planetoid-public" in here:
+        here.add("planetoid-ind")
+    if "ogb" in here:
+        here.add("ogb-ind20")
+    classes_only = {"cpf-lcc-20-30", "cpf-lcc-20-30/seed0", "cpf-lcc-20-30-ind20", "builtin-random",
+                    "builtin-random-ind20", "tu-10fold", "tu-10fold-testfold"}  # fmt: skip
+    several_graphs = task.kind == "node" and task.graph_ptr is not None
+    return tuple(
+        family.id
+        for family in SPLIT_FAMILIES.values()
+        if task.kind in family.kinds
+        and (family.id in here if family.official else not several_graphs)
+        and not (task.multi_label and family.id in classes_only)
+    )

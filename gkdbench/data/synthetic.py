@@ -1,0 +1,166 @@
+"""Seeded synthetic graphs: for tests, and for scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gkdbench.data.build import Array, graph_of
+from gkdbench.data.rawfiles import refuse_in_worker
+from gkdbench.data.task import Task
+from gkdbench.errors import UserError
+
+
+def csbm(
+    n: int = 600,
+    classes: int = 4,
+    d: int = 32,
+    degree: float = 8.0,
+    within: float = 0.8,
+    signal: float = 1.0,
+    seed: int = 0,
+) -> Task:
+    """Contextual stochastic block model (Deshpande et al. 2018): blocks in the edges, Gaussian means in the features.
+
+    Args:
+        n: nodes, in classes of equal size (up to one).
+        degree: expected number of neighbours.
+        within: share of edges that stay in a class, in [0, 1].
+        signal: length of a class mean; the noise has unit variance in each of the `d` features.
+    """
+    refuse_in_worker("csbm")
+    _positive(n=n, classes=classes, d=d)
+    rng = np.random.default_rng([seed, n, classes, d])
+    labels = rng.permutation(np.arange(n) % classes)
+    src, dst = _block_edges(rng, labels, int(n * degree / 2), within)
+    means = _directions(rng, classes, d) * signal
+    features = means[labels] + rng.standard_normal((n, d))
+    return Task(
+        name="csbm",
+        kind="node",
+        graph=graph_of(src, dst, n, undirected=True),
+        features=torch.from_numpy(features.astype(np.float32)),
+        labels=torch.from_numpy(labels.astype(np.int64)),
+        num_classes=classes,
+        note="built in: synthetic",
+    )
+
+
+def csbm_multilabel(
+    n: int = 400,
+    classes: int = 5,
+    d: int = 32,
+    degree: float = 8.0,
+    within: float = 0.8,
+    signal: float = 1.0,
+    seed: int = 0,
+) -> Task:
+    """As `csbm` with one to three labels a node: features sum the means of all of them, edges follow one of them."""
+    refuse_in_worker("csbm-multilabel")
+    _positive(n=n, classes=classes, d=d)
+    rng = np.random.default_rng([seed, n, classes, d, 2])
+    block = rng.permutation(np.arange(n) % classes)
+    labels = rng.random((n, classes)) < 1.0 / classes
+    labels[np.arange(n), block] = True
+    src, dst = _block_edges(rng, block, int(n * degree / 2), within)
+    features = labels @ (_directions(rng, classes, d) * signal) + rng.standard_normal(
+        (n, d)
+    )
+    return Task(
+        name="csbm-multilabel",
+        kind="node",
+        graph=graph_of(src, dst, n, undirected=True),
+        features=torch.from_numpy(features.astype(np.float32)),
+        labels=torch.from_numpy(labels.astype(np.float32)),
+        num_classes=classes,
+        multi_label=True,
+        metric="micro_f1",
+        note="built in: synthetic",
+    )
+
+
+def power_law(
+    n: int = 10_000,
+    degree: float = 10.0,
+    d: int = 32,
+    classes: int = 8,
+    exponent: float = 2.5,
+    within: float = 0.7,
+    signal: float = 1.0,
+    seed: int = 0,
+) -> Task:
+    """Chung-Lu graph of any size whose degrees follow a power law, with classes, built in O(edges).
+
+    Args:
+        n: nodes.
+        degree: mean number of neighbours asked for; repeats and loops are dropped, so a little fewer come out.
+        exponent: of the degree distribution, above 2.
+        within: share of edges that stay in a class.
+    """
+    refuse_in_worker("powerlaw")
+    _positive(n=n, classes=classes, d=d)
+    if exponent <= 2:
+        raise UserError(
+            f"powerlaw: exponent wants a number above 2 (a finite mean degree), got {exponent}"
+        )
+    rng = np.random.default_rng([seed, n, d, classes, 3])
+    labels = (
+        np.arange(n) % classes
+    )  # position and weight are independent: the weights below are shuffled
+    weight = rng.permutation((np.arange(n) + 1.0) ** (-1.0 / (exponent - 1.0)))
+    src, dst = _block_edges(rng, labels, int(n * degree / 2), within, weight)
+    features = rng.standard_normal((n, d), dtype=np.float32)
+    features += (_directions(rng, classes, d) * signal).astype(np.float32)[labels]
+    return Task(
+        name="powerlaw",
+        kind="node",
+        graph=graph_of(src, dst, n, undirected=True),
+        features=torch.from_numpy(features),
+        labels=torch.from_numpy(labels.astype(np.int64)),
+        num_classes=classes,
+        note="built in: synthetic",
+    )
+
+
+def _block_edges(
+    rng: np.random.Generator,
+    labels: Array,
+    count: int,
+    within: float,
+    weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """`count` edges (repeats possible); each end drawn by `weight` ([N], None for equal), inside a class or anywhere."""
+    if not 0 <= within <= 1:
+        raise UserError(f"within wants a share in [0, 1], got {within}")
+    mass = np.ones(len(labels)) if weight is None else weight
+    order = np.argsort(labels, kind="stable")
+    cumulative = np.concatenate([[0.0], np.cumsum(mass[order])])
+    src = _draw(rng, cumulative, np.zeros(count), np.full(count, cumulative[-1]))
+    first = np.searchsorted(labels[order], np.arange(int(labels.max()) + 2))
+    own = labels[order][src]
+    stays = rng.random(count) < within
+    low = np.where(stays, cumulative[first[own]], 0.0)
+    high = np.where(stays, cumulative[first[own + 1]], cumulative[-1])
+    return order[src], order[_draw(rng, cumulative, low, high)]
+
+
+def _draw(
+    rng: np.random.Generator, cumulative: Array, low: Array, high: Array
+) -> Array:
+    at = low + rng.random(len(low)) * (high - low)
+    return np.clip(
+        np.searchsorted(cumulative, at, side="right") - 1, 0, len(cumulative) - 2
+    )
+
+
+def _directions(rng: np.random.Generator, classes: int, d: int) -> Array:
+    """[classes, d] random vectors of unit length."""
+    drawn = rng.standard_normal((classes, d))
+    unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return unit
+
+
+def _positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1:
+            raise UserError(f"{name} wants a positive number, got {value}")
