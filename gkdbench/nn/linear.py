@@ -46,19 +46,23 @@ class FeatureLinear(nn.Module):
             self.bias = nn.Parameter(uniform((out_features,), limit, randomness, f"{name}.bias"))
 
     def forward(self, x: Features) -> Tensor:
-        """[N, out] from ``x: [N, in]``."""
+        """[N, out] ``x W + b`` from ``x: [N, in]``."""
+        if isinstance(x, Tensor) and self.bias is not None:
+            return torch.addmm(self.bias, x, self.weight)
+        return self.shifted(self.product(x))
+
+    def product(self, x: Features) -> Tensor:
+        """[N, out] ``x W``."""
         if isinstance(x, Tensor):
-            return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
-        if isinstance(x, MixedFeatures):
-            split = x.sparse.shape[1]
-            y = _product(x.sparse, self.weight[:split]) + x.dense @ self.weight[split:]
-        else:
-            y = _product(x, self.weight)
+            return x @ self.weight
+        if isinstance(x, SparseFeatures):
+            return spmm(x.graph, self.weight, x.value)
+        split = x.sparse.shape[1]
+        return spmm(x.sparse.graph, self.weight[:split], x.sparse.value) + x.dense @ self.weight[split:]
+
+    def shifted(self, y: Tensor) -> Tensor:
+        """``y + b``."""
         return y if self.bias is None else y + self.bias
-
-
-def _product(x: SparseFeatures, weight: Tensor) -> Tensor:
-    return spmm(x.graph, weight, x.value.to(weight.dtype))
 
 
 def uniform(shape: tuple[int, ...], bound: float, randomness: Randomness, name: str) -> Tensor:

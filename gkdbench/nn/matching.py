@@ -1,0 +1,65 @@
+"""Widths of MLP controls that match another model's parameters or multiply-adds (controls G1 and G2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+from gkdbench.errors import UserError
+from gkdbench.nn.mlp import MLP
+
+TOLERANCE = 0.01
+
+
+def mlp_parameters(config: MLP, in_features: int, out_features: int) -> int:
+    """Trainable scalars of an MLP: weights and biases, and two vectors per norm."""
+    widths = config.widths(in_features, out_features)
+    linear = sum((a + 1) * b for a, b in pairwise(widths))
+    return linear + (0 if config.norm == "none" else 2 * sum(widths[1:-1]))
+
+
+def match_parameters(target: int, config: MLP, in_features: int, out_features: int) -> MLP:
+    """`config` with the width whose parameters come nearest to `target`.
+
+    Raises:
+        UserError: no width comes within 1 %, or the MLP has no hidden layer.
+    """
+    return _match("parameters", target, config, lambda mlp: mlp_parameters(mlp, in_features, out_features))
+
+
+def match_macs(target: float, config: MLP, in_features: float, out_features: int) -> MLP:
+    """`config` with the width whose multiply-adds per node come nearest to `target`.
+
+    Args:
+        target: multiply-adds per node of the model to match.
+        in_features: non-zeros per node that the first layer multiplies; a mean, so it may be fractional.
+
+    Raises:
+        UserError: no width comes within 1 %, or the MLP has no hidden layer.
+    """
+
+    def macs(mlp: MLP) -> float:
+        inner = (mlp.layers - 2) * mlp.hidden**2
+        return (in_features + out_features) * mlp.hidden + inner
+
+    return _match("multiply-adds per node", target, config, macs)
+
+
+def _match(what: str, target: float, config: MLP, cost: Callable[[MLP], float]) -> MLP:
+    if config.layers < 2:
+        raise UserError(f"an MLP of one layer has no width to match {what} with; use layers of 2 or more")
+    low, high = 1, 2
+    while cost(replace(config, hidden=high)) < target:
+        low, high = high, 2 * high
+    while high - low > 1:  # the cost rises with the width
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(replace(config, hidden=middle)) < target else (low, middle)
+    best = min((replace(config, hidden=width) for width in (low, high)), key=lambda mlp: abs(cost(mlp) - target))
+    got = cost(best)
+    if abs(got - target) > TOLERANCE * target:
+        raise UserError(
+            f"no width of a {config.layers}-layer MLP comes within 1 % of {target:g} {what}; "
+            f"the nearest, {best.hidden}, has {got:g}; change the number of layers"
+        )
+    return best
