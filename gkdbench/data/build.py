@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from gkdkernels.graph import CSRGraph, Features, SparseFeatures
+from gkdkernels.graph import CSRGraph, SparseFeatures
+
+from gkdbench.data.task import StoredFeatures
 
 SPARSE_BELOW = 0.25
 """Features with a smaller share of non-zeros are stored as SparseFeatures."""
@@ -15,9 +17,7 @@ SPARSE_BELOW = 0.25
 Array = np.ndarray[Any, Any]
 
 
-def graph_of(
-    src: Array, dst: Array, num_nodes: int, *, undirected: bool, loops: bool = False
-) -> CSRGraph:
+def graph_of(src: Array, dst: Array, num_nodes: int, *, undirected: bool, loops: bool = False) -> CSRGraph:
     """Message-passing edges ``src -> dst`` ([E] int each) as a CSRGraph without parallel edges.
 
     Args:
@@ -35,29 +35,22 @@ def graph_of(
     indptr = np.zeros(num_nodes + 1, np.int64)
     if num_nodes:
         np.cumsum(np.bincount(pairs // num_nodes, minlength=num_nodes), out=indptr[1:])
-    return CSRGraph(
-        torch.from_numpy(indptr), index, num_nodes, True if undirected else None
-    )
+    return CSRGraph(torch.from_numpy(indptr), index, num_nodes, True if undirected else None)
 
 
-def features_of(matrix: Array | sp.spmatrix | sp.sparray) -> Features:
+def features_of(matrix: Array | sp.csr_array) -> StoredFeatures:
     """``matrix: [N, D]`` as float32, sparse below SPARSE_BELOW non-zeros."""
     size = max(int(np.prod(matrix.shape)), 1)
-    if not sp.issparse(matrix):
-        if np.count_nonzero(matrix) / size >= SPARSE_BELOW:
-            return torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
-    rows = sp.csr_array(matrix, dtype=np.float32)
+    if isinstance(matrix, np.ndarray) and np.count_nonzero(matrix) / size >= SPARSE_BELOW:
+        return torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+    rows = sp.csr_array(matrix).astype(np.float32)
     rows.sum_duplicates()
     rows.eliminate_zeros()
     rows.sort_indices()
     if rows.nnz / size >= SPARSE_BELOW:
         return torch.from_numpy(np.ascontiguousarray(rows.toarray()))
-    columns = CSRGraph(
-        torch.from_numpy(rows.indptr.astype(np.int64)),
-        torch.from_numpy(rows.indices.astype(np.int64)),
-        rows.shape[1],
-    )
-    return SparseFeatures(columns, torch.from_numpy(rows.data))
+    indptr, index = (torch.from_numpy(part.astype(np.int64)) for part in (rows.indptr, rows.indices))
+    return SparseFeatures(CSRGraph(indptr, index, int(matrix.shape[1])), torch.from_numpy(rows.data))
 
 
 def one_hot(codes: Array, width: int | None = None) -> sp.csr_array:

@@ -23,14 +23,10 @@ def _info(
     licence: str = "Apache-2.0 (generated)",
     **facts: Any,
 ) -> DatasetInfo:
-    return DatasetInfo(
-        name=name, kind=kind, reader="", source=source, licence=licence, **facts
-    )
+    return DatasetInfo(name=name, kind=kind, reader="", source=source, licence=licence, **facts)
 
 
-_DIGITS_LICENCE = (
-    "BSD-3-Clause (scikit-learn); UCI optical recognition of handwritten digits"
-)
+_DIGITS_LICENCE = "BSD-3-Clause (scikit-learn); UCI optical recognition of handwritten digits"
 
 BUILTIN: dict[str, DatasetInfo] = {
     info.name: info
@@ -116,7 +112,5 @@ def loader(name: str) -> Callable[[], Task] | None:
         try:
             chosen[key] = wanted(value)
         except ValueError:
-            raise UserError(
-                f"{base}: {key} wants {wanted.__name__}, got {value!r}"
-            ) from None
+            raise UserError(f"{base}: {key} wants {wanted.__name__}, got {value!r}") from None
     return lambda: generator(**chosen).with_(name=name) if chosen else generator()

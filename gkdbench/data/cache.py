@@ -18,7 +18,7 @@ from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
 from gkdbench.data.rawfiles import CorruptData, refuse_in_worker
-from gkdbench.data.task import Task
+from gkdbench.data.task import StoredFeatures, Task
 from gkdbench.errors import UserError
 
 LAYOUT = 1
@@ -51,9 +51,7 @@ def store(task: Task, folder: Path) -> None:
         "num_features": task.num_features,
         "symmetric": task.graph.symmetric,
         "content_hash": task.content_hash,
-        "arrays": {
-            key: [str(array.dtype), list(array.shape)] for key, array in arrays.items()
-        },
+        "arrays": {key: [str(array.dtype), list(array.shape)] for key, array in arrays.items()},
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +69,7 @@ def store(task: Task, folder: Path) -> None:
     except OSError as error:
         if not (folder / "meta.json").is_file():
             raise UserError(
-                f"the data cache {folder} cannot be written: {error.strerror}; "
-                f"free some space or set XDG_CACHE_HOME"
+                f"the data cache {folder} cannot be written: {error.strerror}; free some space or set XDG_CACHE_HOME"
             ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -86,18 +83,11 @@ def load(folder: Path) -> Task:
     """
     refuse_in_worker("the data cache")
     try:
-        meta: dict[str, Any] = json.loads(
-            (folder / "meta.json").read_text(encoding="utf-8")
-        )
-        arrays = {
-            key: _open(folder / _file_name(key), *wanted)
-            for key, wanted in meta["arrays"].items()
-        }
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        arrays = {key: _open(folder / _file_name(key), *wanted) for key, wanted in meta["arrays"].items()}
         task = _assemble(meta, arrays)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptData(
-            f"the cached copy {folder} is damaged ({error}); delete that folder"
-        ) from error
+        raise CorruptData(f"the cached copy {folder} is damaged ({error}); delete that folder") from error
     if task.content_hash != meta["content_hash"]:
         raise CorruptData(
             f"the cached copy {folder} has content {task.content_hash}, wanted {meta['content_hash']}; "
@@ -124,21 +114,13 @@ def _arrays(task: Task) -> dict[str, np.ndarray[Any, Any]]:
     return arrays | {f"official/{key}": ids for key, ids in task.official.items()}
 
 
-def _assemble(
-    meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]
-) -> Task:
-    tensors = {
-        key: _tensor(array)
-        for key, array in arrays.items()
-        if not key.startswith("official/")
-    }
-    features: Tensor | SparseFeatures
+def _assemble(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Task:
+    tensors = {key: _tensor(array) for key, array in arrays.items() if not key.startswith("official/")}
+    features: StoredFeatures
     if "features" in tensors:
         features = tensors["features"]
     else:
-        columns = CSRGraph(
-            tensors["features_indptr"], tensors["features_index"], meta["num_features"]
-        )
+        columns = CSRGraph(tensors["features_indptr"], tensors["features_index"], meta["num_features"])
         features = SparseFeatures(columns, tensors["features_value"])
     indptr = tensors["indptr"]
     return Task(
@@ -153,9 +135,7 @@ def _assemble(
         graph_ptr=tensors.get("graph_ptr"),
         edge_features=tensors.get("edge_features"),
         official={
-            key.removeprefix("official/"): np.array(array)
-            for key, array in arrays.items()
-            if key[:9] == "official/"
+            key.removeprefix("official/"): np.array(array) for key, array in arrays.items() if key[:9] == "official/"
         },
         note=meta["note"],
     )
@@ -163,13 +143,9 @@ def _assemble(
 
 def _open(path: Path, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
     # mode "c" (copy-on-write) gives torch a writable buffer; the file itself is never changed
-    array: np.ndarray[Any, Any] = np.load(
-        path, mmap_mode="c" if 0 not in shape else None, allow_pickle=False
-    )
+    array: np.ndarray[Any, Any] = np.load(path, mmap_mode="c" if 0 not in shape else None, allow_pickle=False)
     if str(array.dtype) != dtype or list(array.shape) != shape:
-        raise ValueError(
-            f"{path.name} holds {array.dtype}{list(array.shape)}, wanted {dtype}{shape}"
-        )
+        raise ValueError(f"{path.name} holds {array.dtype}{list(array.shape)}, wanted {dtype}{shape}")
     return array
 
 

@@ -69,9 +69,7 @@ class DatasetInfo:
 
 @cache
 def _document() -> Mapping[str, Any]:
-    text = (package_files("gkdbench.data") / "catalogue.json").read_text(
-        encoding="utf-8"
-    )
+    text = (package_files("gkdbench.data") / "catalogue.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -102,12 +100,8 @@ def info(name: str) -> DatasetInfo:
     canon = canonical(name)
     raw = _document()["datasets"].get(canon)
     if raw is None:
-        raise UnknownName(
-            "dataset", name, names(), "`gkdbench list datasets` prints all"
-        )
-    fields = {
-        key: value for key, value in raw.items() if key not in ("files", "splits")
-    }
+        raise UnknownName("dataset", name, names(), "`gkdbench list datasets` prints all")
+    fields = {key: value for key, value in raw.items() if key not in ("files", "splits")}
     return DatasetInfo(
         name=canon,
         splits=tuple(raw["splits"]),

@@ -39,9 +39,7 @@ def _entries() -> Iterator[Entry]:
 
 def _check(name: str, loaded: Any) -> Loader:
     if not callable(loaded):
-        raise UserError(
-            f"dataset {name!r} is a {type(loaded).__name__}; wanted a function without arguments -> Task"
-        )
+        raise UserError(f"dataset {name!r} is a {type(loaded).__name__}; wanted a function without arguments -> Task")
     found: Loader = loaded
     return found
 
@@ -120,9 +118,7 @@ def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:
         {name: raw.sha256[name] or _stamp(path) for name, path in raw.at.items()},
     )
     if not (folder / "meta.json").is_file():
-        decoded = import_module(f"gkdbench.data.readers.{info.reader}").read(
-            info, _verified(info, raw, data)
-        )
+        decoded = import_module(f"gkdbench.data.readers.{info.reader}").read(info, _verified(info, raw, data))
         _check_content(info, decoded)
         cache.store(decoded, folder)
     task = cache.load(folder)
@@ -135,9 +131,7 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _verified(
-    info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None
-) -> rawfiles.RawFiles:
+def _verified(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) -> rawfiles.RawFiles:
     """Hash the files of a large set too, before they are decoded."""
     folder = rawfiles.data_folder(data)
     for file in info.files:
@@ -159,7 +153,5 @@ def _third_party(name: str) -> Task:
 
     task = DATASETS.get(name)()
     if not isinstance(task, Task):
-        raise UserError(
-            f"dataset {name!r} gave a {type(task).__name__}, wanted a Task (see Task.from_arrays)"
-        )
+        raise UserError(f"dataset {name!r} gave a {type(task).__name__}, wanted a Task (see Task.from_arrays)")
     return task

@@ -18,11 +18,7 @@ def digits_knn() -> Task:
     pixels, labels = _digits()
     squares = (pixels.astype(np.float64) ** 2).sum(axis=1)
     # distances of small integers are exact in double precision: the graph is the same on every machine
-    distance = (
-        squares[:, None]
-        + squares[None, :]
-        - 2 * (pixels.astype(np.float64) @ pixels.T.astype(np.float64))
-    )
+    distance = squares[:, None] + squares[None, :] - 2 * (pixels.astype(np.float64) @ pixels.T.astype(np.float64))
     np.fill_diagonal(distance, np.inf)
     nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
     dst = np.repeat(np.arange(len(labels)), NEIGHBOURS)
@@ -46,9 +42,7 @@ def digits_grid() -> Task:
     dst = np.concatenate([cell[:, 1:].ravel(), cell[1:].ravel()])
     offset = np.repeat(np.arange(count) * size, len(src))
     row, column = np.divmod(np.tile(np.arange(size), count), SIDE)
-    features = np.stack(
-        [pixels.ravel() / 16.0, row / (SIDE - 1), column / (SIDE - 1)], axis=1
-    )
+    features = np.stack([pixels.ravel() / 16.0, row / (SIDE - 1), column / (SIDE - 1)], axis=1)
     return Task(
         name="digits-grid",
         kind="graph",
@@ -69,7 +63,7 @@ def digits_grid() -> Task:
 def _digits() -> tuple[Array, Array]:
     """([1797, 64] float64 in 0..16, [1797] int64)."""
     refuse_in_worker("the digits data")
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     bunch = load_digits()
     return bunch.data, bunch.target.astype(np.int64)

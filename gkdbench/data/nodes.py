@@ -20,8 +20,7 @@ class ForeignPositions(UserError):
 
     def __init__(self, got: str, wanted: str) -> None:
         super().__init__(
-            f"positions of {got!r} were used on an array of {wanted!r}; translate them first with "
-            f"NodeSet.within(space)"
+            f"positions of {got!r} were used on an array of {wanted!r}; translate them first with NodeSet.within(space)"
         )
 
 
@@ -56,6 +55,10 @@ class NodeSet:
         """[M] int64 global ids."""
         return self.space.ids[self.position]
 
+    def take(self, which: Tensor) -> NodeSet:
+        """The members at places `which` ([B] int64) of this set."""
+        return NodeSet(self.space, self.position[which])
+
     def within(self, space: Space) -> NodeSet:
         """The same nodes, numbered by `space`; a node that is not in it raises UserError."""
         if space.name == self.space.name:
@@ -64,12 +67,8 @@ class NodeSet:
         sorted_ids = space.ids[order]
         at = torch.searchsorted(sorted_ids, self.ids).clamp_(max=max(len(space) - 1, 0))
         if len(self) and (len(space) == 0 or bool((sorted_ids[at] != self.ids).any())):
-            missing = (
-                self.ids if len(space) == 0 else self.ids[sorted_ids[at] != self.ids]
-            )
-            raise UserError(
-                f"{missing.numel()} nodes (first: {int(missing[0])}) are not in {space.name!r}"
-            )
+            missing = self.ids if len(space) == 0 else self.ids[sorted_ids[at] != self.ids]
+            raise UserError(f"{missing.numel()} nodes (first: {int(missing[0])}) are not in {space.name!r}")
         return NodeSet(space, order[at])
 
 
@@ -82,16 +81,12 @@ class NodeTable:
 
     def __post_init__(self) -> None:
         if self.value.size(0) != len(self.space):
-            raise UserError(
-                f"a table on {self.space.name!r} wants {len(self.space)} rows, got {self.value.size(0)}"
-            )
+            raise UserError(f"a table on {self.space.name!r} wants {len(self.space)} rows, got {self.value.size(0)}")
 
     def __getitem__(self, nodes: NodeSet) -> Tensor:
         """[M, ...] rows of `nodes`; positions of another space raise ForeignPositions."""
         if not isinstance(nodes, NodeSet):
-            raise UserError(
-                f"a NodeTable is indexed by a NodeSet, got {type(nodes).__name__}; wrap the positions"
-            )
+            raise UserError(f"a NodeTable is indexed by a NodeSet, got {type(nodes).__name__}; wrap the positions")
         if nodes.space.name != self.space.name:
             raise ForeignPositions(nodes.space.name, self.space.name)
         return self.value[nodes.position]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse as sp
 import torch
-from gkdkernels.graph import CSRGraph, Features, SparseFeatures, feature_rows
+from gkdkernels.graph import CSRGraph, SparseFeatures
 
 from gkdbench.data.build import Array, graph_of
-from gkdbench.data.task import Task
+from gkdbench.data.task import StoredFeatures, Task
 
 
 def preprocess(task: Task, steps: Mapping[str, str]) -> tuple[Task, Array]:
@@ -51,9 +51,7 @@ def largest_component(graph: CSRGraph) -> Array:
         shape=(size, size),
     )
     _, component = sp.csgraph.connected_components(matrix, directed=False)
-    return np.flatnonzero(component == np.argsort(np.bincount(component))[-1]).astype(
-        np.int64
-    )
+    return np.flatnonzero(component == np.argsort(np.bincount(component))[-1]).astype(np.int64)
 
 
 def induced(task: Task, ids: Array) -> Task:
@@ -65,10 +63,10 @@ def induced(task: Task, ids: Array) -> Task:
     src, dst = new[task.graph.index.numpy()], new[task.graph.row.numpy()]
     keep = (src >= 0) & (dst >= 0)
     graph = graph_of(src[keep], dst[keep], len(ids), undirected=False, loops=True)
-    chosen = torch.from_numpy(ids)
+    chosen, features = torch.from_numpy(ids), task.features
     return task.with_(
         graph=CSRGraph(graph.indptr, graph.index, len(ids), task.graph.symmetric),
-        features=feature_rows(task.features, chosen),
+        features=features.rows(chosen) if isinstance(features, SparseFeatures) else features[chosen],
         labels=task.labels[chosen],
         official={},
     )
@@ -83,7 +81,7 @@ def with_self_loops(graph: CSRGraph) -> CSRGraph:
     return CSRGraph(looped.indptr, looped.index, graph.num_dst, graph.symmetric)
 
 
-def row_normalised(features: Features) -> Features:
+def row_normalised(features: StoredFeatures) -> StoredFeatures:
     """Rows divided by their sum; rows that sum to zero stay as they are (Kipf and Welling's loader)."""
     if isinstance(features, SparseFeatures):
         row = features.graph.row

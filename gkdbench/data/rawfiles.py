@@ -56,9 +56,7 @@ class RawFiles:
         """The one file whose path ends in `suffix`."""
         found = [path for path in self.at.values() if path.as_posix().endswith(suffix)]
         if len(found) != 1:
-            raise MissingData(
-                f"wanted one file ending in {suffix!r}, got {[path.name for path in found]}"
-            )
+            raise MissingData(f"wanted one file ending in {suffix!r}, got {[path.name for path in found]}")
         return found[0]
 
     def matching(self, part: str) -> list[Path]:
@@ -69,11 +67,7 @@ class RawFiles:
 def missing_files(info: DatasetInfo, folder: Path | None) -> list[str]:
     """Paths (below the folder) of needed files that are not there."""
     needed = [file.path for file in info.files if not file.optional]
-    return (
-        needed
-        if folder is None
-        else [path for path in needed if not (folder / path).is_file()]
-    )
+    return needed if folder is None else [path for path in needed if not (folder / path).is_file()]
 
 
 def locate(info: DatasetInfo, data: Path | str | None, instructions: str) -> RawFiles:
@@ -89,20 +83,11 @@ def locate(info: DatasetInfo, data: Path | str | None, instructions: str) -> Raw
     folder = data_folder(data)
     absent = missing_files(info, folder)
     if absent or folder is None:
-        where = (
-            f"in {folder}"
-            if folder is not None
-            else "(no folder given: set GKDBENCH_DATA or pass data=)"
-        )
-        raise MissingData(
-            f"{info.name}: {len(absent)} files not found {where}: {', '.join(absent)}\n{instructions}"
-        )
+        where = f"in {folder}" if folder is not None else "(no folder given: set GKDBENCH_DATA or pass data=)"
+        raise MissingData(f"{info.name}: {len(absent)} files not found {where}: {', '.join(absent)}\n{instructions}")
     present = [file for file in info.files if (folder / file.path).is_file()]
     total = sum((folder / file.path).stat().st_size for file in present)
-    digests = {
-        file.path: verify(folder, file) if total <= HASH_ALWAYS_BYTES else ""
-        for file in present
-    }
+    digests = {file.path: verify(folder, file) if total <= HASH_ALWAYS_BYTES else "" for file in present}
     return RawFiles({file.path: folder / file.path for file in present}, digests)
 
 
@@ -124,6 +109,4 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise CorruptData(
-            f"{path} cannot be read: {error.strerror}; check the file's permissions"
-        ) from error
+        raise CorruptData(f"{path} cannot be read: {error.strerror}; check the file's permissions") from error

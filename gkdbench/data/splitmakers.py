@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,12 @@ class Parts(NamedTuple):
     val: Array
     test: Array
     num_unseen: int = 0
+
+    @classmethod
+    def of(cls, parts: Iterable[Array]) -> Parts:
+        """Train, val and test ids as sorted int64."""
+        train, val, test = (np.sort(np.asarray(part, np.int64)) for part in parts)
+        return cls(train, val, test)
 
 
 def per_class(
@@ -48,10 +55,7 @@ def per_class(
             )
 
     def draw(free: Array, size: int) -> Array:
-        chosen = [
-            rng.choice(np.flatnonzero(free & (labels == label)), size, replace=False)
-            for label in classes
-        ]
+        chosen = [rng.choice(np.flatnonzero(free & (labels == label)), size, replace=False) for label in classes]
         return np.concatenate(chosen).astype(np.int64)
 
     free = labels >= 0
@@ -90,14 +94,12 @@ def fold(labels: Array, index: int) -> Parts:
     Raises:
         UserError: a class with fewer than ten items.
     """
-    from sklearn.model_selection import StratifiedKFold, train_test_split
+    from sklearn.model_selection import StratifiedKFold, train_test_split  # type: ignore[import-untyped]
 
     known = np.flatnonzero(labels >= 0)
     counts = np.bincount(labels[known])
     if (counts[counts > 0] < 10).any():
-        raise UserError(
-            f"ten stratified folds want ten items in every class, got counts {counts.tolist()}"
-        )
+        raise UserError(f"ten stratified folds want ten items in every class, got counts {counts.tolist()}")
     splitter = StratifiedKFold(10, shuffle=True, random_state=FOLD_SEED)
     rest, test = list(splitter.split(np.zeros(len(known)), labels[known]))[index]
     train, val = train_test_split(
@@ -106,9 +108,7 @@ def fold(labels: Array, index: int) -> Parts:
         stratify=labels[known[rest]],
         random_state=FOLD_SEED + index,
     )
-    return Parts(
-        *(np.sort(known[part]).astype(np.int64) for part in (train, val, test))
-    )
+    return Parts.of(known[part] for part in (train, val, test))
 
 
 def random_80_10_10(labels: Array, index: int) -> Parts:
@@ -122,13 +122,9 @@ def random_80_10_10(labels: Array, index: int) -> Parts:
     if labels.ndim == 2:
         groups = [np.flatnonzero(~np.isnan(labels).all(axis=1))]
     else:
-        groups = [
-            np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])
-        ]
+        groups = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
     if sum(map(len, groups)) < 3:
-        raise UserError(
-            f"a split wants at least 3 labelled items, got {sum(map(len, groups))}"
-        )
+        raise UserError(f"a split wants at least 3 labelled items, got {sum(map(len, groups))}")
     parts: tuple[list[Array], list[Array], list[Array]] = ([], [], [])
     for group in groups:
         order = rng.permutation(group)
@@ -139,4 +135,4 @@ def random_80_10_10(labels: Array, index: int) -> Parts:
             strict=True,
         ):
             part.append(ids)
-    return Parts(*(np.sort(np.concatenate(part)).astype(np.int64) for part in parts))
+    return Parts.of(np.concatenate(part) for part in parts)

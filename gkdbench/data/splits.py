@@ -88,9 +88,7 @@ def supported_splits(dataset: str) -> tuple[str, ...]:
     return info.splits if info.splits else _task_splits(load_task(dataset))
 
 
-def prepare_named(
-    dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None
-) -> Problem:
+def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None) -> Problem:
     """Load the right file for (dataset, split family), prepare it and split it.
 
     ``cora`` and ``citeseer`` under a CPF family come from CPF's npz files; their task keeps the asked name.
@@ -101,9 +99,7 @@ def prepare_named(
     info = dataset_info(dataset)
     split_family(split_id)
     if info.splits and split_id not in info.splits:
-        raise UserError(
-            f"{info.name} has no split {split_id!r}; it supports: {', '.join(info.splits)}"
-        )
+        raise UserError(f"{info.name} has no split {split_id!r}; it supports: {', '.join(info.splits)}")
     source = info.views.get(split_id)
     task = load_task(source or dataset, data=data)
     if source:
@@ -129,14 +125,10 @@ def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
 
     family = split_family(split_id)
     if split_id not in _task_splits(task):
-        raise UserError(
-            f"{task.name} has no split {split_id!r}; it supports: {', '.join(_task_splits(task))}"
-        )
+        raise UserError(f"{task.name} has no split {split_id!r}; it supports: {', '.join(_task_splits(task))}")
     if index < 0 or (family.indices is not None and index >= family.indices):
         wanted = "0 or more" if family.indices is None else f"0 to {family.indices - 1}"
-        raise UserError(
-            f"split {split_id!r} of {task.name} wants an index of {wanted}, got {index}"
-        )
+        raise UserError(f"split {split_id!r} of {task.name} wants an index of {wanted}, got {index}")
     prepared, ids = preprocess(task, family.preprocessing)
     parts = _parts(prepared, family, index)
     split = Split(
@@ -148,9 +140,7 @@ def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
         unseen=parts.test[: parts.num_unseen],
         original_ids=ids,
     )
-    chain = json.dumps(
-        [task.content_hash, sorted(family.preprocessing.items()), split.hash]
-    )
+    chain = json.dumps([task.content_hash, sorted(family.preprocessing.items()), split.hash])
     return Problem(
         prepared,
         split,
@@ -165,9 +155,7 @@ def _parts(task: Task, family: SplitFamily, index: int) -> Parts:
     labels = task.labels.numpy()
     base = family.id.removesuffix("-ind20")
     if family.official:
-        parts = _official_parts(
-            task, base, index if family.indices != 1 and base != "ogb" else 0
-        )
+        parts = _official_parts(task, base, index if family.indices != 1 and base != "ogb" else 0)
     elif base.startswith("cpf-lcc-20-30"):
         parts = make.cpf(labels, index)
     elif base == "builtin-random":
@@ -186,12 +174,7 @@ def _official_parts(task: Task, base: str, index: int) -> Parts:
     from gkdbench.data.splitmakers import Parts
 
     source = "planetoid-public" if base == "planetoid-ind" else base
-    return Parts(
-        *(
-            np.array(task.official[f"{source}/{index}/{part}"], np.int64)
-            for part in ("train", "val", "test")
-        )
-    )
+    return Parts.of(task.official[f"{source}/{index}/{part}"] for part in ("train", "val", "test"))
 
 
 def _task_splits(task: Task) -> tuple[str, ...]:

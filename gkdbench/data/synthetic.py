@@ -63,9 +63,7 @@ def csbm_multilabel(
     labels = rng.random((n, classes)) < 1.0 / classes
     labels[np.arange(n), block] = True
     src, dst = _block_edges(rng, block, int(n * degree / 2), within)
-    features = labels @ (_directions(rng, classes, d) * signal) + rng.standard_normal(
-        (n, d)
-    )
+    features = labels @ (_directions(rng, classes, d) * signal) + rng.standard_normal((n, d))
     return Task(
         name="csbm-multilabel",
         kind="node",
@@ -100,13 +98,9 @@ def power_law(
     refuse_in_worker("powerlaw")
     _positive(n=n, classes=classes, d=d)
     if exponent <= 2:
-        raise UserError(
-            f"powerlaw: exponent wants a number above 2 (a finite mean degree), got {exponent}"
-        )
+        raise UserError(f"powerlaw: exponent wants a number above 2 (a finite mean degree), got {exponent}")
     rng = np.random.default_rng([seed, n, d, classes, 3])
-    labels = (
-        np.arange(n) % classes
-    )  # position and weight are independent: the weights below are shuffled
+    labels = np.arange(n) % classes  # position and weight are independent: the weights below are shuffled
     weight = rng.permutation((np.arange(n) + 1.0) ** (-1.0 / (exponent - 1.0)))
     src, dst = _block_edges(rng, labels, int(n * degree / 2), within, weight)
     features = rng.standard_normal((n, d), dtype=np.float32)
@@ -129,7 +123,7 @@ def _block_edges(
     within: float,
     weight: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`count` edges (repeats possible); each end drawn by `weight` ([N], None for equal), inside a class or anywhere."""
+    """`count` edges, repeats possible; ends drawn by `weight` ([N], None for equal), inside a class or anywhere."""
     if not 0 <= within <= 1:
         raise UserError(f"within wants a share in [0, 1], got {within}")
     mass = np.ones(len(labels)) if weight is None else weight
@@ -144,13 +138,10 @@ def _block_edges(
     return order[src], order[_draw(rng, cumulative, low, high)]
 
 
-def _draw(
-    rng: np.random.Generator, cumulative: Array, low: Array, high: Array
-) -> Array:
+def _draw(rng: np.random.Generator, cumulative: Array, low: Array, high: Array) -> Array:
     at = low + rng.random(len(low)) * (high - low)
-    return np.clip(
-        np.searchsorted(cumulative, at, side="right") - 1, 0, len(cumulative) - 2
-    )
+    drawn: Array = np.clip(np.searchsorted(cumulative, at, side="right") - 1, 0, len(cumulative) - 2)
+    return drawn
 
 
 def _directions(rng: np.random.Generator, classes: int, d: int) -> Array:

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from gkdkernels.graph import CSRGraph, Features, SparseFeatures
+from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
 Kind = Literal["node", "graph"]
+StoredFeatures = Tensor | SparseFeatures
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class Task:
         metric: name in ``gkdbench.metrics`` ("accuracy", "micro_f1", "rocauc").
         graph_ptr: [G + 1] int64, nodes of graph g are ``graph_ptr[g]:graph_ptr[g + 1]``; None for one graph.
         edge_features: [E, F] in the order of ``graph.index``, or None.
-        official: splits that come with the files: name -> int64 ids (e.g. ``{"train": ..., "val": ..., "test": ...}``).
+        official: splits that come with the files: ``"<family>/<index>/<train|val|test>"`` -> int64 item ids,
+            e.g. ``"planetoid-public/0/train"``.
         note: what a reader of a results table must know about this set's origin, or "".
     """
 
     name: str
     kind: Kind
     graph: CSRGraph
-    features: Features
+    features: StoredFeatures
     labels: Tensor
     num_classes: int
     multi_label: bool = False
@@ -67,21 +69,13 @@ class Task:
     def content_hash(self) -> str:
         """sha256 over (edges, features, labels, graph borders), independent of file format and storage dtype."""
         digest = hashlib.sha256()
-        dense = not isinstance(self.features, SparseFeatures)
+        features = self.features
+        sparse = features if isinstance(features, SparseFeatures) else SparseFeatures.from_dense(features)
         parts: list[Tensor | None] = [self.graph.indptr.long(), self.graph.index.long()]
-        sparse = SparseFeatures.from_dense(self.features) if dense else self.features  # type: ignore[arg-type]
-        parts += [
-            sparse.graph.indptr.long(),
-            sparse.graph.index.long(),
-            sparse.value.float(),
-        ]
+        parts += [sparse.graph.indptr.long(), sparse.graph.index.long(), sparse.value.float()]
         parts += [self.labels, self.graph_ptr, self.edge_features]
         for part in parts:
-            array = (
-                np.ascontiguousarray(torch.as_tensor(part).numpy())
-                if part is not None
-                else np.zeros(0)
-            )
+            array = np.ascontiguousarray(torch.as_tensor(part).numpy()) if part is not None else np.zeros(0)
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()

@@ -26,9 +26,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     return Task(
         name=info.name,
         kind="node",
-        graph=graph_of(
-            src, dst, len(labels), undirected=not info.directed, loops=info.directed
-        ),
+        graph=graph_of(src, dst, len(labels), undirected=not info.directed, loops=info.directed),
         features=features_of(stored["node_features"]),
         labels=torch.from_numpy(labels),
         num_classes=int(labels.max()) + 1,

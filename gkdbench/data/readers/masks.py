@@ -18,8 +18,5 @@ def numbered_mask_files(raw: RawFiles) -> dict[str, Array]:
         number = re.search(r"_(\d+)\.npz$", path.name)
         arrays = open_npz(path, [f"{part}_mask" for part in PARTS])
         if number:
-            found |= {
-                f"official-10/{number[1]}/{part}": arrays[f"{part}_mask"]
-                for part in PARTS
-            }
+            found |= {f"official-10/{number[1]}/{part}": arrays[f"{part}_mask"] for part in PARTS}
     return found

@@ -13,9 +13,7 @@ from gkdbench.data.build import Array
 from gkdbench.data.rawfiles import CorruptData
 
 
-def open_npz(
-    path: Path, keys: Iterable[str], optional: Iterable[str] = ()
-) -> dict[str, Array]:
+def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Array]:
     """The arrays `keys` of an npz, and those of `optional` that it has; others (object arrays) are never touched.
 
     Raises:
@@ -26,13 +24,8 @@ def open_npz(
             here = set(archive.files)
             absent = [key for key in keys if key not in here]
             if absent:
-                raise CorruptData(
-                    f"{path} lacks the arrays {absent}; it has {sorted(here)}"
-                )
-            return {
-                key: archive[key]
-                for key in [*keys, *(key for key in optional if key in here)]
-            }
+                raise CorruptData(f"{path} lacks the arrays {absent}; it has {sorted(here)}")
+            return {key: archive[key] for key in [*keys, *(key for key in optional if key in here)]}
     except (
         OSError,
         ValueError,
@@ -43,6 +36,4 @@ def open_npz(
     ) as error:
         if isinstance(error, CorruptData):
             raise
-        raise CorruptData(
-            f"{path} is no readable npz ({error}); fetch it again"
-        ) from error
+        raise CorruptData(f"{path} is no readable npz ({error}); fetch it again") from error

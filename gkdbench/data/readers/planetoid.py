@@ -1,4 +1,4 @@
-"""Planetoid's ``ind.<name>.*``: Python 2 pickles (Yang et al. 2016), read by an unpickler that can build nothing else."""
+"""Planetoid's ``ind.<name>.*`` (Yang et al. 2016): Python 2 pickles, read by an unpickler that builds nothing else."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     Test ids without a row in the files (15 in CiteSeer) have no features, no edges and label -1.
     """
     refuse_in_worker(info.name)
-    part = {
-        end: restricted_load(raw.ending(f".{end}"))
-        for end in ("x", "tx", "allx", "y", "ty", "ally", "graph")
-    }
+    part = {end: restricted_load(raw.ending(f".{end}")) for end in ("x", "tx", "allx", "y", "ty", "ally", "graph")}
     test = np.loadtxt(raw.ending(".test.index"), dtype=np.int64)
     seen, classes = part["allx"].shape[0], part["ally"].shape[1]
     num_nodes = max(int(test.max()) + 1, seen)
@@ -46,9 +43,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     labels = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1)
 
     neighbours: Mapping[int, list[int]] = part["graph"]
-    src = np.concatenate(
-        [np.full(len(out), node, np.int64) for node, out in neighbours.items()]
-    )
+    src = np.concatenate([np.full(len(out), node, np.int64) for node, out in neighbours.items()])
     dst = np.concatenate([np.asarray(out, np.int64) for out in neighbours.values()])
     train = len(part["y"])
     official: dict[str, Array] = {
@@ -79,9 +74,7 @@ def restricted_load(path: Path) -> Any:
     except CorruptData:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise CorruptData(
-            f"{path} is no readable pickle ({type(error).__name__}: {error}); fetch it again"
-        ) from error
+        raise CorruptData(f"{path} is no readable pickle ({type(error).__name__}: {error}); fetch it again") from error
     if isinstance(found, _CsrState):
         return found.matrix()
     return found
@@ -93,22 +86,18 @@ class _CsrState:
     def matrix(self) -> sp.csr_array:
         state = self.__dict__
         shape = state.get("_shape", state.get("shape"))
-        return sp.csr_array(
-            (state["data"], state["indices"], state["indptr"]), shape=shape
-        )
+        return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=shape)
 
 
 def _reconstructor(cls: type, base: type, state: object) -> object:
     """`copyreg._reconstructor` for the one class that the files build this way."""
     if cls is not _CsrState or base is not object:
-        raise CorruptData(
-            f"a pickle that builds {cls.__name__} on {base.__name__} is refused"
-        )
+        raise CorruptData(f"a pickle that builds {cls.__name__} on {base.__name__} is refused")
     return _CsrState()
 
 
 def _array_constructor() -> Callable[..., Any]:
-    constructor: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment,index]
+    constructor: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
     return constructor
 
 
@@ -132,7 +121,5 @@ _ALLOWED: Mapping[tuple[str, str], Any] = {
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise CorruptData(
-                f"a raw file's pickle asks for {module}.{name}, which is refused; fetch the file again"
-            )
+            raise CorruptData(f"a raw file's pickle asks for {module}.{name}, which is refused; fetch the file again")
         return _ALLOWED[module, name]

@@ -22,13 +22,9 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     refuse_in_worker(info.name)
     edges = _numbers(raw.ending("_A.txt")).reshape(-1, 2) - 1
     indicator = _numbers(raw.ending("_graph_indicator.txt")) - 1
-    classes, labels = np.unique(
-        _numbers(raw.ending("_graph_labels.txt")), return_inverse=True
-    )
+    classes, labels = np.unique(_numbers(raw.ending("_graph_labels.txt")), return_inverse=True)
     if (np.diff(indicator) < 0).any() or int(indicator.max()) + 1 != len(labels):
-        raise CorruptData(
-            f"{info.name}: the graph indicator does not number {len(labels)} graphs in order"
-        )
+        raise CorruptData(f"{info.name}: the graph indicator does not number {len(labels)} graphs in order")
     graph = graph_of(edges[:, 0], edges[:, 1], len(indicator), undirected=False)
     codes = [path for path in raw.matching("_node_labels.txt")]
     if codes:
@@ -43,9 +39,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         features=features_of(features),
         labels=torch.from_numpy(labels.astype(np.int64)),
         num_classes=len(classes),
-        graph_ptr=torch.from_numpy(
-            np.searchsorted(indicator, np.arange(len(labels) + 1)).astype(np.int64)
-        ),
+        graph_ptr=torch.from_numpy(np.searchsorted(indicator, np.arange(len(labels) + 1)).astype(np.int64)),
         edge_features=_edge_features(raw, edges, len(indicator)),
         note=info.note,
     )
@@ -65,10 +59,6 @@ def _edge_features(raw: RawFiles, edges: Array, num_nodes: int) -> torch.Tensor 
 def _numbers(path: Path, dtype: DTypeLike = np.int64) -> Array:
     """All numbers of a text file separated by commas and line ends, flat."""
     try:
-        return np.array(
-            path.read_text(encoding="ascii").replace(",", " ").split(), dtype=dtype
-        )
+        return np.array(path.read_text(encoding="ascii").replace(",", " ").split(), dtype=dtype)
     except ValueError as error:
-        raise CorruptData(
-            f"{path} holds something else than integers ({error}); fetch it again"
-        ) from error
+        raise CorruptData(f"{path} holds something else than integers ({error}); fetch it again") from error

@@ -18,35 +18,22 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     refuse_in_worker(info.name)
     path = raw.ending("out1_node_feature_label.txt")
     try:
-        lines = [
-            line.split("\t")
-            for line in path.read_text(encoding="utf-8").splitlines()[1:]
-        ]
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
         node = np.array([int(line[0]) for line in lines])
         order = np.argsort(node)
         labels = np.array([int(line[2]) for line in lines], np.int64)[order]
         fields = [np.array(lines[i][1].split(","), np.int64) for i in order]
-        edges = np.loadtxt(
-            raw.ending("out1_graph_edges.txt"), dtype=np.int64, skiprows=1
-        )
+        edges = np.loadtxt(raw.ending("out1_graph_edges.txt"), dtype=np.int64, skiprows=1)
     except (ValueError, IndexError) as error:
-        raise CorruptData(
-            f"{path.parent} is no readable geom-gcn text ({error}); fetch it again"
-        ) from error
+        raise CorruptData(f"{path.parent} is no readable geom-gcn text ({error}); fetch it again") from error
     return Task(
         name=info.name,
         kind="node",
-        graph=graph_of(
-            edges[:, 0], edges[:, 1], len(labels), undirected=False, loops=True
-        ),
-        features=features_of(
-            _columns(fields) if info.name == "actor" else np.stack(fields)
-        ),
+        graph=graph_of(edges[:, 0], edges[:, 1], len(labels), undirected=False, loops=True),
+        features=features_of(_columns(fields) if info.name == "actor" else np.stack(fields)),
         labels=torch.from_numpy(labels),
         num_classes=int(labels.max()) + 1,
-        official={
-            key: mask_ids(mask) for key, mask in numbered_mask_files(raw).items()
-        },
+        official={key: mask_ids(mask) for key, mask in numbered_mask_files(raw).items()},
         note=info.note,
     )
 
