@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict
-
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 Variant = Literal["corrected", "as_released"]
@@ -52,8 +50,6 @@ class Method(ABC):
     deviations: ClassVar[tuple[str, ...]] = ()
     revision: ClassVar[int] = 1
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
 
     variant: Variant = "corrected"
     recipe: str | None = None

@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.methods import METHODS
 from gkdbench.methods._base import Method
+from gkdbench.methods._models import backbone_config, strictly
 
 
 def resolve(
@@ -36,15 +35,16 @@ def resolve(
     recipe = chosen.pop("recipe", None) or recipe
     tables = _tables(cls.__module__, name)
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
-    values = _published(tables, name, backbone, dataset, recipe) | chosen
+    values = _over(_published(tables, name, known, backbone, dataset, recipe), chosen)
     if recipe is not None:
         values["recipe"] = recipe
-    for key in values:
-        if key not in known:
-            raise UnknownName(f"setting of method {name!r}", key, known)
     if values.get("variant", "corrected") not in cls.variants:
         raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
-    return _validated(cls, name, values)
+    if "model" in known and isinstance(values.get("backbone", backbone), str):
+        settings = values.get("model") or {}
+        values["model"] = dataclasses.asdict(backbone_config(values.get("backbone", backbone), settings))
+    method: Method = strictly(cls, values, f"method {name!r}")
+    return method
 
 
 def recipes(name: str) -> list[str]:
@@ -53,19 +53,33 @@ def recipes(name: str) -> list[str]:
 
 
 def _published(
-    tables: Mapping[str, Any], name: str, backbone: str | None, dataset: str | None, recipe: str | None
+    tables: Mapping[str, Any], name: str, known: set[str], backbone: str | None, dataset: str | None, recipe: str | None
 ) -> dict[str, Any]:
+    def level(table: Mapping[str, Any]) -> dict[str, Any]:
+        """A table's own values, without its sub-tables (``model`` is a value)."""
+        return {key: value for key, value in table.items() if key in known or not isinstance(value, Mapping)}
+
     if recipe is not None:
         if recipe not in tables.get("recipe", {}):
             raise UnknownName(f"recipe of method {name!r}", recipe, tables.get("recipe", {}))
-        return _flat(tables["recipe"][recipe]) | _flat(tables["recipe"][recipe].get(dataset or "", {}))
-    of_backbone = tables.get("backbone", {}).get(backbone or "", {})
-    return (
-        _flat(tables.get("default", {}))
-        | _flat(of_backbone)
-        | _flat(tables.get("dataset", {}).get(dataset or "", {}))
-        | _flat(of_backbone.get(dataset or "", {}))
-    )
+        levels = [tables["recipe"][recipe], tables["recipe"][recipe].get(dataset or "", {})]
+    else:
+        of_backbone = tables.get("backbone", {}).get(backbone or "", {})
+        of_dataset = tables.get("dataset", {}).get(dataset or "", {})
+        levels = [tables.get("default", {}), of_backbone, of_dataset, of_backbone.get(dataset or "", {})]
+    values: dict[str, Any] = {}
+    for table in levels:
+        values = _over(values, level(table))
+    return values
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` overridden by `above`; tables (a backbone's settings) are merged key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None) -> str | None:
@@ -73,11 +87,6 @@ def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str 
     if value is None:
         value = next((f.default for f in dataclasses.fields(cls) if f.name == "backbone"), None)
     return value if isinstance(value, str) else None
-
-
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a table without its sub-tables."""
-    return {key: value for key, value in table.items() if not isinstance(value, Mapping)}
 
 
 @cache
@@ -92,34 +101,3 @@ def _tables(module: str, name: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
-
-
-def _validated(cls: type[Method], name: str, values: dict[str, Any]) -> Method:
-    """Build the method after strict validation of every value against its field's type and range."""
-    try:
-        method: Method = _adapter(cls).validate_python(_tuples(cls, values))
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(p) for p in e['loc'])}: got {e.get('input')!r}, wanted: {e['msg']}" for e in error.errors()
-        ]
-        raise UserError(f"method {name!r}: " + "; ".join(lines)) from None
-    return method
-
-
-def _tuples(cls: type[Method], values: dict[str, Any]) -> dict[str, Any]:
-    """TOML has lists only; fields that hold several values are tuples, and integers stand for floats."""
-    types = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-    found = {}
-    for key, value in values.items():
-        wants = types.get(key, "")
-        if isinstance(value, list) and "tuple" in wants:
-            value = tuple(value)
-        elif isinstance(value, int) and not isinstance(value, bool) and "float" in wants:
-            value = float(value)
-        found[key] = value
-    return found
-
-
-@cache
-def _adapter(cls: type[Method]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)

@@ -1,0 +1,49 @@
+"""The losses that methods share. Each distillation loss says what its arguments are: logits, never "scores"."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, mean over items; for several labels per item binary cross-entropy, mean over known entries.
+
+    Args:
+        logits: [M, C].
+        labels: [M] int64, or [M, C] float32 with NaN where unknown.
+        smoothing: label smoothing in [0, 1) (single-label only).
+    """
+    if not multi_label:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    known = ~torch.isnan(labels)
+    return F.binary_cross_entropy_with_logits(logits[known], labels[known])
+
+
+def kl_to_teacher(
+    student_logits: Tensor, teacher_logits: Tensor, *, tau: float = 1.0, multi_label: bool = False
+) -> Tensor:
+    """``mean over rows of KL(softmax(z_T / tau) || softmax(z_S / tau))``, the teacher detached (Hinton et al. 2015).
+
+    No factor tau^2: callers that want it multiply. With several labels per item, the mean over labels of the
+    Bernoulli KL.
+
+    Args:
+        student_logits, teacher_logits: [M, C].
+    """
+    student, teacher = student_logits / tau, teacher_logits.detach() / tau
+    if multi_label:
+        p = teacher.sigmoid()
+        per_label = p * (F.logsigmoid(teacher) - F.logsigmoid(student)) + (1 - p) * (
+            F.logsigmoid(-teacher) - F.logsigmoid(-student)
+        )
+        return per_label.mean()
+    log_p = F.log_softmax(teacher, dim=1)
+    return F.kl_div(F.log_softmax(student, dim=1), log_p, reduction="batchmean", log_target=True)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean over rows of the entropy of ``softmax(logits)``, in nats; ``logits: [M, C]``."""
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1).mean()

@@ -1,0 +1,114 @@
+"""Backbones as methods use them: settings to a model, a model to a Predictor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from gkdkernels import SparseFeatures
+from pydantic import TypeAdapter, ValidationError
+
+from gkdbench.errors import UnknownName, UserError
+from gkdbench.nn.backbones import BACKBONES
+from gkdbench.nn.model import Backbone, Model
+from gkdbench.nn.random import Randomness
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.view import Teacher, TrainView
+
+
+def backbone_config(name: str, settings: Mapping[str, Any]) -> Backbone:
+    """The configuration of backbone `name` with `settings`, strictly checked.
+
+    Raises:
+        UnknownName: unknown backbone or setting. UserError: a value of the wrong type or out of range.
+    """
+    config: Backbone = strictly(BACKBONES.get(name), settings, f"backbone {name!r}")
+    return config
+
+
+def strictly(cls: type[Any], values: Mapping[str, Any], owner: str) -> Any:
+    """The dataclass `cls` from `values`, each checked against its field's type and range, nothing coerced.
+
+    Raises:
+        UnknownName: a key that is no field. UserError: every wrong value, with what was wanted.
+    """
+    adapters = _adapters(cls)
+    wrong = []
+    for key, value in toml_values(cls, values).items():
+        if key not in adapters:
+            raise UnknownName(f"setting of {owner}", key, adapters)
+        try:
+            adapters[key].validate_python(value, strict=True)
+        except ValidationError as error:
+            wrong += [f"{key}: got {value!r}, wanted: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()]
+    if wrong:
+        raise UserError(f"{owner}: " + "; ".join(wrong))
+    return cls(**toml_values(cls, values))
+
+
+@cache
+def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: TypeAdapter(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as a dataclass wants them: TOML has lists where fields are tuples, and 1 where a field is a float."""
+    types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        wants = types.get(key, "")
+        if isinstance(value, list) and "tuple" in wants:
+            found[key] = tuple(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and "float" in wants:
+            found[key] = float(value)
+        else:
+            found[key] = value
+    return found
+
+
+def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0) -> Model:
+    """An untrained model of `config` for `view`, on its device, drawn from (seed, peer)."""
+    model = config.build(view.num_features, view.num_classes, Randomness(seed, peer))
+    return model.to(view.inputs.graph.device)
+
+
+def reach(config: Backbone) -> int:
+    """How many hops away a node's answer looks; 0 reads no graph."""
+    if config.name == "mlp":
+        return 0
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return int(next(fields[name] for name in ("k", "hops", "layers") if name in fields))
+
+
+def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
+    """`model` with its needs at inference declared."""
+
+    def macs(inputs: Inputs) -> int:
+        nodes, width = (int(n) for n in inputs.features.shape)
+        nnz = inputs.features.graph.num_edges if isinstance(inputs.features, SparseFeatures) else nodes * width
+        return config.macs(width, num_classes, nodes, inputs.graph.num_edges, nnz)
+
+    hops = reach(config)
+    return Predictor(model, needs="graph" if hops else "features", hops=hops or None, macs=macs)
+
+
+def rebuild(teacher: Teacher, view: TrainView) -> Model:
+    """The teacher's own module in its selected state, for methods that query it on changed inputs (KRD)."""
+    config = backbone_config(teacher.config["backbone"], teacher.config["model"])
+    model = build(config, view, seed=teacher.seed)
+    model.load_state_dict(teacher.state)
+    return model.eval()
+
+
+def describe(backbone: str, settings: Mapping[str, Any], recipe: str | None = None) -> str:
+    """A model in a table: ``GCN 2x64``, ``GAT 2x128 (8 heads)``, with the recipe it comes from."""
+    config = backbone_config(backbone, settings)
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    heads = fields.get("heads")
+    width = fields.get("hidden") or (heads or 1) * fields.get("head_width", 0)
+    size = f" {fields['layers']}x{width}" if "layers" in fields and width else ""
+    return f"{backbone.upper()}{size}{f' ({heads} heads)' if heads else ''}{f', {recipe}' if recipe else ''}"

@@ -1,0 +1,93 @@
+"""One backbone trained on labels alone: teachers, the plain MLP, SGC and the regularised controls differ in the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gkdkernels import feature_rows
+from torch import Tensor
+
+from gkdbench.methods._loop import train
+from gkdbench.methods._models import as_predictor, build
+from gkdbench.methods._steps import adam, batches, descend, mean_loss
+from gkdbench.nn.model import Backbone, BlockModel, Model
+from gkdbench.nn.sampling import NeighbourSampler
+from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.view import Context, Fitted, TrainView
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [M, C], labels [M] or [M, L]) -> scalar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoloRecipe:
+    """How a single model is trained.
+
+    Args:
+        epochs: at most; the Monitor may stop earlier.
+        decay: ``"first_layer"`` decays only the first layer's weights.
+        batch_size: labelled items a step; None: all.
+        fanouts: neighbours sampled per layer (node tasks, message-passing backbones); empty: full graph.
+        drop_last: leave out a batch's remainder.
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    decay: str = "all"
+    batch_size: int | None = None
+    fanouts: tuple[int, ...] = ()
+    drop_last: bool = False
+
+
+def train_solo(view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss) -> Fitted:
+    """Train `config` on the labelled items of `view` with `loss`; the model is called "model"."""
+    model = build(config, view, seed=ctx.seed)
+    decayed = model.first_layer_parameters() if recipe.decay == "first_layer" else None
+    optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
+    predictor = as_predictor(config, model, view.num_classes)
+    forward = labelled_forward(view, model, predictor, recipe.fanouts)
+
+    def step(epoch: int) -> dict[str, float]:
+        losses = []
+        for batch in batches(model, len(view.train), recipe.batch_size, drop_last=recipe.drop_last):
+            losses.append(descend(model, optimiser, lambda batch=batch: loss(forward(batch), view.labels[batch])))
+        return {"loss": mean_loss(losses)}
+
+    train(ctx, {"model": predictor}, step, epochs=recipe.epochs)
+    return Fitted({"model": predictor})
+
+
+def labelled_forward(
+    view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()
+) -> Callable[[Tensor], Tensor]:
+    """A function from positions in ``view.train`` ([B] int64) to their logits [B, C], in the cheapest way.
+
+    Graph tasks build the batch's block-diagonal graph; sampled training draws neighbours; models that read features
+    alone read the batch's rows; all others run on the whole observed graph.
+    """
+    inputs = view.inputs
+    if view.kind == "graph":
+
+        def of_graphs(batch: Tensor) -> Tensor:
+            taken = inputs.take(view.train.position[batch])
+            logits: Tensor = model(taken.features, taken.graph, taken.segments)
+            return logits
+
+        return of_graphs
+    if fanouts:
+        if not isinstance(model, BlockModel):
+            raise ValueError(f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}")
+        sampler = NeighbourSampler(inputs.graph, fanouts)
+
+        def sampled(batch: Tensor) -> Tensor:
+            sample = sampler.sample(view.train.position[batch], model.randomness.key("neighbours"))
+            return model.forward_blocks(feature_rows(inputs.features, sample.rows), sample.blocks)
+
+        return sampled
+
+    def full(batch: Tensor) -> Tensor:
+        return predictor(inputs, view.train.take(batch))
+
+    return full

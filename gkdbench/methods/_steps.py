@@ -1,0 +1,51 @@
+"""Optimiser steps and mini-batches, drawn from keyed randomness alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gkdbench.nn.model import Model
+
+
+def adam(model: nn.Module, *, lr: float, weight_decay: float, decayed: list[nn.Parameter] | None = None) -> torch.optim.Adam:
+    """Adam with L2 decay on all parameters, or on `decayed` only (Kipf and Welling decay the first layer)."""
+    if decayed is None:
+        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    chosen = {id(p) for p in decayed}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.Adam(groups, lr=lr, fused=True)
+
+
+def descend(model: Model, optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
+    """One optimiser step on ``loss()``; returns its value. Advances the model's randomness by one step."""
+    model.randomness.step += 1
+    optimiser.zero_grad(set_to_none=True)
+    value = loss()
+    value.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(value.detach())
+
+
+def batches(model: Model, count: int, size: int | None, *, drop_last: bool = False) -> Iterator[Tensor]:
+    """Positions 0..count-1 in random order, in batches of `size` ([size] int64 each; None: one batch, in order).
+
+    Args:
+        drop_last: leave out the remainder when there is at least one full batch, as GLNN's release does.
+    """
+    if size is None:
+        yield torch.arange(count)
+        return
+    generator = torch.Generator().manual_seed(model.randomness.key("batches"))
+    order = torch.randperm(count, generator=generator)
+    end = max(count - count % size, min(count, size)) if drop_last else count
+    for start in range(0, end, size):
+        yield order[start : start + size]
+
+
+def mean_loss(losses: list[float]) -> float:
+    """Mean of the epoch's step losses, 0 when there was no step."""
+    return sum(losses) / len(losses) if losses else 0.0
