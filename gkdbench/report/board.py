@@ -1,0 +1,200 @@
+"""Records to board: what may stand in one table, in which section, and what may be called better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gkdbench.errors import UserError
+from gkdbench.records.canonical import canonical_json
+from gkdbench.records.schema import Record, Row
+from gkdbench.report.entries import entries
+from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section
+from gkdbench.report.significance import against_controls
+
+Pairs = frozenset[tuple[int, int]]
+SETTINGS = ("tran", "ind", "prod", "coldstart", "graph")
+NOT_FAILED = ("ok", "skipped")
+
+
+def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = None) -> Board:
+    """The board of `records`.
+
+    A table is one (data set, split id, reported setting). Records that differ in data hash, preprocessing, threads,
+    device, tier, trials, audit interval or protocol version never share one: each kind gets a table of its own, and a
+    note says what sets it apart.
+
+    Args:
+        records: groups of runs, any order; the same key twice is refused.
+        expected: what a plan asked for; what is absent is listed, and rows short of it are incomplete.
+
+    Raises:
+        UserError: two records of one key, a run stored twice, or runs of one table on different splits or teachers.
+    """
+    ordered = sorted(records, key=lambda r: (r.dataset, r.split, r.variant, r.method, r.label, r.key))
+    known: dict[str, Record] = {}
+    for record in ordered:
+        if record.key in known:
+            raise UserError(
+                f"two records of {record.label} on {record.dataset} have the key {record.key[:12]}; collect them into one"
+            )
+        known[record.key] = record
+    plan = {item.key: item for item in expected or ()}
+    groups: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
+    for record in ordered:
+        for setting in record.columns:
+            kinds = groups.setdefault((record.dataset, record.split, setting), {})
+            kinds.setdefault(canonical_json(kind(record)), []).append(record)
+    columns = []
+    for dataset, split, setting in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]))):
+        kinds = groups[dataset, split, setting]
+        twins = [kind(members[0]) for members in kinds.values()]
+        for members in kinds.values():
+            runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
+            columns.append(replace(column(members, setting, planned=runs), notes=_apart(kind(members[0]), twins)))
+    return Board(
+        columns=tuple(columns),
+        failures=tuple(
+            _failure(record, row) for record in ordered for row in record.rows if row.status not in NOT_FAILED
+        ),
+        missing=_missing(ordered, plan.values()),
+        provenance=tuple({r.provenance.model_dump_json(exclude={"argv"}): r.provenance for r in ordered}.values()),
+        protocol_versions=tuple(sorted({r.protocol_version for r in ordered})),
+        records=len(ordered),
+        runs=sum(len(r.rows) for r in ordered),
+    )
+
+
+def kind(record: Record) -> dict[str, object]:
+    """What all records of one table share, apart from data set, split id and setting."""
+    return {
+        "data": record.data.sha256,
+        "preprocessing": dict(record.data.preprocessing),
+        "metric": record.data.metric,
+        "threads": record.threads,
+        "device": record.device,
+        "tier": record.tier,
+        "trials": record.trials,
+        "audit_every": record.audit_every,
+        "protocol_version": record.protocol_version,
+    }
+
+
+def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs] | None = None) -> Column:
+    """One table of records that may share it.
+
+    Raises:
+        UserError: no record, two data sets, two split ids, two kinds, different nodes under one split index, or
+            different weights of one teacher under one (index, seed).
+    """
+    if not records:
+        raise UserError("a table needs at least one record")
+    first = records[0]
+    for record in records:
+        for what, ours, theirs in (
+            ("data set", first.dataset, record.dataset),
+            ("split id", first.split, record.split),
+        ):
+            if ours != theirs:
+                raise UserError(f"one column cannot merge the {what}s {ours!r} and {theirs!r}; make one table for each")
+        for name, value in kind(first).items():
+            if kind(record)[name] != value:
+                raise UserError(
+                    f"{first.label} and {record.label} differ in {name}: {value} and {kind(record)[name]}; "
+                    f"rows of one table share it"
+                )
+    _same_splits(records)
+    groups: dict[tuple[bool, bool, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault(_section_of(record), []).append(record)
+    rows = {key: _rows(groups[key], setting, planned or {}) for key in sorted(groups)}
+    solo = rows.get((False, False, ""), ())
+    sections = [_section(key, groups[key], against_controls(rows[key], solo)) for key in rows]
+    return Column(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections))
+
+
+def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) -> tuple[Entry, ...]:
+    """The rows of one section: best mean first, incomplete ones last, the rows of one record together."""
+    found = [entries(record, setting, planned.get(record.key)) for record in records]
+    found.sort(key=lambda rows: (-rows[0].mean_std[0] if rows[0].mean_std else 1.0, rows[0].name))
+    return tuple(entry for rows in found for entry in rows)
+
+
+def _section_of(record: Record) -> tuple[bool, bool, str]:
+    """(as released, taught by a non-standard teacher, teacher keys); sorts in the order of display."""
+    teachers = sorted(record.teachers.items())
+    special = any(info.config.get("recipe") or info.config.get("variant") == "as_released" for _, info in teachers)
+    return record.variant == "as_released", special, " ".join(f"{role}={info.key}" for role, info in teachers)
+
+
+def _section(key: tuple[bool, bool, str], records: Sequence[Record], rows: Sequence[Entry]) -> Section:
+    released, special, teachers = key
+    _same_teachers(records)
+    label = ", ".join(info.label for _, info in sorted(records[0].teachers.items()))
+    title = f"Taught by {label}" if teachers else "Trained alone"
+    note = "a release's own teacher, not the standard one" if special else ""
+    if released:
+        title = f"As released: {title[0].lower()}{title[1:]}"
+        note = "the published code with its defects, to explain published numbers; never a headline"
+    return Section(title, note, tuple(rows))
+
+
+def _same_splits(records: Sequence[Record]) -> None:
+    """Under one split index every record saw the same nodes."""
+    seen: dict[int, tuple[str, Record]] = {}
+    for record in records:
+        for row in record.rows:
+            digest, other = seen.setdefault(row.index, (row.split_sha256, record))
+            if digest != row.split_sha256:
+                raise UserError(
+                    f"{other.label} ({other.key[:12]}) and {record.label} ({record.key[:12]}) have different nodes in "
+                    f"split {row.index} of {record.split} on {record.dataset}; run the older one again"
+                )
+
+
+def _same_teachers(records: Sequence[Record]) -> None:
+    """Under one (index, seed) every student of a section had the same teacher weights (protocol, trap 28)."""
+    seen: dict[tuple[int, int], tuple[dict[str, str], Record]] = {}
+    for record in records:
+        for row in record.rows:
+            if row.teachers:
+                weights, other = seen.setdefault((row.index, row.seed), (row.teachers, record))
+                if weights != row.teachers:
+                    raise UserError(
+                        f"{other.label} and {record.label} on {record.dataset}, {record.split} had different teacher "
+                        f"weights in run {(row.index, row.seed)}; run the older one again"
+                    )
+
+
+def _apart(own: dict[str, object], twins: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    """The fields in which a table differs from its twins; empty when it has none."""
+    notes = []
+    for name, value in own.items():
+        if any(twin[name] != value for twin in twins):
+            shown = str(value)[:12] if name == "data" else canonical_json(value) if isinstance(value, dict) else value
+            notes.append(f"{name.replace('_', ' ')} {shown}")
+    return tuple(notes)
+
+
+def _missing(records: Sequence[Record], plan: Iterable[Expected]) -> tuple[Missing, ...]:
+    have = {r.key: {(row.index, row.seed) for row in r.rows if row.status != "skipped"} for r in records}
+    found = [Missing(item, tuple(sorted(item.runs - have.get(item.key, set())))) for item in plan]
+    return tuple(item for item in found if item.runs)
+
+
+def _failure(record: Record, row: Row) -> Failure:
+    return Failure(
+        record.dataset,
+        record.split,
+        record.label,
+        row.index,
+        row.seed,
+        row.status,
+        row.phase,
+        row.reason or "",
+        row.command,
+    )
+
+
+def _place(setting: str) -> int:
+    return SETTINGS.index(setting) if setting in SETTINGS else len(SETTINGS)

@@ -1,0 +1,135 @@
+"""What a row shows, as text: one list of columns, read by every renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gkdbench.report.model import Entry
+from gkdbench.report.published import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One column of a table: its title, what it means, and its text for a row."""
+
+    key: str
+    title: str
+    meaning: str
+    text: Callable[[Entry], str]
+
+
+def percent(value: float) -> str:
+    """A score of [0, 1] in percent, two decimals."""
+    return f"{100 * value:.2f}"
+
+
+def points(value: float) -> str:
+    """A difference of scores in points, signed; never "-0.00"."""
+    return f"{round(100 * value, 2) + 0.0:+.2f}"
+
+
+def count(value: int | None) -> str:
+    """A number of parameters or multiply-adds: 812, 23.1k, 1.9M."""
+    if value is None:
+        return "–"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def score(entry: Entry) -> str:
+    """Mean ± std, always with the mark of a preview; an incomplete row says so in place of a mean."""
+    found = entry.mean_std
+    if found is None:
+        return f"incomplete, {entry.done}/{len(entry.planned)}"
+    mean, std = found
+    spread = f" ± {percent(std)}" if std is not None else ""
+    return f"{percent(mean)}{spread}{' (preview)' if entry.preview else ''}"
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """The verdict with its difference and tolerance in points; the reason stands in the notes when there is none."""
+    if verdict.difference is None or verdict.tolerance is None:
+        return verdict.status
+    return f"{verdict.status} ({verdict.difference:+.2f}, tol {verdict.tolerance:.2f})"
+
+
+def number(verdict: Verdict) -> str:
+    """The published number as published."""
+    std = "" if verdict.published.std is None else f" ± {verdict.published.std:g}"
+    return f"{verdict.published.mean:g}{std}"
+
+
+def _runs(entry: Entry) -> str:
+    failed = sum(count for status, count in entry.statuses.items() if status != "ok")
+    return f"{entry.done}/{len(entry.planned)}" + (f", {failed} failed" if failed else "")
+
+
+def _versus(entry: Entry) -> str:
+    found = entry.versus
+    if found is None:
+        return "–"
+    low, high = found.interval
+    return f"{points(found.difference)} [{points(low)}, {points(high)}] p={found.p_value:.2g} {found.outcome}"
+
+
+CELLS = (
+    Cell(
+        "row",
+        "Row",
+        "Method and configuration. Peers are averaged; their ensemble, and the peer that is best on "
+        "validation, are rows of their own.",
+        lambda e: e.name,
+    ),
+    Cell(
+        "score",
+        "Score",
+        "Test score in percent of the epoch that validation selected: mean ± unbiased standard "
+        "deviation (ddof=1) over runs. Fewer than ten runs are marked as a preview; a row that lacks a planned run has no "
+        "mean.",
+        score,
+    ),
+    Cell(
+        "n",
+        "Runs",
+        "Runs with a score / runs planned, one per (split index, seed). Failed runs are listed with the "
+        "command that repeats them.",
+        _runs,
+    ),
+    Cell(
+        "gap",
+        "Audit",
+        "Audit gap in points: by how much the best test epoch beats the selected one, on average. It is "
+        "what a stopping rule that looks at the test set would add. Nothing is selected, sorted or set in bold by it.",
+        lambda e: "–" if e.gap is None else points(e.gap),
+    ),
+    Cell(
+        "versus",
+        "Against control",
+        "Mean paired difference in points to the strongest row that was trained alone and "
+        "costs no more at inference, its 95% bootstrap interval, and the sign-flip p value, Holm-corrected over the "
+        "section. Less than 0.2 points is a tie. Bold rows win.",
+        _versus,
+    ),
+    Cell("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
+    Cell("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
+    Cell(
+        "macs", "MACs", "Multiply-adds of one inference over all items, divided by the items.", lambda e: count(e.macs)
+    ),
+    Cell(
+        "published",
+        "Published",
+        "The publication's number for this row on this split, in percent.",
+        lambda e: "; ".join(number(v) for v in e.verdicts) or "–",
+    ),
+    Cell(
+        "verdict",
+        "Verdict",
+        "Ours against the published number: reproduced within max(0.5 points, 2 standard errors), "
+        "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs differ.",
+        lambda e: "; ".join(verdict_text(v) for v in e.verdicts) or "–",
+    ),
+)
+BY_KEY = {cell.key: cell for cell in CELLS}

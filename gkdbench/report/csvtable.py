@@ -1,0 +1,61 @@
+"""The board as CSV: one line per row of a table, raw numbers in [0, 1], for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from gkdbench.report.model import Board, Column, Entry
+
+FIELDS = (
+    "dataset", "split", "setting", "kind", "section", "method", "label", "aggregate", "variant", "teacher", "mean",
+    "std_ddof1", "runs", "planned", "preview", "audit_gap", "versus", "difference", "p_holm", "outcome", "needs",
+    "parameters", "macs", "published_percent", "verdict", "why", "statuses", "record",
+)  # fmt: skip
+
+
+def to_csv(board: Board) -> str:
+    """One header line, then one line per row; empty cells where a row has no such value."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for column in board.columns:
+        for section in column.sections:
+            for entry in section.entries:
+                writer.writerow(_line(column, section.title, entry))
+    return out.getvalue()
+
+
+def _line(column: Column, section: str, entry: Entry) -> dict[str, object]:
+    mean, std = entry.mean_std or (None, None)
+    versus = entry.versus
+    return {
+        "dataset": column.dataset,
+        "split": column.split,
+        "setting": column.setting,
+        "kind": "; ".join(column.notes),
+        "section": section,
+        "method": entry.method,
+        "label": entry.label,
+        "aggregate": entry.aggregate,
+        "variant": entry.variant,
+        "teacher": entry.teacher,
+        "mean": mean,
+        "std_ddof1": std,
+        "runs": entry.done,
+        "planned": len(entry.planned),
+        "preview": entry.preview,
+        "audit_gap": entry.gap,
+        "versus": versus and versus.control,
+        "difference": versus and versus.difference,
+        "p_holm": versus and versus.p_value,
+        "outcome": versus and versus.outcome,
+        "needs": entry.needs,
+        "parameters": entry.parameters,
+        "macs": entry.macs,
+        "published_percent": "; ".join(f"{v.published.mean:g}" for v in entry.verdicts),
+        "verdict": "; ".join(v.status for v in entry.verdicts),
+        "why": "; ".join(v.why for v in entry.verdicts),
+        "statuses": "; ".join(f"{status} {count}" for status, count in sorted(entry.statuses.items())),
+        "record": entry.key,
+    }

@@ -1,0 +1,121 @@
+"""From a record to the rows of one reported setting: the student, or the peers under each aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import ModelResult, Record, Row
+from gkdbench.report.model import Aggregate, Entry, Run
+from gkdbench.report.published import verdicts
+
+ENSEMBLE = "ensemble"  # name of the model that averages the peers
+Pick = Callable[[Sequence[ModelResult]], list[ModelResult]]
+
+
+def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | None = None) -> list[Entry]:
+    """The rows of `record` in one reported setting.
+
+    One model gives one row. Several peers give their mean and the best on validation, and the ensemble, where there is
+    one, a row of its own; the best peer on test is never formed (protocol 4.3).
+
+    Args:
+        record: a group of runs.
+        setting: reported setting, one of ``record.columns``.
+        planned: the (index, seed) pairs that were asked for; those of the record's rows when None.
+
+    Raises:
+        UserError: a run is stored twice.
+    """
+    pairs = [(row.index, row.seed) for row in record.rows]
+    twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
+    if twice:
+        raise UserError(f"record {record.key[:12]} ({record.label}) stores runs {twice} twice; collect it again")
+    wanted = frozenset(pairs) if planned is None else planned
+    names = list(dict.fromkeys(model.name for row in record.rows for model in row.models))
+    peers = [name for name in names if name != ENSEMBLE] or [ENSEMBLE]
+    if len(peers) < 2:
+        found = [_entry(record, setting, "single", _named(peers), wanted)]
+    else:
+        found = [
+            _entry(record, setting, "peers", _named(peers), wanted),
+            _entry(record, setting, "best on validation", _best(peers), wanted),
+        ]
+    if ENSEMBLE in names and peers != [ENSEMBLE]:
+        found.append(_entry(record, setting, "ensemble", _named([ENSEMBLE]), wanted))
+    return found
+
+
+def _named(names: Sequence[str]) -> Pick:
+    """All models of `names`, or none when one is missing: peers are averaged together or not at all."""
+
+    def pick(models: Sequence[ModelResult]) -> list[ModelResult]:
+        chosen = [model for model in models if model.name in names]
+        return chosen if len(chosen) == len(names) else []
+
+    return pick
+
+
+def _best(names: Sequence[str]) -> Pick:
+    """The peer with the highest validation score, the first of equals."""
+
+    def pick(models: Sequence[ModelResult]) -> list[ModelResult]:
+        peers = _named(names)(models)
+        return [max(peers, key=lambda model: model.val)] if peers else []
+
+    return pick
+
+
+def _entry(
+    record: Record, setting: str, aggregate: Aggregate, pick: Pick, planned: frozenset[tuple[int, int]]
+) -> Entry:
+    chosen = [pick(row.models) for row in record.rows]
+    runs = tuple(_run(row, models, setting) for row, models in zip(record.rows, chosen, strict=True))
+    flat = [model for models in chosen for model in models]
+    teacher = record.teachers.get("teacher")
+    entry = Entry(
+        key=record.key,
+        method=record.method,
+        label=record.label,
+        variant=record.variant,
+        teacher=teacher.label if teacher else None,
+        aggregate=aggregate,
+        needs=flat[0].needs if flat else "",
+        parameters=_only({model.parameters for model in flat}),
+        macs=_only({model.macs for model in flat}),
+        planned=planned,
+        runs=runs,
+    )
+    if aggregate not in ("single", "peers"):
+        return entry
+    scored = [run for run in runs if run.value is not None]
+    found = verdicts(
+        record,
+        setting,
+        [run.value for run in scored if run.value is not None],
+        [run.peak for run in scored if run.peak is not None],
+        complete=entry.complete,
+    )
+    return replace(entry, verdicts=tuple(found))
+
+
+def _run(row: Row, models: list[ModelResult], setting: str) -> Run:
+    """One run; a failed run that left a score counts with it (protocol, section 5)."""
+    values = [model.scores[setting].value for model in models if setting in model.scores]
+    peaks = [model.audit[setting].peak for model in models if setting in model.audit]
+    return Run(
+        index=row.index,
+        seed=row.seed,
+        status=row.status,
+        value=sum(values) / len(values) if values and len(values) == len(models) else None,
+        peak=sum(peaks) / len(peaks) if peaks and len(peaks) == len(models) else None,
+        reason=row.reason,
+        command=row.command,
+        flags=tuple(row.flags),
+    )
+
+
+def _only(values: set[int] | set[int | None]) -> int | None:
+    """The one value of a set, None when runs differ or there is none."""
+    return next(iter(values)) if len(values) == 1 else None

@@ -1,0 +1,135 @@
+"""The board, or a selection of it, as Markdown; and tables spliced into a README, so that no cell is written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gkdbench.errors import UnknownName, UserError
+from gkdbench.report.cells import BY_KEY, CELLS
+from gkdbench.report.model import Board, Column, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows and cells a table shows; an empty tuple keeps everything.
+
+    Args:
+        datasets, splits, settings, methods, variants: kept values.
+        cells: keys of `gkdbench.report.cells.CELLS`, in order.
+        compared: only rows with a verdict other than "not comparable".
+    """
+
+    datasets: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ("row", "score", "n", "gap", "published", "verdict")
+    compared: bool = False
+
+    def __post_init__(self) -> None:
+        for key in self.cells:
+            if key not in BY_KEY:
+                raise UnknownName("column", key, BY_KEY)
+
+    def rows(self, board: Board) -> list[tuple[Column, Entry]]:
+        """The selected rows with their table, in the board's order."""
+        return [
+            (column, entry)
+            for column in board.columns
+            for entry in column.entries
+            if _kept(column.dataset, self.datasets)
+            and _kept(column.split, self.splits)
+            and _kept(column.setting, self.settings)
+            and _kept(entry.method, self.methods)
+            and _kept(entry.variant, self.variants)
+            and (not self.compared or any(verdict.status != "not comparable" for verdict in entry.verdicts))
+        ]
+
+
+def markdown_table(board: Board, selection: Selection) -> str:
+    """One flat table of the selected rows, led by data set, split id and setting."""
+    rows = selection.rows(board)
+    if not rows:
+        raise UserError("no row of the board fits the selection; run the suite, or widen it")
+    cells = [BY_KEY[key] for key in selection.cells]
+    noted = any(column.notes for column, _ in rows)
+    titles = ["Data set", "Split", "Setting", *(["Kind"] if noted else []), *(cell.title for cell in cells)]
+    lines = []
+    for column, entry in rows:
+        where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if noted else [])]
+        lines.append([*map(_plain, where), *(_bold(entry, cell.key, cell.text(entry)) for cell in cells)])
+    return _table(titles, lines)
+
+
+def to_markdown(board: Board) -> str:
+    """The whole board: one heading per data set and table, failures and missing runs at the end."""
+    parts = ["# gkdbench board", f"{board.records} records, {board.runs} runs. Scores in percent."]
+    for dataset, columns in board.datasets.items():
+        parts.append(f"## {_plain(dataset)}")
+        parts += [f"> {_plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
+        for column in columns:
+            parts.append("### " + _plain(" · ".join([column.split, column.setting, *column.notes])))
+            for section in column.sections:
+                parts.append(f"{_plain(section.title)}{': ' + _plain(section.note) if section.note else ''}")
+                rows = [[_bold(e, cell.key, cell.text(e)) for cell in CELLS] for e in section.entries]
+                parts.append(_table([cell.title for cell in CELLS], rows))
+            reasons = dict.fromkeys(
+                f"- {_plain(e.name)} ({e.variant}), {_plain(v.claim)}: {_plain(v.why)}"
+                for e in column.entries
+                for v in e.verdicts
+                if v.status == "not comparable"
+            )
+            if reasons:
+                parts.append("Not comparable:\n\n" + "\n".join(reasons))
+    if board.failures:
+        titles = ["Data set", "Split", "Row", "Run", "Status", "Reason", "Again"]
+        rows = [
+            [
+                _plain(text)
+                for text in (f.dataset, f.split, f.label, f"{f.index}:{f.seed}", f.status, f.reason, f.command)
+            ]
+            for f in board.failures
+        ]
+        parts += ["## Failed runs", _table(titles, rows)]
+    if board.missing:
+        rows = [
+            [
+                *map(_plain, (m.expected.dataset, m.expected.split, m.expected.setting, m.expected.label)),
+                str(len(m.runs)),
+            ]
+            for m in board.missing
+        ]
+        parts += ["## Missing runs", _table(["Data set", "Split", "Setting", "Row", "Runs"], rows)]
+    parts += ["## Columns", "\n".join(f"- {cell.title}: {cell.meaning}" for cell in CELLS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def splice(text: str, name: str, markdown: str) -> str:
+    """`text` with the part between ``<!-- gkdbench:NAME -->`` and ``<!-- /gkdbench:NAME -->`` replaced by `markdown`."""
+    start, end = f"<!-- gkdbench:{name} -->", f"<!-- /gkdbench:{name} -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise UserError(f"wanted {start} and {end} once each and in this order; write both where the table belongs")
+    before, _, rest = text.partition(start)
+    return f"{before}{start}\n{markdown.strip()}\n{end}{rest.partition(end)[2]}"
+
+
+def _kept(value: str, wanted: tuple[str, ...]) -> bool:
+    return not wanted or value in wanted
+
+
+def _bold(entry: Entry, key: str, text: str) -> str:
+    return f"**{_plain(text)}**" if entry.bold and key == "score" else _plain(text)
+
+
+def _plain(text: str) -> str:
+    """`text` without meaning for Markdown, on one line."""
+    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(text.split()))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

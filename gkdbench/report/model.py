@@ -1,0 +1,196 @@
+"""The board as plain data: what every renderer reads and none of them computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from gkdbench.records.schema import DataInfo, Provenance
+from gkdbench.report.published import Verdict
+from gkdbench.report.statistics import MIN_RUNS, Outcome, mean_std
+
+Aggregate = Literal["single", "peers", "best on validation", "ensemble"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One (split index, seed) of an entry; scores in [0, 1], None when the run produced none."""
+
+    index: int
+    seed: int
+    status: str
+    value: float | None
+    peak: float | None
+    reason: str | None
+    command: str
+    flags: tuple[str, ...]
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        return self.index, self.seed
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """An entry against the strongest control of equal or lower cost; differences in [-1, 1]."""
+
+    control: str
+    difference: float
+    interval: tuple[float, float]
+    p_value: float  # Holm-corrected over the comparisons of the section
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a table: a record's student, or its peers under one aggregate.
+
+    A mean exists only when every planned run has a score: an incomplete row is never averaged.
+    """
+
+    key: str  # of the record
+    method: str
+    label: str
+    variant: str
+    teacher: str | None
+    aggregate: Aggregate
+    needs: str
+    parameters: int | None
+    macs: int | None
+    planned: frozenset[tuple[int, int]]
+    runs: tuple[Run, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    versus: Versus | None = None
+    bold: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.label if self.aggregate == "single" else f"{self.label}, {self.aggregate}"
+
+    @property
+    def scores(self) -> dict[tuple[int, int], float]:
+        """(index, seed) -> score of the runs that have one."""
+        return {run.pair: run.value for run in self.runs if run.value is not None}
+
+    @property
+    def done(self) -> int:
+        return len(self.scores)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.planned) and self.planned <= self.scores.keys()
+
+    @property
+    def preview(self) -> bool:
+        """Complete but below the protocol's minimum of runs: never printed without its mark."""
+        return self.complete and self.done < MIN_RUNS
+
+    @property
+    def mean_std(self) -> tuple[float, float | None] | None:
+        """Mean and ddof=1 spread over the runs, or None when the row is incomplete."""
+        return mean_std(list(self.scores.values())) if self.complete else None
+
+    @property
+    def gap(self) -> float | None:
+        """Mean of peak - selected over the runs, or None when a run lacks either."""
+        gaps = [run.peak - run.value for run in self.runs if run.peak is not None and run.value is not None]
+        return sum(gaps) / len(gaps) if self.complete and len(gaps) == self.done else None
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(run.status for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Rows that may be compared with each other: one teacher, one variant."""
+
+    title: str
+    note: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One (data set, split id, reported setting), and one kind of run (threads, device, tier, ...)."""
+
+    dataset: str
+    split: str
+    setting: str
+    metric: str
+    data: DataInfo
+    notes: tuple[str, ...]  # what sets this table apart from its twins
+    sections: tuple[Section, ...]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for section in self.sections for entry in section.entries]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A group of runs that a plan asked for."""
+
+    key: str
+    label: str
+    dataset: str
+    split: str
+    setting: str  # what training may see
+    runs: frozenset[tuple[int, int]]
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Planned runs that no record holds."""
+
+    expected: Expected
+    runs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that did not end well, with the command that repeats it."""
+
+    dataset: str
+    split: str
+    label: str
+    index: int
+    seed: int
+    status: str
+    phase: str | None
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Everything that a report shows."""
+
+    columns: tuple[Column, ...]
+    failures: tuple[Failure, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    provenance: tuple[Provenance, ...] = ()
+    protocol_versions: tuple[int, ...] = ()
+    records: int = 0
+    runs: int = 0
+
+    @property
+    def datasets(self) -> dict[str, list[Column]]:
+        """Columns per data set, in order."""
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.dataset, []).append(column)
+        return found
+
+    @property
+    def compared(self) -> list[tuple[Column, Entry, Verdict]]:
+        """Every comparison with a publication that has a verdict other than "not comparable"."""
+        return [
+            (column, entry, verdict)
+            for column in self.columns
+            for entry in column.entries
+            for verdict in entry.verdicts
+            if verdict.status != "not comparable"
+        ]

@@ -1,0 +1,60 @@
+"""The board for a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from gkdbench.report.cells import BY_KEY
+from gkdbench.report.model import Board, Column
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN = ("row", "score", "n", "gap", "versus", "published", "verdict")
+LEFT = ("row", "versus", "verdict")
+
+
+def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
+    """One table per data set, split and setting; columns that are empty throughout a table are left out.
+
+    Args:
+        board: what `build` gave.
+        width: of the terminal, in characters.
+        color: ANSI styles; off for files and pipes.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=color, color_system="standard" if color else None)
+    for column in board.columns:
+        _print(column, console)
+    for failure in board.failures:
+        line = f"{failure.status}: {failure.label} on {failure.dataset}, {failure.split}, run {failure.index}:{failure.seed}"
+        console.print(Text(f"{line}: {failure.reason}\n  again: {failure.command}"))
+    if board.missing:
+        runs = sum(len(missing.runs) for missing in board.missing)
+        console.print(
+            Text(f"missing: {runs} runs of {len(board.missing)} rows; the same run command goes on with them")
+        )
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _print(column: Column, console: Console) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    filled = [key for key in SHOWN if any(BY_KEY[key].text(entry) != "–" for entry in column.entries)]
+    title = " · ".join([column.dataset, column.split, column.setting, *column.notes])
+    table = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for key in filled:
+        table.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")
+    for section in column.sections:
+        if len(column.sections) > 1:
+            table.add_row(Text(section.title, "italic"))
+        for entry in section.entries:
+            style = "bold" if entry.bold else ""
+            table.add_row(*(Text(BY_KEY[key].text(entry), style) for key in filled))
+    console.print(table)
