@@ -40,6 +40,8 @@ class SplitFamily:
         official: made of ids that come with the files (``Task.official``).
         replication_only: exists to compare with a publication, never a headline.
         audit_only: breaks the protocol on purpose (test used for selection), to compare with releases that do.
+        base: the family whose parts it takes; "" for its own.
+        classes: wants one class an item (stratified, or so many of each class).
     """
 
     id: str
@@ -53,6 +55,8 @@ class SplitFamily:
     official: bool = False
     replication_only: bool = False
     audit_only: bool = False
+    base: str = ""
+    classes: bool = False
 
 
 def _random(name: str, summary: str, preprocessing: Mapping[str, str], **facts: Any) -> SplitFamily:
@@ -64,6 +68,7 @@ def _fifth_unseen(family: SplitFamily) -> SplitFamily:
     return replace(
         family,
         id=f"{family.id}-ind20",
+        base=family.id,
         summary=f"{family.id} with a random fifth of the test nodes unseen in training",
         setting="ind",
         columns=("tran", "ind", "prod", "coldstart"),
@@ -72,8 +77,12 @@ def _fifth_unseen(family: SplitFamily) -> SplitFamily:
     )
 
 
-_CPF_MAIN = _random("cpf-lcc-20-30", "largest component; 20 per class train, 30 per class validation, rest test", _CPF)
-_BUILTIN = _random("builtin-random", "20 per class train, 30 per class validation, rest test, whole graph", _RAW)
+_CPF_MAIN = _random(
+    "cpf-lcc-20-30", "largest component; 20 per class train, 30 per class validation, rest test", _CPF, classes=True
+)
+_BUILTIN = _random(
+    "builtin-random", "20 per class train, 30 per class validation, rest test, whole graph", _RAW, classes=True
+)
 _OGB = SplitFamily("ogb", "OGB's official split (arxiv by year, products by sales rank)", _RAW, official=True)
 _TU = _random(
     "tu-10fold",
@@ -81,7 +90,10 @@ _TU = _random(
     _GRAPHS,
     kinds=("graph",),
     indices=10,
+    classes=True,
 )
+
+_OWN = SplitFamily("own", "the split that came with your own graph", _RAW, indices=None, official=True)
 
 _TABLE = (
     SplitFamily(
@@ -91,12 +103,21 @@ _TABLE = (
         "planetoid-ind",
         "the public masks with all test nodes and their edges unseen in training",
         _PLANETOID,
+        base="planetoid-public",
         setting="ind",
         columns=("ind",),
         official=True,
     ),
     _CPF_MAIN,
-    SplitFamily("cpf-lcc-20-30/seed0", "the one split of seed 0, as in CPF's tables", _CPF, replication_only=True),
+    replace(
+        _CPF_MAIN,
+        id="cpf-lcc-20-30/seed0",
+        summary="the one split of seed 0, as in CPF's tables",
+        base="cpf-lcc-20-30",
+        random=False,
+        indices=1,
+        replication_only=True,
+    ),
     _fifth_unseen(_CPF_MAIN),
     SplitFamily("official-10", "the ten masks that come with the files", _RAW, indices=10, official=True),
     SplitFamily("wikics-20", "twenty training masks and one test set", _RAW, indices=20, official=True),
@@ -105,7 +126,11 @@ _TABLE = (
     SplitFamily("ogb-graph", "OGB's official scaffold split", _GRAPHS, kinds=("graph",), official=True),
     _TU,
     replace(
-        _TU, id="tu-10fold-testfold", summary="the same folds, the test fold doubling as validation", audit_only=True
+        _TU,
+        id="tu-10fold-testfold",
+        summary="the same folds, the test fold doubling as validation",
+        base="tu-10fold",
+        audit_only=True,
     ),
     SplitFamily(
         "ppi",
@@ -118,7 +143,10 @@ _TABLE = (
     _BUILTIN,
     _fifth_unseen(_BUILTIN),
     _random("random-80-10-10", "80% train, 10% validation, 10% test within each class", _GRAPHS, kinds=("graph",)),
-    _random("node-80-10-10", "random-80-10-10 for nodes, several labels a node included", _RAW),
+    _random("node-80-10-10", "random-80-10-10 for nodes, several labels a node included", _RAW, base="random-80-10-10"),
+    _OWN,
+    _fifth_unseen(_OWN),
+    replace(_OWN, id="own-graph", preprocessing=_GRAPHS, kinds=("graph",)),
 )
 
 SPLIT_FAMILIES: Mapping[str, SplitFamily] = {family.id: family for family in _TABLE}

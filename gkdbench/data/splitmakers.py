@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -136,3 +136,12 @@ def random_80_10_10(labels: Array, index: int) -> Parts:
         ):
             part.append(ids)
     return Parts.of(np.concatenate(part) for part in parts)
+
+
+MAKERS: Mapping[str, Callable[[Array, int], Parts]] = {
+    "cpf-lcc-20-30": cpf,
+    "builtin-random": builtin_random,
+    "random-80-10-10": random_80_10_10,
+    "tu-10fold": fold,
+}
+"""Split id -> (labels of the prepared task, index) -> parts."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["SPLIT_FAMILIES", "Problem", "Split", "SplitFamily", "prepare", "prepare_named", "split_family",
            "supported_splits"]  # fmt: skip
 
+PARTS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -152,45 +154,36 @@ def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
 def _parts(task: Task, family: SplitFamily, index: int) -> Parts:
     from gkdbench.data import splitmakers as make
 
-    labels = task.labels.numpy()
-    base = family.id.removesuffix("-ind20")
+    base = family.base or family.id
     if family.official:
-        parts = _official_parts(task, base, index if family.indices != 1 and base != "ogb" else 0)
-    elif base.startswith("cpf-lcc-20-30"):
-        parts = make.cpf(labels, index)
-    elif base == "builtin-random":
-        parts = make.builtin_random(labels, index)
-    elif base.endswith("80-10-10"):
-        parts = make.random_80_10_10(labels, index)
+        parts = _official_parts(task, base, index, wrap=family.random)
     else:
-        parts = make.fold(labels, index)
-        parts = parts._replace(val=parts.test) if family.audit_only else parts
-    if family.id.endswith("-ind20"):
-        return make.unseen_fifth(parts, index)
-    return make.all_unseen(parts) if family.setting == "ind" else parts
+        parts = make.MAKERS[base](task.labels.numpy(), index)
+    if family.audit_only:
+        parts = parts._replace(val=parts.test)
+    if family.setting == "tran":
+        return parts
+    return make.unseen_fifth(parts, index) if family.random else make.all_unseen(parts)
 
 
-def _official_parts(task: Task, base: str, index: int) -> Parts:
+def _official_parts(task: Task, base: str, index: int, *, wrap: bool) -> Parts:
+    """Parts number `index` of those that came with the task; `wrap` starts again at 0 after the last."""
     from gkdbench.data.splitmakers import Parts
 
-    source = "planetoid-public" if base == "planetoid-ind" else base
-    return Parts.of(task.official[f"{source}/{index}/{part}"] for part in ("train", "val", "test"))
+    count = sum(key.startswith(f"{base}/") for key in task.official) // len(PARTS)
+    if index >= count and not wrap:
+        raise UserError(f"{task.name} came with {count} {base!r} splits, got index {index}; wanted 0 to {count - 1}")
+    return Parts.of(task.official[f"{base}/{index % count}/{part}"] for part in PARTS)
 
 
 def _task_splits(task: Task) -> tuple[str, ...]:
     """Families that fit a task as it is: official ones by the ids it carries, random ones by kind and labels."""
     here = {key.split("/")[0] for key in task.official}
-    if "planetoid-public" in here:
-        here.add("planetoid-ind")
-    if "ogb" in here:
-        here.add("ogb-ind20")
-    classes_only = {"cpf-lcc-20-30", "cpf-lcc-20-30/seed0", "cpf-lcc-20-30-ind20", "builtin-random",
-                    "builtin-random-ind20", "tu-10fold", "tu-10fold-testfold"}  # fmt: skip
     several_graphs = task.kind == "node" and task.graph_ptr is not None
     return tuple(
         family.id
         for family in SPLIT_FAMILIES.values()
         if task.kind in family.kinds
-        and (family.id in here if family.official else not several_graphs)
-        and not (task.multi_label and family.id in classes_only)
+        and ((family.base or family.id) in here if family.official else not several_graphs)
+        and not (task.multi_label and family.classes)
     )

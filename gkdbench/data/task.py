@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -83,3 +83,67 @@ class Task:
     def with_(self, **changes: object) -> Task:
         """A copy with some fields replaced."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        name: str,
+        edge_index: Any,
+        features: Any,
+        labels: Any,
+        *,
+        kind: Kind = "node",
+        graph_ptr: Any = None,
+        edge_features: Any = None,
+        num_classes: int | None = None,
+        metric: str | None = None,
+        splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        note: str = "",
+    ) -> Task:
+        """Your own graph, from numpy arrays, tensors or lists.
+
+        Args:
+            edge_index: [2, E] int, sources and destinations, each edge once; undirected graphs list both directions.
+            features: [N, D] numbers, dense or a scipy sparse matrix.
+            labels: [M] int classes with -1 unknown, or [M, L] of 0, 1, NaN for several labels an item.
+            kind: what carries a label: ``"node"`` (M = N) or ``"graph"`` (M = G, wants `graph_ptr`).
+            graph_ptr: [G + 1] int, nodes of graph g are ``graph_ptr[g]:graph_ptr[g + 1]``.
+            edge_features: [E, F] in the order of `edge_index`.
+            num_classes: when classes exist that no item has.
+            metric: "accuracy", "micro_f1" or "rocauc"; by default the first, the second for several labels an item.
+            splits: your own split or splits: ``{"train": ids or mask, "val": ..., "test": ...}``; split ids ``own``,
+                ``own-ind20`` or ``own-graph``.
+
+        Raises:
+            UserError: naming the argument, what it was, and what was wanted.
+        """
+        from gkdbench.data.user import task_from_arrays
+
+        return task_from_arrays(
+            name,
+            edge_index,
+            features,
+            labels,
+            kind=kind,
+            graph_ptr=graph_ptr,
+            edge_features=edge_features,
+            num_classes=num_classes,
+            metric=metric,
+            splits=splits,
+            note=note,
+        )
+
+    @classmethod
+    def from_pyg(cls, data: Any, name: str, *, kind: Kind | None = None, **facts: Any) -> Task:
+        """Your own graph, from a torch_geometric ``Data`` (nodes carry labels) or a list of them (graphs do).
+
+        Reads ``x``, ``edge_index``, ``y``, ``edge_attr``, and of a single graph ``train_mask``, ``val_mask`` and
+        ``test_mask`` ([N] or [N, K]) as split ``own``.
+
+        Args:
+            kind: to say it otherwise: a list of graphs whose nodes carry labels is ``kind="node"``.
+            facts: further arguments of `from_arrays`.
+        """
+        from gkdbench.data.user import task_from_pyg
+
+        return task_from_pyg(data, name, kind=kind, **facts)

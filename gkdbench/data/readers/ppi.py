@@ -1,0 +1,72 @@
+"""PPI's 24 graphs as ``{train,valid,test}_{graph.json,feats.npy,labels.npy,graph_id.npy}`` (Hamilton et al. 2017)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gkdbench.data.build import Array, features_of, graph_of
+from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
+from gkdbench.data.readers.tables import OFFICIAL_PARTS
+from gkdbench.data.task import Task
+
+
+def read(info: DatasetInfo, raw: RawFiles) -> Task:
+    """One block-diagonal graph, training graphs first, then validation, then test; self-loops removed."""
+    refuse_in_worker(info.name)
+    edges, features, labels, borders = [], [], [], [0]
+    official: dict[str, Array] = {}
+    offset = 0
+    for part, name in OFFICIAL_PARTS.items():
+        listed = _edges(raw.ending(f"{name}_graph.json"))
+        rows, targets, graph_id = (_array(raw.ending(f"{name}_{what}.npy")) for what in ("feats", "labels", "graph_id"))
+        if not len(rows) == len(targets) == len(graph_id) or (np.diff(graph_id) < 0).any():
+            raise CorruptData(
+                f"ppi: {name} has {len(rows)} rows, {len(targets)} labels and {len(graph_id)} graph ids "
+                f"(wanted as many of each, graph by graph)"
+            )
+        if (graph_id[listed[:, 0]] != graph_id[listed[:, 1]]).any():
+            raise CorruptData(f"ppi: {name}_graph.json joins nodes of different graphs")
+        edges.append(listed + offset)
+        features.append(rows)
+        labels.append(targets)
+        _, sizes = np.unique(graph_id, return_counts=True)
+        borders += (offset + np.cumsum(sizes)).tolist()
+        official[f"ppi/0/{part}"] = np.arange(offset, offset + len(rows))
+        offset += len(rows)
+    src, dst = np.concatenate(edges).T
+    targets = np.concatenate(labels).astype(np.float32)
+    return Task(
+        name=info.name,
+        kind="node",
+        graph=graph_of(src, dst, offset, undirected=True),
+        features=features_of(np.concatenate(features)),
+        labels=torch.from_numpy(targets),
+        num_classes=targets.shape[1],
+        multi_label=True,
+        metric=info.metric,
+        graph_ptr=torch.tensor(borders),
+        official=official,
+        note=info.note,
+    )
+
+
+def _edges(path: Path) -> Array:
+    """[E, 2] int64 links of a node-link JSON."""
+    try:
+        links = json.loads(path.read_text(encoding="utf-8"))["links"]
+        return np.array([[link["source"], link["target"]] for link in links], np.int64).reshape(-1, 2)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptData(f"{path} is no readable node-link JSON ({error!r}); fetch it again") from error
+
+
+def _array(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise CorruptData(f"{path} is no readable npy ({error}); fetch it again") from error
+    return array

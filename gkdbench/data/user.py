@@ -1,0 +1,225 @@
+"""A user's own graph as a Task, every argument checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from gkdkernels.graph import CSRGraph
+
+from gkdbench.data.build import Array, features_of, mask_ids
+from gkdbench.data.task import Kind, StoredFeatures, Task
+from gkdbench.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+def task_from_arrays(
+    name: str,
+    edge_index: Any,
+    features: Any,
+    labels: Any,
+    *,
+    kind: Kind = "node",
+    graph_ptr: Any = None,
+    edge_features: Any = None,
+    num_classes: int | None = None,
+    metric: str | None = None,
+    splits: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    note: str = "",
+) -> Task:
+    """See ``Task.from_arrays``."""
+    if kind not in ("node", "graph"):
+        raise UserError(f"{name}: kind wants 'node' or 'graph', got {kind!r}")
+    stored = _features(name, features)
+    num_nodes = stored.shape[0]
+    edges = _integers(name, "edge_index", edge_index)
+    if edges.ndim != 2 or edges.shape[0] != 2:
+        raise UserError(f"{name}: edge_index wants shape [2, E] (sources, destinations), got {list(edges.shape)}")
+    if edges.size and (edges.min() < 0 or edges.max() >= num_nodes):
+        raise UserError(
+            f"{name}: edge_index wants nodes in [0, {num_nodes}) (features have {num_nodes} rows), "
+            f"got {edges.min()}..{edges.max()}"
+        )
+    borders = _borders(name, graph_ptr, num_nodes, edges)
+    if kind == "graph" and borders is None:
+        raise UserError(f"{name}: a graph task wants graph_ptr [G + 1], the first node of each graph and the end")
+    wanted = num_nodes if kind == "node" or borders is None else len(borders) - 1
+    targets, classes, multi_label = _labels(name, labels, wanted, num_classes)
+    order = np.lexsort((edges[0], edges[1]))
+    edges = edges[:, order]
+    repeats = int((np.diff(edges, axis=1) == 0).all(axis=0).sum())
+    if repeats:
+        raise UserError(f"{name}: edge_index lists {repeats} edges twice; give each edge once")
+    graph = CSRGraph.from_edge_index(torch.from_numpy(edges), num_nodes, _is_symmetric(edges, num_nodes))
+    family = "own" if kind == "node" else "own-graph"
+    return Task(
+        name=name,
+        kind=kind,
+        graph=graph,
+        features=stored,
+        labels=targets,
+        num_classes=classes,
+        multi_label=multi_label,
+        metric=metric or ("micro_f1" if multi_label else "accuracy"),
+        graph_ptr=None if borders is None else torch.from_numpy(borders),
+        edge_features=_edge_features(name, edge_features, order),
+        official=_official(name, splits, wanted, family),
+        note=note,
+    )
+
+
+def task_from_pyg(data: Any, name: str, *, kind: Kind | None = None, **facts: Any) -> Task:
+    """See ``Task.from_pyg``."""
+    single = not isinstance(data, (list, tuple)) and hasattr(data, "edge_index")
+    graphs = [data] if single else list(data)
+    kind = kind or ("node" if single else "graph")
+    if not graphs:
+        raise UserError(f"{name}: from_pyg got no graphs")
+    for field in ("x", "edge_index", "y"):
+        lacking = sum(getattr(graph, field, None) is None for graph in graphs)
+        if lacking:
+            raise UserError(
+                f"{name}: {lacking} of {len(graphs)} Data objects have no {field!r}; "
+                f"from_pyg wants x [N, D], edge_index [2, E] and y"
+            )
+    sizes = [int(graph.x.shape[0]) for graph in graphs]
+    ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    edges = np.concatenate([_array(graph.edge_index) + at for graph, at in zip(graphs, ptr, strict=False)], axis=1)
+    attributes = [getattr(graph, "edge_attr", None) for graph in graphs]
+    with_edges = all(attribute is not None for attribute in attributes)
+    if single and "splits" not in facts:
+        facts["splits"] = _pyg_masks(data)
+    return task_from_arrays(
+        name,
+        edges,
+        np.concatenate([_array(graph.x) for graph in graphs]),
+        np.concatenate([_pyg_labels(_array(graph.y), kind) for graph in graphs]),
+        kind=kind,
+        graph_ptr=None if single and kind == "node" else ptr,
+        edge_features=np.concatenate([_array(attribute) for attribute in attributes]) if with_edges else None,
+        **facts,
+    )
+
+
+def _pyg_labels(labels: Array, kind: Kind) -> Array:
+    """Rows of labels: one per node, or exactly one for the graph."""
+    if kind == "graph":
+        return labels.reshape(1, -1)[:, 0] if labels.size == 1 and labels.dtype.kind in "iu" else labels.reshape(1, -1)
+    return labels
+
+
+def _pyg_masks(data: Any) -> list[dict[str, Array]] | None:
+    """``train_mask`` and its companions, [N] or [N, K], as K dictionaries of masks."""
+    if any(getattr(data, f"{part}_mask", None) is None for part in PARTS):
+        return None
+    masks = {part: _array(getattr(data, f"{part}_mask")) for part in PARTS}
+    columns = {part: mask.reshape(len(mask), -1) for part, mask in masks.items()}
+    count = max(column.shape[1] for column in columns.values())
+    return [{part: column[:, min(k, column.shape[1] - 1)] for part, column in columns.items()} for k in range(count)]
+
+
+def _array(value: Any) -> Array:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def _integers(name: str, field: str, value: Any) -> Array:
+    array = _array(value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise UserError(f"{name}: {field} wants integers, got {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _features(name: str, value: Any) -> StoredFeatures:
+    sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
+    matrix: Array | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
+    if matrix.ndim != 2:
+        raise UserError(f"{name}: features want shape [N, D], got {list(matrix.shape)}")
+    if matrix.dtype.kind not in "fiub":
+        raise UserError(f"{name}: features want numbers, got {matrix.dtype}")
+    values: Array = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    if not np.isfinite(values).all():
+        raise UserError(f"{name}: features hold {int((~np.isfinite(values)).sum())} NaN or infinite values")
+    return features_of(matrix)
+
+
+def _borders(name: str, value: Any, num_nodes: int, edges: Array) -> Array | None:
+    if value is None:
+        return None
+    ptr = _integers(name, "graph_ptr", value)
+    if ptr.ndim != 1 or len(ptr) < 2 or ptr[0] != 0 or ptr[-1] != num_nodes or (np.diff(ptr) < 0).any():
+        raise UserError(f"{name}: graph_ptr wants to rise from 0 to N={num_nodes}, got {ptr.tolist()[:5]}...")
+    owner = np.searchsorted(ptr, edges, side="right")
+    across = int((owner[0] != owner[1]).sum())
+    if across:
+        raise UserError(f"{name}: {across} edges join nodes of different graphs; check graph_ptr")
+    return ptr
+
+
+def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tuple[torch.Tensor, int, bool]:
+    labels = _array(value)
+    if labels.ndim not in (1, 2) or len(labels) != wanted:
+        raise UserError(
+            f"{name}: labels want {wanted} rows ([{wanted}] classes or [{wanted}, L] of 0, 1, NaN), "
+            f"got shape {list(labels.shape)}"
+        )
+    if labels.ndim == 2:
+        values = labels.astype(np.float32)
+        if not (np.isnan(values) | (values == 0) | (values == 1)).all():
+            raise UserError(f"{name}: labels of shape [M, L] want only 0, 1 and NaN (unknown)")
+        if num_classes not in (None, labels.shape[1]):
+            raise UserError(f"{name}: num_classes is {num_classes}, labels have {labels.shape[1]} columns")
+        return torch.from_numpy(values), labels.shape[1], True
+    classes = _integers(name, "labels", labels)
+    seen = int(classes.max(initial=-1)) + 1
+    if classes.min(initial=0) < -1 or seen == 0:
+        raise UserError(f"{name}: labels want classes 0, 1, ... with -1 for unknown and at least one known")
+    if num_classes is not None and num_classes < seen:
+        raise UserError(f"{name}: num_classes is {num_classes}, labels go up to {seen - 1}")
+    return torch.from_numpy(classes), num_classes or seen, False
+
+
+def _edge_features(name: str, value: Any, order: Array) -> torch.Tensor | None:
+    if value is None:
+        return None
+    rows = _array(value)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or len(rows) != len(order):
+        raise UserError(f"{name}: edge_features want {len(order)} rows, one for each edge, got {list(rows.shape)}")
+    return torch.from_numpy(rows[order].astype(np.float32))
+
+
+def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, Array]:
+    """``<family>/<k>/<part>`` -> ids, from masks or ids."""
+    listed: Iterable[Mapping[str, Any]] = [splits] if isinstance(splits, Mapping) else splits or []
+    found: dict[str, Array] = {}
+    for k, split in enumerate(listed):
+        if set(split) != set(PARTS):
+            raise UserError(f"{name}: a split wants the keys {list(PARTS)}, got {sorted(split)}")
+        ids = {part: _ids(name, part, split[part], wanted) for part in PARTS}
+        joined = np.concatenate(list(ids.values()))
+        if len(np.unique(joined)) != len(joined):
+            raise UserError(f"{name}: train, val and test of split {k} overlap; a test item must be in one part only")
+        found |= {f"{family}/{k}/{part}": part_ids for part, part_ids in ids.items()}
+    return found
+
+
+def _ids(name: str, part: str, value: Any, wanted: int) -> Array:
+    array = _array(value)
+    if array.dtype == bool:
+        if array.shape != (wanted,):
+            raise UserError(f"{name}: the {part} mask wants {wanted} entries, got shape {list(array.shape)}")
+        return mask_ids(array)
+    ids = _integers(name, f"the {part} split", array)
+    if ids.ndim != 1 or not len(ids) or ids.min() < 0 or ids.max() >= wanted:
+        raise UserError(f"{name}: the {part} split wants ids in [0, {wanted}), at least one")
+    return ids
+
+
+def _is_symmetric(edges: Array, num_nodes: int) -> bool:
+    """Whether the edges ([2, E], sorted by destination, then source) equal their own reverse."""
+    back = np.sort(edges[0] * num_nodes + edges[1])
+    return bool((edges[1] * num_nodes + edges[0] == back).all())
