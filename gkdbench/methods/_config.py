@@ -17,13 +17,18 @@ from gkdbench.methods._models import backbone_config, strictly
 
 
 def resolve(
-    name: str, overrides: Mapping[str, Any] | None = None, *, dataset: str | None = None, recipe: str | None = None
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    recipe: str | None = None,
 ) -> Method:
     """The method `name` with every hyper-parameter decided.
 
-    Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file: ``[default]``,
-    ``[backbone.<backbone>]``, ``[dataset.<dataset>]``, ``[backbone.<b>.<dataset>]``, ``[recipe.<recipe>]`` and
-    ``[recipe.<recipe>.<dataset>]`` (a recipe replaces the tables before it), then `overrides`.
+    Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file the tables ``[default]``,
+    ``[backbone.<backbone>]``, ``[for.<where>]``, ``[backbone.<backbone>.<where>]``, then `overrides`. ``<where>`` is
+    the data set, and then the first word of the split id ("planetoid", "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands in for the tables before it.
 
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
@@ -34,8 +39,9 @@ def resolve(
     chosen = dict(overrides or {})
     recipe = chosen.pop("recipe", None) or recipe
     tables = _tables(cls.__module__, name)
+    where = [dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
-    values = _over(_published(tables, name, known, backbone, dataset, recipe), chosen)
+    values = _over(_published(tables, name, known, backbone, where, recipe), chosen)
     if recipe is not None:
         values["recipe"] = recipe
     if values.get("variant", "corrected") not in cls.variants:
@@ -53,7 +59,7 @@ def recipes(name: str) -> list[str]:
 
 
 def _published(
-    tables: Mapping[str, Any], name: str, known: set[str], backbone: str | None, dataset: str | None, recipe: str | None
+    tables: Mapping[str, Any], name: str, known: set[str], backbone: str | None, where: list[str], recipe: str | None
 ) -> dict[str, Any]:
     def level(table: Mapping[str, Any]) -> dict[str, Any]:
         """A table's own values, without its sub-tables (``model`` is a value)."""
@@ -62,11 +68,13 @@ def _published(
     if recipe is not None:
         if recipe not in tables.get("recipe", {}):
             raise UnknownName(f"recipe of method {name!r}", recipe, tables.get("recipe", {}))
-        levels = [tables["recipe"][recipe], tables["recipe"][recipe].get(dataset or "", {})]
+        own = tables["recipe"][recipe]
+        levels = [own, *(own.get(place, {}) for place in where)]
     else:
         of_backbone = tables.get("backbone", {}).get(backbone or "", {})
-        of_dataset = tables.get("dataset", {}).get(dataset or "", {})
-        levels = [tables.get("default", {}), of_backbone, of_dataset, of_backbone.get(dataset or "", {})]
+        levels = [tables.get("default", {}), of_backbone]
+        for place in where:
+            levels += [tables.get("for", {}).get(place, {}), of_backbone.get(place, {})]
     values: dict[str, Any] = {}
     for table in levels:
         values = _over(values, level(table))
@@ -98,6 +106,8 @@ def _tables(module: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
+    shared = tables.pop("include", None)
+    return _over(_tables(module, shared), tables) if shared else tables

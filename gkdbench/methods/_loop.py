@@ -16,9 +16,6 @@ def train(ctx: Context, predictors: Mapping[str, Predictor], step: Step, *, epoc
     for epoch in range(1, epochs + 1):
         for predictor in predictors.values():
             predictor.module.train()
-            randomness = getattr(predictor.module, "randomness", None)
-            if randomness is not None:
-                randomness.step = epoch
         terms = step(epoch)
         if ctx.monitor.report(epoch, predictors, terms=terms).stop:
             return

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_type_hints
 
-from gkdkernels import SparseFeatures
+from gkdkernels import Features, SparseFeatures
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.nn.backbones import BACKBONES
@@ -84,13 +85,21 @@ def reach(config: Backbone) -> int:
     return int(next(fields[name] for name in ("k", "hops", "layers") if name in fields))
 
 
+def nonzeros(features: Features) -> int:
+    """Entries that a first layer multiplies: the stored ones of a sparse matrix, all of a dense one."""
+    if isinstance(features, Tensor):
+        return features.numel()
+    if isinstance(features, SparseFeatures):
+        return features.graph.num_edges
+    return features.sparse.graph.num_edges + features.dense.numel()
+
+
 def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
     """`model` with its needs at inference declared."""
 
     def macs(inputs: Inputs) -> int:
         nodes, width = (int(n) for n in inputs.features.shape)
-        nnz = inputs.features.graph.num_edges if isinstance(inputs.features, SparseFeatures) else nodes * width
-        return config.macs(width, num_classes, nodes, inputs.graph.num_edges, nnz)
+        return config.macs(width, num_classes, nodes, inputs.graph.num_edges, nonzeros(inputs.features))
 
     hops = reach(config)
     return Predictor(model, needs="graph" if hops else "features", hops=hops or None, macs=macs)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gkdkernels import feature_rows
 from torch import Tensor
 
+from gkdbench.data.nodes import NodeSet
+from gkdbench.errors import UserError
 from gkdbench.methods._loop import train
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._steps import adam, batches, descend, mean_loss
@@ -18,6 +21,8 @@ from gkdbench.protocol.view import Context, Fitted, TrainView
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits [M, C], labels [M] or [M, L]) -> scalar."""
+Forward = Callable[[Tensor], Tensor]
+"""Item positions [B] int64 -> logits [B, C]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,47 +52,49 @@ def train_solo(view: TrainView, ctx: Context, config: Backbone, recipe: SoloReci
     decayed = model.first_layer_parameters() if recipe.decay == "first_layer" else None
     optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
     predictor = as_predictor(config, model, view.num_classes)
-    forward = labelled_forward(view, model, predictor, recipe.fanouts)
+    forward = item_forward(view, model, predictor, recipe.fanouts)
 
     def step(epoch: int) -> dict[str, float]:
         losses = []
         for batch in batches(model, len(view.train), recipe.batch_size, drop_last=recipe.drop_last):
-            losses.append(descend(model, optimiser, lambda batch=batch: loss(forward(batch), view.labels[batch])))
+            items, labels = view.train.position[batch], view.labels[batch]
+            losses.append(descend(model, optimiser, partial(_on, loss, forward, items, labels)))
         return {"loss": mean_loss(losses)}
 
     train(ctx, {"model": predictor}, step, epochs=recipe.epochs)
     return Fitted({"model": predictor})
 
 
-def labelled_forward(
-    view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()
-) -> Callable[[Tensor], Tensor]:
-    """A function from positions in ``view.train`` ([B] int64) to their logits [B, C], in the cheapest way.
+def _on(loss: Loss, forward: Forward, items: Tensor, labels: Tensor) -> Tensor:
+    return loss(forward(items), labels)
+
+
+def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()) -> Forward:
+    """A function from item positions ([B] int64) to their logits [B, C], in the cheapest way for training.
 
     Graph tasks build the batch's block-diagonal graph; sampled training draws neighbours; models that read features
     alone read the batch's rows; all others run on the whole observed graph.
     """
     inputs = view.inputs
+
+    def of_graphs(items: Tensor) -> Tensor:
+        batch = inputs.take(items)
+        logits: Tensor = model(batch.features, batch.graph, batch.segments)
+        return logits
+
+    def of_nodes(items: Tensor) -> Tensor:
+        return predictor(inputs, NodeSet(view.items, items))
+
     if view.kind == "graph":
-
-        def of_graphs(batch: Tensor) -> Tensor:
-            taken = inputs.take(view.train.position[batch])
-            logits: Tensor = model(taken.features, taken.graph, taken.segments)
-            return logits
-
         return of_graphs
-    if fanouts:
-        if not isinstance(model, BlockModel):
-            raise ValueError(f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}")
-        sampler = NeighbourSampler(inputs.graph, fanouts)
+    if not fanouts:
+        return of_nodes
+    if not isinstance(model, BlockModel):
+        raise UserError(f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}; use fanouts=()")
+    sampler, blocks_of = NeighbourSampler(inputs.graph, fanouts), model.forward_blocks
 
-        def sampled(batch: Tensor) -> Tensor:
-            sample = sampler.sample(view.train.position[batch], model.randomness.key("neighbours"))
-            return model.forward_blocks(feature_rows(inputs.features, sample.rows), sample.blocks)
+    def sampled(items: Tensor) -> Tensor:
+        sample = sampler.sample(items, model.randomness.key("neighbours"))
+        return blocks_of(feature_rows(inputs.features, sample.rows), sample.blocks)
 
-        return sampled
-
-    def full(batch: Tensor) -> Tensor:
-        return predictor(inputs, view.train.take(batch))
-
-    return full
+    return sampled

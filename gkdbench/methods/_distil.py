@@ -1,0 +1,79 @@
+"""One student trained on labels and on a frozen teacher's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gkdbench.data.nodes import NodeSet, NodeTable
+from gkdbench.methods._losses import supervised
+from gkdbench.methods._loop import train
+from gkdbench.methods._models import as_predictor, build
+from gkdbench.methods._solo import SoloRecipe, item_forward, train_solo
+from gkdbench.methods._steps import adam, batches, descend, mean_loss
+from gkdbench.nn.model import Backbone, Model
+from gkdbench.protocol.view import Context, Fitted, TrainView
+
+Soft = Callable[[Tensor, Tensor], Tensor]
+"""(student logits [M, C], teacher logits [M, C]) -> scalar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What the student learns beside labels.
+
+    Args:
+        teacher: logits [N, C] on the observed items.
+        soft: the transfer loss.
+        label_weight: lambda; the loss is ``lambda * CE(V_L) + (1 - lambda) * soft``. 1 is the solo run, bit for bit.
+        nodes: items of the transfer loss: every observed one, or the labelled ones.
+    """
+
+    teacher: NodeTable
+    soft: Soft
+    label_weight: float
+    nodes: Literal["all", "train"] = "all"
+
+
+def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, transfer: Transfer) -> Fitted:
+    """Train `config` with ``lambda * CE + (1 - lambda) * soft``: one objective in every step, each term a mean over
+    its own rows; a term of weight 0 is not computed."""
+    hard = partial(supervised, multi_label=view.multi_label)
+    weight = transfer.label_weight
+    if weight == 1:
+        return train_solo(view, ctx, config, recipe, hard)
+    model = build(config, view, seed=ctx.seed)
+    optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    predictor = as_predictor(config, model, view.num_classes)
+    forward = item_forward(view, model, predictor, recipe.fanouts)
+    everything = view.inputs.everything.position
+    pool = everything if transfer.nodes == "all" else view.train.position
+
+    def loss(soft_items: Tensor, labelled: Tensor) -> Tensor:
+        logits = forward(torch.cat([soft_items, view.train.position[labelled]]))
+        split = soft_items.numel()
+        target = transfer.teacher[NodeSet(view.items, soft_items)]
+        total = (1 - weight) * transfer.soft(logits[:split], target)
+        return total + weight * hard(logits[split:], view.labels[labelled]) if weight else total
+
+    def step(epoch: int) -> dict[str, float]:
+        labels = _labelled(view, model, recipe.batch_size) if weight else None
+        losses = []
+        for batch in batches(model, pool.numel(), recipe.batch_size):
+            labelled = next(labels) if labels else batch[:0]
+            losses.append(descend(model, optimiser, partial(loss, pool[batch], labelled)))
+        return {"loss": mean_loss(losses)}
+
+    train(ctx, {"model": predictor}, step, epochs=recipe.epochs)
+    return Fitted({"model": predictor})
+
+
+def _labelled(view: TrainView, model: Model, size: int | None) -> Iterator[Tensor]:
+    """Batches of labelled items without end."""
+    while True:
+        yield from batches(model, len(view.train), size)

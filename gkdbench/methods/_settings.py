@@ -1,0 +1,76 @@
+"""Fields that many methods have, declared once with their ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gkdbench.methods._base import Method, Requirement
+from gkdbench.methods._models import backbone_config, describe
+from gkdbench.methods._solo import SoloRecipe
+from gkdbench.nn.model import Backbone
+
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Method):
+    """A method that trains one model of one backbone.
+
+    Fields:
+        backbone, model: registered backbone and its settings.
+        lr, weight_decay: Adam. epochs, patience: at most, and without improvement on validation.
+        batch_size: items a step; None: all.
+    """
+
+    backbone: str = "mlp"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    lr: Rate = 0.01
+    weight_decay: Weight = 5e-4
+    epochs: Count = 500
+    patience: Count | None = 50
+    batch_size: Count | None = None
+
+    def backbones(self) -> tuple[str, ...]:
+        return (self.backbone,)
+
+    def backbone_config(self) -> Backbone:
+        """The backbone's configuration object."""
+        return backbone_config(self.backbone, self.model)
+
+    def solo_recipe(self, **changes: Any) -> SoloRecipe:
+        """The optimisation settings, with `changes`."""
+        own = {
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+        }
+        return SoloRecipe(**{**own, **changes})
+
+    def model_label(self) -> str:
+        """The model in a table, e.g. ``MLP 2x128``."""
+        return describe(self.backbone, self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Trained):
+    """A student of one frozen teacher from the bank.
+
+    Fields:
+        teacher: the teacher's backbone, in its standard configuration, or in that of `teacher_recipe`.
+    """
+
+    teacher: str = "sage"
+    teacher_recipe: str | None = None
+
+    def requires(self) -> Mapping[str, Requirement]:
+        if self.teacher_recipe is not None:
+            return {"teacher": Requirement("teacher", {}, self.teacher_recipe)}
+        return {"teacher": Requirement("teacher", {"backbone": self.teacher})}
