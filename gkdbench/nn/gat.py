@@ -11,7 +11,7 @@ import torch
 from gkdkernels import CSRGraph, Features, gat_aggregate
 from torch import Tensor, nn
 
-from gkdbench.nn.linear import FeatureLinear, uniform
+from gkdbench.nn.linear import FeatureLinear, feature_product, uniform
 from gkdbench.nn.model import Backbone, BlockModel, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
@@ -104,12 +104,17 @@ class GATConv(nn.Module):
 
     def forward(self, x: Features, graph: CSRGraph) -> Tensor:
         """[num_dst, heads, features] from ``x: [num_src, in]``; destinations are the first rows of the sources."""
-        h = self.linear(x).view(-1, self.heads, self.features)
+        heads, features = self.heads, self.features
+        weight = self.linear.weight.view(-1, heads, features)  # [in, H, F]
+        # a score is linear in x: its columns W a stand beside W, and one product of x makes features and scores
+        scores = [(weight * a).sum(-1) for a in (self.source, self.target)]  # [in, H] each
+        joint = feature_product(x, torch.cat([self.linear.weight, *scores], 1))
+        h, el, er = torch.split(joint, [heads * features, heads, heads], 1)
         out: Tensor = gat_aggregate(
             graph,
-            h,
-            (h * self.source).sum(-1),
-            (h[: graph.num_dst] * self.target).sum(-1),
+            h.view(-1, heads, features),
+            el,
+            er[: graph.num_dst],
             negative_slope=self.negative_slope,
             dropout=self.attention_dropout if self.training else 0.0,
             key=self.randomness.key(f"{self.name}.attention"),

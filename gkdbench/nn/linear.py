@@ -49,20 +49,21 @@ class FeatureLinear(nn.Module):
         """[N, out] ``x W + b`` from ``x: [N, in]``."""
         if isinstance(x, Tensor) and self.bias is not None:
             return torch.addmm(self.bias, x, self.weight)
-        return self.shifted(self.product(x))
-
-    def product(self, x: Features) -> Tensor:
-        """[N, out] ``x W``."""
-        if isinstance(x, Tensor):
-            return x @ self.weight
-        if isinstance(x, SparseFeatures):
-            return spmm(x.graph, self.weight, x.value)
-        split = x.sparse.shape[1]
-        return spmm(x.sparse.graph, self.weight[:split], x.sparse.value) + x.dense @ self.weight[split:]
+        return self.shifted(feature_product(x, self.weight))
 
     def shifted(self, y: Tensor) -> Tensor:
         """``y + b``."""
         return y if self.bias is None else y + self.bias
+
+
+def feature_product(x: Features, weight: Tensor) -> Tensor:
+    """[N, out] ``x W`` of features [N, in] and ``weight: [in, out]``."""
+    if isinstance(x, Tensor):
+        return x @ weight
+    if isinstance(x, SparseFeatures):
+        return spmm(x.graph, weight, x.value)
+    split = x.sparse.shape[1]
+    return spmm(x.sparse.graph, weight[:split], x.sparse.value) + x.dense @ weight[split:]
 
 
 def uniform(shape: tuple[int, ...], bound: float, randomness: Randomness, name: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from gkdkernels import CSRGraph, Features, SparseFeatures, gcn_weight, spmm
 from torch import Tensor, nn
 
-from gkdbench.nn.linear import FeatureLinear
+from gkdbench.nn.linear import FeatureLinear, feature_product
 from gkdbench.nn.model import Backbone, Model, Trace, check_range
 from gkdbench.nn.random import Randomness
 
@@ -49,8 +49,9 @@ class SGCModel(Model):
     def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
         if graph is None:
             return Trace(self.linear(x), ())
-        y = self.linear.product(x)  # associative: propagate C columns instead of the features
-        return Trace(self.linear.shifted(propagate(y, graph, self.hops)), ())
+        # associative: propagate C columns instead of the features
+        y = propagate(feature_product(x, self.linear.weight), graph, self.hops)
+        return Trace(self.linear.shifted(y), ())
 
     def first_layer_parameters(self) -> list[nn.Parameter]:
         return list(self.linear.parameters())

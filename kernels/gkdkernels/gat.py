@@ -48,7 +48,7 @@ def gat_aggregate(
         er: [num_dst, H] the destinations' part.
         negative_slope: of the leaky ReLU, in [0, 1].
         dropout: probability that a coefficient is dropped, after the softmax.
-        key: seed of the dropout mask, a function of (key, edge id, head); needed when `dropout` > 0.
+        key: seed of the dropout mask, a function of (key, head, edge id); needed when `dropout` > 0.
         backend: "auto", "reference" (any device) or "cpu".
 
     Returns:
@@ -62,7 +62,7 @@ def gat_aggregate(
     mask = None
     if dropout > 0 and key is not None:
         wide = torch.promote_types(h.dtype, torch.float32)
-        mask = keyed_mask(torch.Size((graph.num_edges, el.size(1))), dropout, key, dtype=wide, device=h.device)
+        mask = keyed_mask(torch.Size((el.size(1), graph.num_edges)), dropout, key, dtype=wide, device=h.device)
     if fast:
         out: Tensor = _OneGather.apply(graph, h, el, er, negative_slope, mask)  # type: ignore[no-untyped-call]
         return out
@@ -78,92 +78,102 @@ def _reference(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float,
     exponent = (score - peak.index_select(0, graph.row)).exp()
     p = exponent / nothing.index_add(0, graph.row, exponent).index_select(0, graph.row)
     if mask is not None:
-        p = p * mask
+        p = p * mask.t()
     messages = p[:, :, None] * h.to(wide).index_select(0, graph.index)  # [E, H, F]
     return messages.new_zeros(graph.num_dst, *h.shape[1:]).index_add(0, graph.row, messages).to(h.dtype)
 
 
 class _OneGather(torch.autograd.Function):
-    """The algebra of the module's docstring on `embedding_bag`, one head at a time."""
+    """The algebra of the module's docstring on `embedding_bag`, head by head: one head's edge values fit the cache."""
 
     @staticmethod
     def forward(
         ctx: Any, graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, mask: Tensor | None
     ) -> Tensor:
-        p, negative = _softmax(graph, el, er, slope)  # [E, H]
+        by_head = _by_head(h)  # [H, num_src, F]
+        p, lost = _softmax(graph, el, er, slope)  # [H, E]
         kept = p if mask is None else p * mask
-        out = _heads_sum(graph, h, kept)
-        if any(ctx.needs_input_grad):
-            lost = negative.to(p.dtype).mul_(1.0 - slope)
-            out_lost = _heads_sum(graph, h, kept * lost) if ctx.needs_input_grad[3] else None
-            ctx.graph = graph
-            ctx.save_for_backward(h, out, out_lost, p, None if mask is None else kept, lost)
-        return out
+        out = by_head.new_empty(by_head.size(0), graph.num_dst, by_head.size(2))
+        out_lost = torch.empty_like(out) if ctx.needs_input_grad[3] else None
+        for head in range(by_head.size(0)):
+            out[head] = bag_sum(graph, by_head[head], kept[head])
+            if out_lost is not None:
+                out_lost[head] = bag_sum(graph, by_head[head], kept[head] * lost[head])
+        ctx.graph, ctx.dtype = graph, h.dtype
+        ctx.save_for_backward(by_head, out, out_lost, p, None if mask is None else kept, lost)
+        return out.transpose(0, 1).to(h.dtype, memory_format=torch.contiguous_format)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         graph: CSRGraph = ctx.graph
         h, out, out_lost, p, kept, lost = ctx.saved_tensors
         kept = p if kept is None else kept
-        wide = p.dtype
-        delta = (g * out).sum(-1, dtype=wide)  # [num_dst, H]
-        grad_el = grad_er = None
-        if ctx.needs_input_grad[3]:
-            q_lost = _edge_sum(graph, p * lost)
-            grad_er = (delta * q_lost - (g * out_lost).sum(-1, dtype=wide)).to(h.dtype)
-        if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
-            return None, None, None, grad_er, None, None
-        turned = graph.transposed
-        kept = kept.index_select(0, turned.edge)
-        grad_h = _heads_sum(turned.graph, g, kept)
-        if ctx.needs_input_grad[2]:
-            back_lost = _heads_sum(turned.graph, g, kept.mul_(lost.index_select(0, turned.edge)))
-            slopes = p * (1.0 - lost) * delta.index_select(0, graph.row)
-            through = _edge_sum(turned.graph, slopes, turned.edge)
-            grad_el = (((grad_h - back_lost) * h).sum(-1, dtype=wide) - through).to(h.dtype)
-        return None, grad_h, grad_el, grad_er, None, None
+        g = _by_head(upstream)  # [H, num_dst, F]
+        _, needs_h, needs_el, needs_er = ctx.needs_input_grad[:4]
+        grad_h = torch.empty_like(h) if needs_h or needs_el else None
+        grad_el = h.new_empty(graph.num_src, h.size(0)) if needs_el else None
+        grad_er = h.new_empty(graph.num_dst, h.size(0)) if needs_er else None
+        for head in range(h.size(0)):
+            delta = (g[head] * out[head]).sum(-1)
+            if grad_er is not None:
+                q_lost = _edge_sum(graph.row, p[head] * lost[head], graph.num_dst)
+                grad_er[:, head] = delta * q_lost - (g[head] * out_lost[head]).sum(-1)
+            if grad_h is None:
+                continue
+            turned = graph.transposed
+            weight = kept[head].index_select(0, turned.edge)
+            grad_h[head] = bag_sum(turned.graph, g[head], weight)
+            if grad_el is not None:
+                back_lost = bag_sum(turned.graph, g[head], weight.mul_(lost[head].index_select(0, turned.edge)))
+                slopes = delta.index_select(0, graph.row).mul_(p[head]).mul_(1.0 - lost[head])
+                through = _edge_sum(graph.index, slopes, graph.num_src)
+                grad_el[:, head] = ((grad_h[head] - back_lost) * h[head]).sum(-1) - through
+        final = None if grad_h is None else grad_h.transpose(0, 1)
+        grads = (None if grad is None else grad.to(ctx.dtype) for grad in (final, grad_el, grad_er))
+        return None, *grads, None, None
 
 
 def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """[E, H] attention before dropout, and where the score's argument is negative; at least fp32."""
-    wide = torch.promote_types(el.dtype, torch.float32)
-    el, er = el.to(wide), er.to(wide)
-    raw = el.index_select(0, graph.index).add_(er.index_select(0, graph.row))
-    negative = raw < 0
-    score = F.leaky_relu_(raw, slope)
+    """[H, E] attention before dropout, and n, the lost part of the slope; at least fp32."""
+    el, er = _wide(el).t().contiguous(), _wide(er).t().contiguous()  # [H, num_src], [H, num_dst]
+    p = el.new_empty(el.size(0), graph.num_edges)
+    for head in range(el.size(0)):
+        torch.index_select(el[head], 0, graph.index, out=p[head])
+        p[head] += er[head].index_select(0, graph.row)
+    lost = (p < 0).to(p.dtype).mul_(1.0 - slope)
     if graph.num_edges == 0:
-        return score, negative
+        return p, lost
+    F.leaky_relu_(p, slope)
     # leaky_relu is monotone and 1-Lipschitz: the largest `el` of all sources bounds each row's scores from above,
     # and no score lies further below that bound than the range of `el`. A true row maximum is needed only
     # where exp would underflow.
-    low, high = el.aminmax(dim=0)
+    low, high = el.aminmax(dim=1, keepdim=True)
     if float((high - low).max()) < _SAFE_RANGE:
         peak = F.leaky_relu(high + er, slope)
     else:
-        at = graph.row.long()[:, None].expand(score.shape)
-        peak = torch.full_like(er, -torch.inf).scatter_reduce(0, at, score, "amax")
-    p = score.sub_(peak.index_select(0, graph.row)).exp_()
-    return p.div_(_edge_sum(graph, p).index_select(0, graph.row)), negative
+        at = graph.row.long().expand(p.shape)
+        peak = torch.full_like(er, -torch.inf).scatter_reduce(1, at, p, "amax")
+    for head in range(el.size(0)):
+        p[head] -= peak[head].index_select(0, graph.row)
+    p.exp_()
+    for head in range(el.size(0)):
+        p[head] /= _edge_sum(graph.row, p[head], graph.num_dst).index_select(0, graph.row)
+    return p, lost
 
 
-def _edge_sum(graph: CSRGraph, value: Tensor, edge: Tensor | None = None) -> Tensor:
-    """[num_dst, H] row sums of ``value: [E, H]``; `edge`: position of each edge in `value`, if not in order."""
-    if graph.num_edges == 0:
-        return value.new_zeros(graph.num_dst, value.size(1))
-    if edge is None:
-        edge = torch.arange(graph.num_edges, device=value.device)
-    return torch.embedding_bag(value, edge, graph.indptr.long(), mode=0, include_last_offset=True)[0]
+def _edge_sum(at: Tensor, value: Tensor, size: int) -> Tensor:
+    """[size] sums of ``value: [E]`` over the edges of each node ``at: [E]``, in the order of the edges."""
+    return value.new_zeros(size).index_add_(0, at, value)
 
 
-def _heads_sum(graph: CSRGraph, x: Tensor, weight: Tensor) -> Tensor:
-    """[num_dst, H, F] sums of ``x: [num_src, H, F]`` with one weight per edge and head, ``weight: [E, H]``."""
-    by_head = x.to(weight.dtype).transpose(0, 1).contiguous()  # [H, num_src, F]
-    weights = weight.t().contiguous()  # [H, E]
-    out = x.new_empty(graph.num_dst, *x.shape[1:])
-    for head in range(x.size(1)):
-        out[:, head] = bag_sum(graph, by_head[head], weights[head])
-    return out
+def _wide(x: Tensor) -> Tensor:
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """[H, N, F] contiguous, at least fp32, from [N, H, F]."""
+    return _wide(x).transpose(0, 1).contiguous()
 
 
 def _check(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +55,7 @@ class CSRGraph:
     @cached_property
     def transposed(self) -> Transposed:
         """The transpose and, for each of its edges, the id of the edge it comes from. Computed once."""
-        order = torch.argsort(self.index.long(), stable=True)
+        order = _stable_order(self.index, self.num_src)
         counts = torch.bincount(self.index.long(), minlength=self.num_src)
         indptr = torch.zeros(self.num_src + 1, dtype=self.indptr.dtype, device=self.device)
         indptr[1:] = counts.cumsum(0)
@@ -192,6 +193,14 @@ Features = Tensor | SparseFeatures | MixedFeatures
 def feature_rows(features: Features, rows: Tensor) -> Features:
     """Rows of a feature matrix; ``rows: [M]`` int64."""
     return features[rows] if isinstance(features, Tensor) else features.rows(rows)
+
+
+def _stable_order(index: Tensor, bound: int) -> Tensor:
+    """[E] int64 permutation that sorts `index` (values in [0, bound)), equal values in order."""
+    if index.device.type == "cpu" and bound <= 1 << 16:
+        # numpy sorts 16-bit keys by radix, ten times faster than torch: sparse mini-batches turn once a step
+        return torch.from_numpy(np.argsort(index.numpy().astype(np.uint16), kind="stable"))
+    return torch.argsort(index, stable=True)
 
 
 def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:

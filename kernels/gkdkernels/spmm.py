@@ -150,14 +150,16 @@ class _BagSum(torch.autograd.Function):
 
 
 def turned_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
-    """``value: [E]`` in the edge order of the transpose; kept on the graph for its own GCN weights."""
-    normal = graph.__dict__.get("_gcn_weight", {}).get(value.dtype)
-    if normal is None or normal.data_ptr() != value.data_ptr():
-        return value.index_select(0, graph.transposed.edge)
-    kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault("_turned_gcn_weight", {})
-    if value.dtype not in kept:
-        kept[value.dtype] = value.index_select(0, graph.transposed.edge)
-    return kept[value.dtype]
+    """``value: [E]`` in the edge order of the transpose; that of the last constant `value` is kept on the graph."""
+    if value.requires_grad:
+        return value.detach().index_select(0, graph.transposed.edge)
+    kept = graph.__dict__.get("_turned")
+    # the kept tensor is alive, so that its address is its identity; its version tells of changes in place
+    if kept is None or kept[0].data_ptr() != value.data_ptr() or kept[1:3] != (value._version, value.dtype):
+        turned = value.index_select(0, graph.transposed.edge)
+        kept = graph.__dict__["_turned"] = (value.detach(), value._version, value.dtype, turned)
+    found: Tensor = kept[3]
+    return found
 
 
 def gcn_weight(graph: CSRGraph, dtype: torch.dtype = torch.float32) -> Tensor:
