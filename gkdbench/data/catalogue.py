@@ -21,12 +21,15 @@ class FileInfo:
         sha256: accepted digests (a file may exist in two containers of one content); empty when none is known.
         url: where a plain download finds it, or "". ``"...zip!member"`` names a member of an archive.
         optional: the set is whole without it (extra official splits).
+        recoded: other containers of the same content are in use (line order, compression): another digest is
+            accepted, and the set's content hash decides.
     """
 
     path: str
     sha256: tuple[str, ...] = ()
     url: str = ""
     optional: bool = False
+    recoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +121,5 @@ def _file(entry: Mapping[str, Any]) -> FileInfo:
         sha256=tuple(digest for digest in digests if digest),
         url=entry.get("url", ""),
         optional=entry.get("optional", False),
+        recoded=entry.get("recoded", False),
     )

@@ -8,6 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from gkdbench.data import catalogue, rawfiles
@@ -74,12 +75,10 @@ def _download(info: DatasetInfo, file: FileInfo, folder: Path, archives: dict[st
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        got = rawfiles.sha256_of(Path(scratch))
-        if file.sha256 and got not in file.sha256:
-            raise rawfiles.CorruptData(
-                f"{address} has sha256 {got}, wanted {' or '.join(file.sha256)}; nothing was kept\n"
-                f"{fetch_instructions(info.name)}"
-            )
+        try:
+            rawfiles.verify(target.parent, replace(file, path=Path(scratch).name))
+        except rawfiles.CorruptData as error:
+            raise rawfiles.CorruptData(f"{address} gave another file, nothing was kept: {error}") from None
         os.replace(scratch, target)
     finally:
         Path(scratch).unlink(missing_ok=True)
