@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from gkdbench.records.schema import Record, Row
 from gkdbench.report.entries import entries
 from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section
 from gkdbench.report.significance import against_controls
+from gkdbench.report.summary import summaries
 
 Pairs = frozenset[tuple[int, int]]
 SETTINGS = ("tran", "ind", "prod", "coldstart", "graph")
@@ -54,6 +56,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             columns.append(replace(column(members, setting, planned=runs), notes=_apart(kind(members[0]), twins)))
     return Board(
         columns=tuple(columns),
+        summaries=tuple(summaries(columns)),
         failures=tuple(
             _failure(record, row) for record in ordered for row in record.rows if row.status not in NOT_FAILED
         ),
@@ -115,7 +118,12 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs]
 
 def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) -> tuple[Entry, ...]:
     """The rows of one section: best mean first, incomplete ones last, the rows of one record together."""
-    found = [entries(record, setting, planned.get(record.key)) for record in records]
+    labels = Counter(record.label for record in records)
+    found = []
+    for record in records:
+        if labels[record.label] > 1:  # settings that the label does not show
+            record = record.model_copy(update={"label": f"{record.label} [{record.key[:6]}]"})
+        found.append(entries(record, setting, planned.get(record.key)))
     found.sort(key=lambda rows: (-rows[0].mean_std[0] if rows[0].mean_std else 1.0, rows[0].name))
     return tuple(entry for rows in found for entry in rows)
 

@@ -58,13 +58,13 @@ def verdict_text(verdict: Verdict) -> str:
 
 def number(verdict: Verdict) -> str:
     """The published number as published."""
-    std = "" if verdict.published.std is None else f" ± {verdict.published.std:g}"
-    return f"{verdict.published.mean:g}{std}"
+    std = "" if verdict.published.std is None else f" ± {float(verdict.published.std)}"
+    return f"{float(verdict.published.mean)}{std}"
 
 
 def _runs(entry: Entry) -> str:
-    failed = sum(count for status, count in entry.statuses.items() if status != "ok")
-    return f"{entry.done}/{len(entry.planned)}" + (f", {failed} failed" if failed else "")
+    others = [f", {number} {status}" for status, number in sorted(entry.statuses.items()) if status != "ok"]
+    return f"{entry.done}/{len(entry.planned)}{''.join(others)}"
 
 
 def _versus(entry: Entry) -> str:
@@ -106,19 +106,6 @@ CELLS = (
         lambda e: "–" if e.gap is None else points(e.gap),
     ),
     Cell(
-        "versus",
-        "Against control",
-        "Mean paired difference in points to the strongest row that was trained alone and "
-        "costs no more at inference, its 95% bootstrap interval, and the sign-flip p value, Holm-corrected over the "
-        "section. Less than 0.2 points is a tie. Bold rows win.",
-        _versus,
-    ),
-    Cell("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
-    Cell("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
-    Cell(
-        "macs", "MACs", "Multiply-adds of one inference over all items, divided by the items.", lambda e: count(e.macs)
-    ),
-    Cell(
         "published",
         "Published",
         "The publication's number for this row on this split, in percent.",
@@ -130,6 +117,19 @@ CELLS = (
         "Ours against the published number: reproduced within max(0.5 points, 2 standard errors), "
         "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs differ.",
         lambda e: "; ".join(verdict_text(v) for v in e.verdicts) or "–",
+    ),
+    Cell(
+        "versus",
+        "Against control",
+        "Mean paired difference in points to the strongest row that was trained alone and "
+        "costs no more at inference, its 95% bootstrap interval, and the sign-flip p value, Holm-corrected over the "
+        "section. Less than 0.2 points is a tie. Bold rows win.",
+        _versus,
+    ),
+    Cell("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
+    Cell("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
+    Cell(
+        "macs", "MACs", "Multiply-adds of one inference over all items, divided by the items.", lambda e: count(e.macs)
     ),
 )
 BY_KEY = {cell.key: cell for cell in CELLS}

@@ -53,7 +53,7 @@ def _line(column: Column, section: str, entry: Entry) -> dict[str, object]:
         "needs": entry.needs,
         "parameters": entry.parameters,
         "macs": entry.macs,
-        "published_percent": "; ".join(f"{v.published.mean:g}" for v in entry.verdicts),
+        "published_percent": "; ".join(str(float(v.published.mean)) for v in entry.verdicts),
         "verdict": "; ".join(v.status for v in entry.verdicts),
         "why": "; ".join(v.why for v in entry.verdicts),
         "statuses": "; ".join(f"{status} {count}" for status, count in sorted(entry.statuses.items())),

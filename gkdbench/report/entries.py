@@ -23,7 +23,7 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     Args:
         record: a group of runs.
         setting: reported setting, one of ``record.columns``.
-        planned: the (index, seed) pairs that were asked for; those of the record's rows when None.
+        planned: the (index, seed) pairs that were asked for, beside those of the record's rows.
 
     Raises:
         UserError: a run is stored twice.
@@ -32,14 +32,14 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
     if twice:
         raise UserError(f"record {record.key[:12]} ({record.label}) stores runs {twice} twice; collect it again")
-    wanted = frozenset(pairs) if planned is None else planned
+    wanted = frozenset(pairs) | (planned or frozenset())
     names = list(dict.fromkeys(model.name for row in record.rows for model in row.models))
     peers = [name for name in names if name != ENSEMBLE] or [ENSEMBLE]
     if len(peers) < 2:
         found = [_entry(record, setting, "single", _named(peers), wanted)]
     else:
         found = [
-            _entry(record, setting, "peers", _named(peers), wanted),
+            _entry(record, setting, "mean of peers", _named(peers), wanted),
             _entry(record, setting, "best on validation", _best(peers), wanted),
         ]
     if ENSEMBLE in names and peers != [ENSEMBLE]:
@@ -87,7 +87,7 @@ def _entry(
         planned=planned,
         runs=runs,
     )
-    if aggregate not in ("single", "peers"):
+    if aggregate not in ("single", "mean of peers"):
         return entry
     scored = [run for run in runs if run.value is not None]
     found = verdicts(

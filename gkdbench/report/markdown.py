@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gkdbench.errors import UnknownName, UserError
-from gkdbench.report.cells import BY_KEY, CELLS
-from gkdbench.report.model import Board, Column, Entry
+from gkdbench.report.cells import BY_KEY, CELLS, score
+from gkdbench.report.model import Board, Column, Entry, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ def markdown_table(board: Board, selection: Selection) -> str:
 def to_markdown(board: Board) -> str:
     """The whole board: one heading per data set and table, failures and missing runs at the end."""
     parts = ["# gkdbench board", f"{board.records} records, {board.runs} runs. Scores in percent."]
+    for summary in board.summaries:
+        parts += [f"## {_plain(f'Across data sets: {summary.split}, {summary.setting}')}", _summary(summary)]
     for dataset, columns in board.datasets.items():
         parts.append(f"## {_plain(dataset)}")
         parts += [f"> {_plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
@@ -105,6 +107,16 @@ def to_markdown(board: Board) -> str:
         parts += ["## Missing runs", _table(["Data set", "Split", "Setting", "Row", "Runs"], rows)]
     parts += ["## Columns", "\n".join(f"- {cell.title}: {cell.meaning}" for cell in CELLS)]
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(summary: Summary) -> str:
+    titles = ["Row", *map(_plain, summary.datasets), "Average rank", "Win / tie / loss"]
+    rows = []
+    for row in summary.rows:
+        means = [_plain(score(entry)) if entry else "–" for entry in row.entries]
+        tally = " / ".join(str(row.tally[outcome]) for outcome in ("win", "tie", "loss")) if row.tally else "–"
+        rows.append([_plain(row.name), *means, "–" if row.rank is None else f"{row.rank:.2f}", tally])
+    return _table(titles, rows)
 
 
 def splice(text: str, name: str, markdown: str) -> str:

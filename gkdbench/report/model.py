@@ -10,7 +10,7 @@ from gkdbench.records.schema import DataInfo, Provenance
 from gkdbench.report.published import Verdict
 from gkdbench.report.statistics import MIN_RUNS, Outcome, mean_std
 
-Aggregate = Literal["single", "peers", "best on validation", "ensemble"]
+Aggregate = Literal["single", "mean of peers", "best on validation", "ensemble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,26 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """One method over the data sets of a summary."""
+
+    name: str
+    entries: tuple[Entry | None, ...]  # one per data set, None where it did not run
+    rank: float | None  # None: not complete on every data set
+    tally: Counter[Outcome]  # against the strongest control, Holm-corrected in each table
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Every corrected row of one (split id, setting)."""
+
+    split: str
+    setting: str
+    datasets: tuple[str, ...]
+    rows: tuple[SummaryRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """A group of runs that a plan asked for."""
 
@@ -169,6 +189,7 @@ class Board:
     """Everything that a report shows."""
 
     columns: tuple[Column, ...]
+    summaries: tuple[Summary, ...] = ()
     failures: tuple[Failure, ...] = ()
     missing: tuple[Missing, ...] = ()
     provenance: tuple[Provenance, ...] = ()

@@ -16,8 +16,8 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
     """`entries` with `versus` and `bold` filled.
 
     A control is a corrected row that was trained alone, as one model, on the same runs, that needs no more at
-    inference and no more multiply-adds (parameters where those are not counted). Each taught or peer row is compared
-    with the strongest of its controls; p values are Holm-corrected over the comparisons of this section. Bold: a
+    inference and no more multiply-adds (parameters where those are not counted). Each corrected row that was taught,
+    or has peers, is compared with the strongest of its controls; p values are Holm-corrected over the comparisons of this section. Bold: a
     corrected p below 0.05, at least 0.2 points better, and at least ten runs.
     """
     pairs = [(entry, control) for entry in entries if (control := _strongest(entry, solo)) is not None]
@@ -29,14 +29,13 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
         mean = sum(gains) / len(gains)
         result = outcome(mean, p_value)
         versus = Versus(control.name, mean, bootstrap_interval(gains), p_value, result)
-        headline = entry.variant == "corrected" and entry.done >= MIN_RUNS
-        found[id(entry)] = replace(entry, versus=versus, bold=headline and result == "win")
+        found[id(entry)] = replace(entry, versus=versus, bold=result == "win" and entry.done >= MIN_RUNS)
     return [found.get(id(entry), entry) for entry in entries]
 
 
 def _strongest(entry: Entry, solo: Sequence[Entry]) -> Entry | None:
     treated = entry.teacher is not None or entry.aggregate != "single"
-    if not treated or not entry.complete:
+    if not treated or not entry.complete or entry.variant != "corrected":
         return None
     controls = [
         control

@@ -11,7 +11,7 @@ from gkdbench.report.model import Board, Column
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN = ("row", "score", "n", "gap", "versus", "published", "verdict")
+SHOWN = ("row", "score", "n", "gap", "published", "verdict", "versus")
 LEFT = ("row", "versus", "verdict")
 
 

@@ -138,6 +138,7 @@ def record(
         variant=variant,  # type: ignore[arg-type]
         tier=tier,  # type: ignore[arg-type]
         revision=1,
+        revisions={method: 1},
         config=dict(config or {}),
         dataset=dataset,
         split=split,

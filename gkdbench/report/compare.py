@@ -1,0 +1,188 @@
+"""Two methods, run by run: every common data set, split and setting, with the statistics of protocol section 5."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import Record
+from gkdbench.report.board import column
+from gkdbench.report.cells import percent, points
+from gkdbench.report.entries import entries
+from gkdbench.report.statistics import (
+    MIN_RUNS,
+    Outcome,
+    bootstrap_interval,
+    holm,
+    mean_std,
+    nadeau_bengio,
+    outcome,
+    seeds_needed,
+    sign_flip_p,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One data set, split and setting; scores and differences (first - second) in [0, 1] and [-1, 1]."""
+
+    dataset: str
+    split: str
+    setting: str
+    first: str
+    second: str
+    pairs: int
+    unpaired: int  # runs of either side that lack a partner with a score
+    mean_first: float
+    mean_second: float
+    difference: float
+    std: float | None  # ddof=1, of the differences
+    interval: tuple[float, float]
+    p_value: float  # sign flip
+    p_corrected: float  # Holm, over the lines
+    t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, when the test/train ratio is given
+    outcome: Outcome
+    seeds: int | None  # pairs that find this difference with 80% power; None: no difference, or one pair
+
+    @property
+    def preview(self) -> bool:
+        """Fewer pairs than the protocol asks for, or runs without a partner."""
+        return self.pairs < MIN_RUNS or self.unpaired > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` found."""
+
+    lines: tuple[Line, ...]
+
+    @property
+    def tally(self) -> Counter[Outcome]:
+        """Wins, ties and losses of the first side."""
+        return Counter(line.outcome for line in self.lines)
+
+    def to_text(self, *, width: int = 120) -> str:
+        """A table for a terminal, with win / tie / loss below."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+        out = io.StringIO()
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for title in ("Where", "First", "Second", "Pairs", "Difference", "p (Holm)", "Result", "Pairs for 80%"):
+            table.add_column(title, justify="left" if title in ("Where", "Result") else "right")
+        for line in self.lines:
+            low, high = line.interval
+            table.add_row(
+                f"{line.dataset} · {line.split} · {line.setting}",
+                percent(line.mean_first),
+                percent(line.mean_second),
+                f"{line.pairs}" + (f" (+{line.unpaired} unpaired)" if line.unpaired else ""),
+                f"{points(line.difference)} \\[{points(low)}, {points(high)}]",
+                f"{line.p_corrected:.2g}",
+                f"{line.outcome}{' (preview)' if line.preview else ''}",
+                str(line.seeds or "–"),
+            )
+        console = Console(file=out, width=width, color_system=None)
+        console.print(
+            f"{self.lines[0].first} against {self.lines[0].second}, paired by (split index, seed)", markup=False
+        )
+        console.print(table)
+        counts = ", ".join(f"{self.tally[result]} {result}" for result in ("win", "tie", "loss"))
+        console.print(f"{counts}; below 0.2 points is a tie. Intervals: 95% bootstrap of the mean difference.")
+        return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
+
+
+def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_ratio: float | None = None) -> Comparison:
+    """Pair two methods by (index, seed) wherever both have a record.
+
+    Args:
+        first, second: one record per (data set, split id, training setting) on each side.
+        test_train_ratio: test over training items of one split; adds the Nadeau-Bengio corrected t for overlapping
+            random splits and folds.
+
+    Raises:
+        UserError: nothing in common; several records of one side in one place; different data, splits, threads,
+            device, tier or teachers.
+    """
+    ours, theirs = _by_place(first, "first"), _by_place(second, "second")
+    common = [place for place in ours if place in theirs]
+    if not common:
+        shown = " and ".join(" | ".join(sorted(", ".join(p) for p in side)) or "nothing" for side in (ours, theirs))
+        raise UserError(f"no data set, split id and setting in common: {shown}; compare runs of the same split id")
+    lines = []
+    for place in sorted(common):
+        one, two = ours[place], theirs[place]
+        _same_teacher(one, two)
+        for setting in one.columns:
+            if setting in two.columns:
+                column([one, two], setting)  # refuses different data, splits, threads, device or tier
+                lines.append(_line(one, two, setting, test_train_ratio))
+    corrected = holm([line.p_value for line in lines])
+    return Comparison(
+        tuple(
+            replace(line, p_corrected=p, outcome=outcome(line.difference, p))
+            for line, p in zip(lines, corrected, strict=True)
+        )
+    )
+
+
+def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str], Record]:
+    places: dict[tuple[str, str, str], Record] = {}
+    for record in records:
+        other = places.setdefault((record.dataset, record.split, record.setting), record)
+        if other is not record:
+            raise UserError(
+                f"the {side} side has two records on {record.dataset}, {record.split}, {record.setting}: {other.label} "
+                f"({other.key[:12]}) and {record.label} ({record.key[:12]}); choose one by its method or file"
+            )
+    return places
+
+
+def _same_teacher(one: Record, two: Record) -> None:
+    """Two students are compared under one teacher; a student and a row trained alone always may be."""
+    if not one.teachers or not two.teachers:
+        return
+    keys = [{role: info.key for role, info in record.teachers.items()} for record in (one, two)]
+    weights = [{(row.index, row.seed): row.teachers for row in record.rows} for record in (one, two)]
+    shared = weights[0].keys() & weights[1].keys()
+    if keys[0] != keys[1] or any(weights[0][pair] != weights[1][pair] for pair in shared):
+        names = [", ".join(info.label for info in record.teachers.values()) for record in (one, two)]
+        raise UserError(
+            f"{one.label} and {two.label} on {one.dataset}, {one.split} had different teachers ({names[0]}; {names[1]}); "
+            f"compare students of one teacher"
+        )
+
+
+def _line(one: Record, two: Record, setting: str, ratio: float | None) -> Line:
+    scores, others = (entries(record, setting)[0] for record in (one, two))
+    pairs = sorted(scores.scores.keys() & others.scores.keys())
+    if not pairs:
+        raise UserError(
+            f"{one.label} and {two.label} have no scored run in common on {one.dataset}, {one.split}, {setting}"
+        )
+    gains = [scores.scores[pair] - others.scores[pair] for pair in pairs]
+    mean, std = mean_std(gains)
+    p_value = sign_flip_p(gains)
+    return Line(
+        dataset=one.dataset,
+        split=one.split,
+        setting=setting,
+        first=scores.name,
+        second=others.name,
+        pairs=len(pairs),
+        unpaired=len(scores.planned | others.planned) - len(pairs),
+        mean_first=sum(scores.scores[pair] for pair in pairs) / len(pairs),
+        mean_second=sum(others.scores[pair] for pair in pairs) / len(pairs),
+        difference=mean,
+        std=std,
+        interval=bootstrap_interval(gains),
+        p_value=p_value,
+        p_corrected=p_value,
+        t_test=nadeau_bengio(gains, ratio) if ratio is not None and len(pairs) > 1 else None,
+        outcome=outcome(mean, p_value),
+        seeds=seeds_needed(mean, std) if std is not None and mean != 0.0 else None,
+    )
