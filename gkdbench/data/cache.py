@@ -58,7 +58,7 @@ def store(task: Task, folder: Path) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise UserError(
-            f"the data cache {folder.parent} cannot be written: {error.strerror}; "
+            f"the data cache {folder.parent} cannot be written: {error.strerror or error}; "
             f"set XDG_CACHE_HOME to a writable folder"
         ) from error
     try:
@@ -69,7 +69,7 @@ def store(task: Task, folder: Path) -> None:
     except OSError as error:
         if not (folder / "meta.json").is_file():
             raise UserError(
-                f"the data cache {folder} cannot be written: {error.strerror}; free some space or set XDG_CACHE_HOME"
+                f"the data cache {folder} cannot be written: {error.strerror or error}; free some space or set XDG_CACHE_HOME"
             ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

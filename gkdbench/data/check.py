@@ -1,4 +1,4 @@
-"""What stands behind ``gkdbench data list|check|fetch``: plain data, no printing, no torch unless decoding is asked for."""
+"""What stands behind ``gkdbench data list|check|fetch``: plain data; torch only when decoding is asked for."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gkdbench.errors import UnknownName
 
-Setting = Literal["tran", "ind"]
+Setting = Literal["tran", "ind", "graph"]
 
 _RAW = {
     "component": "all",
@@ -34,7 +34,8 @@ class SplitFamily:
         preprocessing: what is done to graph and features before the split; part of the key.
         kinds: what it splits: ``"node"``, ``"graph"``.
         random: a new split for each index (statistics treat its runs so), else one fixed split or a fixed list.
-        setting: the training regime. "ind": the unseen part of the test set and its edges are absent from training.
+        setting: the training regime. "tran": all nodes are seen; "ind": the unseen part of the test set and its
+            edges are absent from training; "graph": items are graphs.
         columns: the settings that are reported from one training.
         indices: how many splits there are; None: any index >= 0.
         official: made of ids that come with the files (``Task.official``).
@@ -83,14 +84,15 @@ _CPF_MAIN = _random(
 _BUILTIN = _random(
     "builtin-random", "20 per class train, 30 per class validation, rest test, whole graph", _RAW, classes=True
 )
+_GRAPH_ITEMS: Mapping[str, Any] = {"kinds": ("graph",), "setting": "graph", "columns": ("graph",)}
 _OGB = SplitFamily("ogb", "OGB's official split (arxiv by year, products by sales rank)", _RAW, official=True)
 _TU = _random(
     "tu-10fold",
     "stratified ten-fold (seed 12345): fold k test, a tenth of the rest validation",
     _GRAPHS,
-    kinds=("graph",),
     indices=10,
     classes=True,
+    **_GRAPH_ITEMS,
 )
 
 _OWN = SplitFamily("own", "the split that came with your own graph", _RAW, indices=None, official=True)
@@ -123,7 +125,7 @@ _TABLE = (
     SplitFamily("wikics-20", "twenty training masks and one test set", _RAW, indices=20, official=True),
     _OGB,
     _fifth_unseen(_OGB),
-    SplitFamily("ogb-graph", "OGB's official scaffold split", _GRAPHS, kinds=("graph",), official=True),
+    SplitFamily("ogb-graph", "OGB's official scaffold split", _GRAPHS, official=True, **_GRAPH_ITEMS),
     _TU,
     replace(
         _TU,
@@ -142,11 +144,11 @@ _TABLE = (
     ),
     _BUILTIN,
     _fifth_unseen(_BUILTIN),
-    _random("random-80-10-10", "80% train, 10% validation, 10% test within each class", _GRAPHS, kinds=("graph",)),
+    _random("random-80-10-10", "80% train, 10% validation, 10% test within each class", _GRAPHS, **_GRAPH_ITEMS),
     _random("node-80-10-10", "random-80-10-10 for nodes, several labels a node included", _RAW, base="random-80-10-10"),
     _OWN,
     _fifth_unseen(_OWN),
-    replace(_OWN, id="own-graph", preprocessing=_GRAPHS, kinds=("graph",)),
+    replace(_OWN, id="own-graph", preprocessing=_GRAPHS, **_GRAPH_ITEMS),
 )
 
 SPLIT_FAMILIES: Mapping[str, SplitFamily] = {family.id: family for family in _TABLE}

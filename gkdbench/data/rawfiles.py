@@ -109,4 +109,4 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise CorruptData(f"{path} cannot be read: {error.strerror}; check the file's permissions") from error
+        raise CorruptData(f"{path} cannot be read: {error.strerror or error}; check the file's permissions") from error

@@ -36,7 +36,6 @@ class Split:
         train, val, test: disjoint (but for audit-only families, where validation is the test part).
         unseen: the part of `test` that training must not see, edges included; empty when transductive.
         original_ids: [N] prepared item -> item of the raw set.
-        num_nodes: nodes of the prepared task.
     """
 
     id: str
@@ -46,17 +45,6 @@ class Split:
     test: Array
     unseen: Array
     original_ids: Array
-
-    @cached_property
-    def observed(self) -> Array:
-        """Items that training sees, in the released order: train, val, the rest of test, then items in no part."""
-        listed = np.concatenate([self.train, self.val, self.test])
-        rest = np.setdiff1d(np.arange(len(self.original_ids)), listed)
-        ordered = np.concatenate([listed, rest])
-        _, first = np.unique(ordered, return_index=True)
-        ordered = ordered[np.sort(first)]
-        kept: Array = ordered[~np.isin(ordered, self.unseen)].astype(np.int64)
-        return kept
 
     @cached_property
     def hash(self) -> str:
@@ -161,7 +149,7 @@ def _parts(task: Task, family: SplitFamily, index: int) -> Parts:
         parts = make.MAKERS[base](task.labels.numpy(), index)
     if family.audit_only:
         parts = parts._replace(val=parts.test)
-    if family.setting == "tran":
+    if family.setting != "ind":
         return parts
     return make.unseen_fifth(parts, index) if family.random else make.all_unseen(parts)
 
