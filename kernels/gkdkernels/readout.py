@@ -27,7 +27,7 @@ def segment_max(x: Tensor, ptr: Tensor) -> Tensor:
     segment = _segment(x, ptr)
     rows, shape = x.size(0), (ptr.numel() - 1, x.size(1))
     if rows == 0:
-        return x.new_zeros(shape) + 0 * x.sum()
+        return segment_sum(x, ptr)
     where = segment[:, None].expand(x.shape)
     with torch.no_grad():
         wins = (x == _peak(x, ptr, segment).index_select(0, segment)) | x.isnan()

@@ -72,7 +72,7 @@ def _max_reference(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
     messages = _messages(graph, x, weight)  # [..., E, D]
     shape = (*x.shape[:-2], graph.num_dst, x.size(-1))
     if graph.num_edges == 0:
-        return x.new_zeros(shape) + 0 * x.sum()
+        return _sum_reference(graph, x, weight)
     row = graph.row.long()[:, None].expand(messages.shape)
     with torch.no_grad():
         top = messages.new_full(shape, -torch.inf).scatter_reduce(-2, row, messages, "amax")

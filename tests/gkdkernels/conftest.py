@@ -1,0 +1,62 @@
+"""The graph zoo: small graphs of every awkward shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from gkdkernels import CSRGraph
+from torch import Tensor
+
+
+def _graph(source: list[int], target: list[int], num_dst: int, num_src: int) -> CSRGraph:
+    return CSRGraph.from_edge_index(torch.tensor([source, target], dtype=torch.int64), (num_dst, num_src))
+
+
+def _random(num_dst: int, num_src: int, edges: int) -> CSRGraph:
+    generator = torch.Generator().manual_seed(7)
+    source = torch.randint(0, num_src, (edges,), generator=generator)
+    target = torch.randint(0, num_dst, (edges,), generator=generator)
+    return CSRGraph.from_edge_index(torch.stack([source, target]), (num_dst, num_src))
+
+
+def _int32() -> CSRGraph:
+    graph = _random(21, 21, 80)
+    return CSRGraph(graph.indptr.int(), graph.index.int(), 21)
+
+
+ZOO: dict[str, Callable[[], CSRGraph]] = {
+    "nothing": lambda: _graph([], [], 0, 0),
+    "no rows": lambda: _graph([], [], 0, 4),
+    "no columns": lambda: _graph([], [], 3, 0),
+    "no edges": lambda: _graph([], [], 4, 4),
+    "one bare node": lambda: _graph([], [], 1, 1),
+    "one loop": lambda: _graph([0], [0], 1, 1),
+    "first and last isolated": lambda: _graph([1, 2, 2, 3], [2, 1, 3, 2], 5, 5),
+    "hub": lambda: _graph([*range(33), *[0] * 33], [*[0] * 33, *range(33)], 33, 33),
+    "loops and parallel edges": lambda: _graph([0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 2], 3, 3),
+    "wide": lambda: _random(5, 17, 40),
+    "tall": lambda: _random(17, 3, 40),
+    "odd": lambda: _random(63, 63, 257),
+    "int32": _int32,
+}
+
+
+@pytest.fixture(params=list(ZOO))
+def graph(request: pytest.FixtureRequest) -> CSRGraph:
+    """Each graph of the zoo."""
+    return ZOO[request.param]()
+
+
+@pytest.fixture
+def odd() -> CSRGraph:
+    """63 nodes, 257 directed edges."""
+    return ZOO["odd"]()
+
+
+@pytest.fixture
+def draw() -> Callable[..., Tensor]:
+    """Normal fp64 numbers of a shape, another draw at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,94 @@
+"""The graph type: its checks, its transpose, and the feature matrices made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures, feature_rows
+from torch import Tensor
+
+
+def dense(graph: CSRGraph) -> Tensor:
+    ones = torch.ones(graph.num_edges)
+    return SparseFeatures(graph, ones).dense()
+
+
+def test_transpose_and_its_edge_ids(graph: CSRGraph) -> None:
+    turned = graph.transposed
+    assert torch.equal(dense(turned.graph), dense(graph).t())
+    assert torch.equal(turned.graph.index, graph.row[turned.edge])
+    assert torch.equal(turned.graph.row, graph.index[turned.edge])
+    assert turned.graph.index.dtype == graph.index.dtype
+    assert graph.transposed is turned
+
+
+def test_transpose_orders_edges_alike_below_and_above_16_bit(odd: CSRGraph) -> None:
+    wide = CSRGraph(odd.indptr, odd.index, 1 << 17)
+    assert torch.equal(wide.transposed.edge, odd.transposed.edge)
+    far = CSRGraph(odd.indptr, odd.index + (1 << 16) - 63, 1 << 16)
+    assert torch.equal(far.transposed.edge, odd.transposed.edge)
+
+
+def test_edge_index_is_source_then_target() -> None:
+    graph = CSRGraph.from_edge_index(torch.tensor([[3, 1, 1], [0, 2, 0]]), 4)
+    assert graph.indptr.tolist() == [0, 2, 2, 3, 3]
+    assert graph.index.tolist() == [1, 3, 1]
+    assert graph.degree.tolist() == [2, 0, 1, 0]
+
+
+LONG = torch.tensor([0, 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((LONG[None], LONG, 3), r"indptr wants one dimension, got shape \(1, 2\)"),
+        ((LONG.float(), LONG, 3), "indptr wants int32 or int64, got torch.float32"),
+        ((LONG.int(), LONG, 3), "indptr and index want one dtype and device"),
+        ((LONG[:0], LONG, 3), "indptr wants num_dst [+] 1 entries, got none"),
+        ((torch.tensor([0, 1]), LONG, 3), "indptr wants to run from 0 to E=2, got 0 to 1"),
+        ((torch.tensor([0, 3, 2]), LONG, 3), "indptr wants non-decreasing values"),
+        ((LONG, LONG, 2), r"index wants values in \[0, 2\), got 0..2"),
+        ((LONG, LONG - 1, 2), r"index wants values in \[0, 2\), got -1..1"),
+        ((LONG, LONG, 3, True), "symmetric=True wants a square graph"),
+    ],
+)
+def test_bad_graph(arguments: tuple[Tensor, Tensor, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        CSRGraph(*arguments)
+
+
+def test_bad_edge_index() -> None:
+    with pytest.raises(ValueError, match=r"edge_index wants shape \[2, E\]"):
+        CSRGraph.from_edge_index(torch.zeros(3, 2, dtype=torch.int64), 3)
+    with pytest.raises(ValueError, match=r"destinations in \[0, 3\), got 0..3"):
+        CSRGraph.from_edge_index(torch.tensor([[0, 1], [0, 3]]), 3)
+
+
+def test_features_keep_their_matrix(draw: Callable[..., Tensor]) -> None:
+    matrix = torch.where(draw(9, 6) > 0.5, draw(9, 6), 0)
+    sparse, extra = SparseFeatures.from_dense(matrix), draw(9, 2)
+    mixed = MixedFeatures(sparse, extra)
+    rows = torch.tensor([8, 0, 0, 3])
+    assert sparse.shape == (9, 6)
+    assert mixed.shape == (9, 8)
+    assert torch.equal(sparse.dense(), matrix)
+    for features in (matrix, sparse, mixed):
+        picked = feature_rows(features, rows)
+        assert picked.shape == (4, features.shape[1])
+        assert feature_rows(features, rows[:0]).shape == (0, features.shape[1])
+        if isinstance(picked, SparseFeatures):
+            assert torch.equal(picked.dense(), matrix[rows])
+        elif isinstance(picked, MixedFeatures):
+            assert torch.equal(picked.sparse.dense(), matrix[rows])
+            assert torch.equal(picked.dense, extra[rows])
+    assert mixed.to("cpu").device == torch.device("cpu")
+
+
+def test_bad_features(odd: CSRGraph) -> None:
+    with pytest.raises(ValueError, match=r"value wants shape \[257\], got \(256,\)"):
+        SparseFeatures(odd, torch.zeros(256))
+    with pytest.raises(ValueError, match=r"dense wants shape \[63, D\], got \(62, 2\)"):
+        MixedFeatures(SparseFeatures(odd, torch.zeros(257)), torch.zeros(62, 2))
