@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gkdbench.data.build import Array
-from gkdbench.data.rawfiles import CorruptData
+from gkdbench.data.rawfiles import CorruptData, refuse_in_worker
 
 
 def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Array]:
@@ -19,6 +19,7 @@ def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> d
     Raises:
         CorruptData: no readable npz, or a key is missing or needs pickle.
     """
+    refuse_in_worker(path.name)
     try:
         with np.load(path, allow_pickle=False) as archive:
             here = set(archive.files)

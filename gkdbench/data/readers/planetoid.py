@@ -68,6 +68,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
 
 def restricted_load(path: Path) -> Any:
     """The dict, array or CSR matrix pickled in `path`; a pickle that names anything else raises CorruptData."""
+    refuse_in_worker(path.name)
     try:
         with path.open("rb") as stream:
             found = _Restricted(stream, encoding="latin1").load()

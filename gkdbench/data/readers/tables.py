@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gkdbench.data.build import Array
-from gkdbench.data.rawfiles import CorruptData, RawFiles
+from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 
 OFFICIAL_PARTS = {"train": "train", "val": "valid", "test": "test"}
 
@@ -21,6 +21,7 @@ def table(path: Path, dtype: DTypeLike = np.int64) -> Array:
     Raises:
         CorruptData: truncated, no gzip, ragged rows, or a field that is no number.
     """
+    refuse_in_worker(path.name)
     holes = np.issubdtype(np.dtype(dtype), np.floating)
     try:
         with gzip.open(path, "rt", encoding="ascii") as stream:
