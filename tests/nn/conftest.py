@@ -1,0 +1,12 @@
+"""The scene as a fixture."""
+
+from __future__ import annotations
+
+import pytest
+from nn_scene import Scene, make_scene
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """One small graph with dense, sparse and mixed features."""
+    return make_scene()
