@@ -59,9 +59,11 @@ def score_run(problem: Problem, staging: Staging, scratch: Path, models: list[di
         scores = selected_scores(problem, arrays, name, truth)
         if (scratch / f"{name}.val.curve.npy").exists():
             arrays[f"{name}/val/curve"] = np.load(scratch / f"{name}.val.curve.npy", allow_pickle=False)
-        val = scores.pop("val").value
+        val = scores.pop("val")
         audit = {column: _audit(curve, scores[column].value) for column, curve in curves.items()}
-        results.append(ModelResult(**model, val=val, scores=scores, audit=audit))
+        results.append(
+            ModelResult(**model, val=val.value, val_confusion=val.confusion, scores=scores, audit=audit)
+        )
     with np.load(scratch / "terms.npz", allow_pickle=False) as terms:
         arrays |= {f"terms/{name}": terms[name] for name in terms.files}
     return Scored(results, arrays)
@@ -102,9 +104,9 @@ def rescore(problem: Problem, staging: Staging, arrays: Mapping[str, np.ndarray]
         return [f"{model.name}: no predictions for {', '.join(missing)}"]
     found = selected_scores(problem, arrays, model.name, truth)
     wrong = []
-    val = found.pop("val").value
-    if not np.isclose(val, model.val, rtol=0, atol=1e-9):
-        wrong.append(f"{model.name}: val is {model.val:.6f} in the record, {val:.6f} from the side-car")
+    val = found.pop("val")
+    if not np.isclose(val.value, model.val, rtol=0, atol=1e-9) or val.confusion != model.val_confusion:
+        wrong.append(f"{model.name}: val is {model.val:.6f} in the record, {val.value:.6f} from the side-car")
     if found.keys() != model.scores.keys():
         wrong.append(f"{model.name}: the record scores {sorted(model.scores)}, the side-car {sorted(found)}")
     for column in found.keys() & model.scores.keys():

@@ -56,6 +56,7 @@ class ModelResult(Strict):
     hops: int | None = None  # message-passing depth at inference, when needs == "graph"
     selected_epoch: int
     val: Fraction
+    val_confusion: list[int] | None = None
     scores: dict[str, Score]  # reported setting ("tran", "ind", "prod", "coldstart", "graph") -> score
     audit: dict[str, Audit]
     parameters: int
@@ -112,7 +113,9 @@ class TeacherInfo(Strict):
 
 
 class Predictions(Strict):
-    """The side-car beside the record. ``kept=False``: above the size cap, only the hash is stored."""
+    """The side-car beside the record, and its sha256. ``kept=False``: above the size cap there is no file; the hash
+    is that of the canonical JSON of [index, seed, predictions_sha256] per row, and each row's command makes its
+    arrays again."""
 
     path: str
     sha256: str
@@ -152,6 +155,7 @@ class Record(Strict):
     tier: Literal["published", "tuned"]
     trials: int = 0
     revision: int
+    revisions: dict[str, int] = {}  # of the method and of every backbone it uses: part of the key
     config: dict[str, Any]
     dataset: str
     split: str

@@ -1,0 +1,186 @@
+"""From a suite to groups and cells: methods resolved, data looked at, keys computed, requirements added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gkdbench.data.datasets import available, dataset_info
+from gkdbench.data.families import SplitFamily, split_family
+from gkdbench.data.splits import Problem, prepare_named, supported_splits
+from gkdbench.errors import UnknownName, UserError
+from gkdbench.execute.cell import Cell, Group, plain
+from gkdbench.execute.suite import Grid, MethodEntry, Suite
+from gkdbench.methods._base import Method
+from gkdbench.methods._config import resolve
+from gkdbench.nn.backbones import BACKBONES
+from gkdbench.records.key import GroupIdentity
+from gkdbench.records.schema import DataInfo
+
+FOLD_SEEDS = 3
+"""Training seeds per fold where the splits are a fixed list (protocol section 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Cells that cannot run because their data set's files are not there."""
+
+    dataset: str
+    split: str
+    cells: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset} on {self.split}: {self.cells} cells skipped: data absent (`gkdbench data fetch {self.dataset}`)"
+
+
+@dataclass
+class Expansion:
+    """All cells of a suite, every teacher before its students, no cell twice."""
+
+    cells: list[Cell] = field(default_factory=list)
+    absent: list[Absent] = field(default_factory=list)
+
+
+def expand(suite: Suite, *, data: Path | None, device: str, threads: int) -> Expansion:
+    """The cells of `suite` in the order in which they run: core grids first, then by data set, split and index.
+
+    Args:
+        data: folder of raw files; None: ``$GKDBENCH_DATA``.
+        device: device class, part of the key.
+
+    Raises:
+        UserError: an unknown method, data set, split, setting or hyper-parameter, or a pair that does not fit.
+    """
+    maker = _Maker(suite, data, device, threads)
+    found = Expansion()
+    seen: set[str] = set()
+    for grid in sorted(suite.grids, key=lambda grid: grid.tier == "full"):
+        for dataset in grid.datasets:
+            for split in grid.splits:
+                family = check_pair(dataset, split, grid)
+                entries = [e for e in grid.methods if _runs_on(e, dataset, split)]
+                runs = index_seed_pairs(family, suite.seeds)
+                if not available(dataset_of(dataset, split), data=data):
+                    found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
+                    continue
+                groups = [maker.group(_resolved(entry, dataset), dataset, split) for entry in entries]
+                for index, seed in runs:
+                    for group in groups:
+                        _add(Cell(group, index, seed, grid.tier), found.cells, seen)
+    return found
+
+
+def dataset_of(dataset: str, split: str) -> str:
+    """The set whose files a pair reads (``cora`` on a CPF split reads CPF's own file)."""
+    return dataset_info(dataset).views.get(split, dataset)
+
+
+def check_pair(dataset: str, split: str, grid: Grid) -> SplitFamily:
+    """The split family, after checking that the data set has it and that it has the asked settings."""
+    family = split_family(split)
+    info = dataset_info(dataset)
+    if info.splits and split not in info.splits:
+        raise UserError(f"{info.name} has no split {split!r}; it supports: {', '.join(supported_splits(dataset))}")
+    for setting in grid.settings or []:
+        if setting not in family.columns:
+            raise UnknownName(f"setting of split {split!r}", setting, family.columns)
+    return family
+
+
+def index_seed_pairs(family: SplitFamily, seeds: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(split index, training seed) of every run: random families pair split i with seed i; a fixed split takes all
+    seeds; a fixed list of splits takes the first three seeds on each."""
+    if family.indices is None:
+        return [(seed, seed) for seed in seeds]
+    if family.indices == 1:
+        return [(0, seed) for seed in seeds]
+    return [(index, seed) for index in range(family.indices) for seed in seeds[:FOLD_SEEDS]]
+
+
+def _runs_on(entry: MethodEntry, dataset: str, split: str) -> bool:
+    return (entry.datasets is None or dataset in entry.datasets) and (entry.splits is None or split in entry.splits)
+
+
+def _resolved(entry: MethodEntry, dataset: str) -> Method:
+    name = dataset_info(dataset).name
+    return resolve(entry.method, entry.overrides | entry.per_dataset.get(dataset, {}), dataset=name)
+
+
+def _add(cell: Cell, cells: list[Cell], seen: set[str]) -> None:
+    if cell.key in seen:
+        return
+    for teacher in cell.requires().values():
+        _add(teacher, cells, seen)
+    seen.add(cell.key)
+    cells.append(cell)
+
+
+class _Maker:
+    """Makes groups; looks at each (data set, split) once, at each configuration once."""
+
+    def __init__(self, suite: Suite, data: Path | None, device: str, threads: int) -> None:
+        self._suite, self._data, self._device, self._threads = suite, data, device, threads
+        self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
+        self._groups: dict[str, Group] = {}
+
+    def group(self, method: Method, dataset: str, split: str) -> Group:
+        family = split_family(split)
+        data, kind = self._look(dataset, split)
+        if kind not in method.kinds:
+            raise UserError(
+                f"method {method.name!r} handles {' and '.join(method.kinds)} tasks, {dataset} is a {kind} task"
+            )
+        teachers = {
+            role: self.group(self._required(need.method, need.overrides, need.recipe, data.name), dataset, split)
+            for role, need in method.requires().items()
+        }
+        identity = GroupIdentity(
+            method=method.name,
+            config=plain(method.config()),
+            revisions={method.name: type(method).revision}
+            | {f"backbone {name}": BACKBONES.get(name).revision for name in method.backbones()},
+            dataset=data.name,
+            data_sha256=data.sha256,
+            preprocessing=data.preprocessing,
+            split=split,
+            setting="graph" if kind == "graph" else family.setting,
+            teachers={role: group.key for role, group in teachers.items()},
+            device=self._device,
+            audit_every=self._suite.audit_every,
+        )
+        group = Group(method, identity, data, columns_of(family, kind), teachers, self._threads)
+        return self._groups.setdefault(group.key, group)
+
+    def _required(self, name: str, overrides: Mapping[str, Any], recipe: str | None, dataset: str) -> Method:
+        budget = self._suite.requirement_overrides.get(dataset, {}).get(name, {})
+        return resolve(name, dict(overrides) | budget, dataset=dataset, recipe=recipe)
+
+    def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
+        if (dataset, split) not in self._facts:
+            problem = prepare_named(dataset, split, 0, data=self._data)
+            self._facts[dataset, split] = (data_info(problem), problem.task.kind)
+        return self._facts[dataset, split]
+
+
+def columns_of(family: SplitFamily, kind: str) -> tuple[str, ...]:
+    """Reported settings of one training."""
+    return ("graph",) if kind == "graph" else family.columns
+
+
+def data_info(problem: Problem) -> DataInfo:
+    """What a record says of its data."""
+    task = problem.task
+    return DataInfo(
+        name=task.name,
+        sha256=task.content_hash,
+        preprocessing=dict(problem.preprocessing),
+        nodes=task.num_nodes,
+        edges=task.graph.num_edges,
+        features=task.num_features,
+        classes=task.num_classes,
+        graphs=1 if task.graph_ptr is None else len(task.graph_ptr) - 1,
+        metric=task.metric,
+        note=task.note,
+    )

@@ -1,0 +1,46 @@
+"""What parent and worker say to each other: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherJob:
+    """A teacher's bank entry, as a worker reads it."""
+
+    folder: str
+    method: str
+    config: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One cell for a worker. Paths, a configuration, limits: nothing of it tells a test label."""
+
+    id: int
+    method: str
+    config: dict[str, Any]
+    handover: str
+    scratch: str
+    seed: int
+    device: str
+    audit_every: int
+    teachers: dict[str, TeacherJob] = field(default_factory=dict)
+    bank: str | None = None
+    time_limit_s: float | None = None
+    memory_limit_bytes: int | None = None
+
+    def line(self) -> bytes:
+        """As one line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes | str) -> Job:
+        """The inverse of `line`."""
+        data = json.loads(line)
+        data["teachers"] = {role: TeacherJob(**entry) for role, entry in data["teachers"].items()}
+        return cls(**data)

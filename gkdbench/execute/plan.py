@@ -1,0 +1,185 @@
+"""The plan: what a run would do, and what it would cost, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkdbench.execute.cell import Cell
+from gkdbench.execute.grid import Absent, expand
+from gkdbench.execute.select import select
+from gkdbench.execute.suite import Suite, Tier
+from gkdbench.records.store import Store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in order of execution.
+
+    Args:
+        suite: what was planned.
+        todo: cells that will run; teachers before students.
+        cached: cells whose rows are in the store already.
+        again: cells of `cached` that must be trained once more, because a student needs the teacher's weights and
+            only its row is stored (a fresh clone).
+        required: keys of cells whose trained model others need.
+        absent: data sets whose files are not there.
+        hours: estimated wall-clock time of `todo` on the given number of jobs.
+        guessed: how many cells of `todo` have no earlier row to estimate from.
+        bytes: estimated size of records, side-cars and kept teachers.
+    """
+
+    suite: Suite
+    todo: list[Cell]
+    cached: list[Cell]
+    again: list[Cell]
+    required: frozenset[str]
+    absent: list[Absent]
+    hours: float
+    guessed: int
+    bytes: int
+
+    def lines(self) -> list[str]:
+        """The plan as text, one fact a line."""
+        sure = (
+            "" if not self.guessed else f" ({self.guessed} of {len(self.todo)} cells by a rough guess: no earlier rows)"
+        )
+        found = [
+            f"suite {self.suite.full_name}: {len(self.todo) + len(self.cached)} cells, {len(self.cached)} cached, "
+            f"{len(self.todo)} to run",
+            f"estimated {_hours(self.hours)}{sure}, {self.bytes / 1e6:.1f} MB",
+        ]
+        if self.again:
+            found.append(f"{len(self.again)} teachers are trained again: their rows are stored, their weights are not")
+        return found + [str(absent) for absent in self.absent]
+
+
+def make_plan(
+    suite: Suite,
+    store: Store,
+    *,
+    data: Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    jobs: int = 1,
+    only: Mapping[str, str] | None = None,
+    tier: Tier | None = None,
+    retry: bool = False,
+    max_cells: int | None = None,
+) -> Plan:
+    """What running `suite` into `store` would do.
+
+    Args:
+        device: device class.
+        only: see `gkdbench.execute.select`; requirements of the chosen cells come along.
+        tier: ``"core"`` leaves out the grids of tier ``full``.
+        max_cells: at most so many cells that have to run.
+
+    Raises:
+        UserError: anything wrong with the suite, or a group of another thread count.
+    """
+    threads = threads or suite.threads
+    expansion = expand(suite, data=data, device=device, threads=threads)
+    cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
+    if only:
+        cells = _with_teachers(cells, select(cells, only))
+    for group in {cell.group for cell in cells}:
+        store.check_threads(group.address, threads)
+    missing = set(store.missing([cell.address for cell in cells], retry=retry))
+    todo = [cell for cell in cells if cell.address in missing][:max_cells]
+    again = _weights_gone(cells, todo, store)
+    todo = [cell for cell in cells if cell in set(todo) | set(again)]
+    cached = [cell for cell in cells if cell.address not in missing and cell not in set(again)]
+    seconds, guessed = _estimate(todo, store)
+    size = sum(_bytes(cell) for cell in todo)
+    required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires().values())
+    hours = seconds / 3600 / jobs
+    return Plan(suite, todo, cached, again, required, expansion.absent, hours, guessed, size)
+
+
+def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:
+    wanted: set[str] = set()
+
+    def add(cell: Cell) -> None:
+        wanted.add(cell.key)
+        for teacher in cell.requires().values():
+            add(teacher)
+
+    for cell in chosen:
+        add(cell)
+    return [cell for cell in cells if cell.key in wanted]
+
+
+def _weights_gone(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> list[Cell]:
+    """Cells with an ok row whose bank entry is gone, though a cell of `todo` (or such a teacher) requires it."""
+    by_key = {cell.key: cell for cell in cells}
+    found: dict[str, Cell] = {}
+    waiting = list(todo)
+    while waiting:
+        for teacher in waiting.pop().requires().values():
+            row = store.row(teacher.address)
+            gone = (
+                row is not None and row.status == "ok" and bank_weights(store, teacher) != row.models[0].weights_sha256
+            )
+            if gone and teacher.key not in found:
+                found[teacher.key] = by_key[teacher.key]
+                waiting.append(teacher)
+    return list(found.values())
+
+
+def bank_folder(store: Store, cell: Cell) -> Path:
+    """Where a cell's trained model is kept for its students."""
+    return store.out / ".bank" / cell.key
+
+
+def bank_weights(store: Store, cell: Cell) -> str | None:
+    """sha256 of the weights in a cell's bank entry; None when there is none."""
+    try:
+        meta: dict[str, str] = json.loads((bank_folder(store, cell) / "meta.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return meta.get("weights_sha256")
+
+
+def _estimate(todo: Sequence[Cell], store: Store) -> tuple[float, int]:
+    """(seconds, cells without an earlier row): mean training time of the group, else of its method on the data set."""
+    by_group: dict[str, list[float]] = defaultdict(list)
+    by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _, record in store.records():
+        times = [row.train_s for row in record.rows if row.train_s is not None]
+        by_group[record.key] += times
+        by_method[record.method, record.dataset] += times
+    seconds, guessed = 0.0, 0
+    for cell in todo:
+        of = cell.group.identity
+        known = by_group.get(cell.group.key) or by_method.get((of.method, of.dataset))
+        guessed += not known
+        seconds += statistics.fmean(known) if known else _guess_s(cell)
+    return seconds, guessed
+
+
+def _guess_s(cell: Cell) -> float:
+    """Epochs x (3 ms + 5 ns per node and edge and hidden unit): the right order of magnitude, no more."""
+    data, config = cell.group.data, cell.group.identity.config
+    epochs = config.get("epochs", 200)
+    return float(epochs) * (0.003 + 5e-9 * (data.nodes + data.edges) * 64)
+
+
+def _bytes(cell: Cell) -> int:
+    """Row and side-car (about a quarter of a byte per item and column after compression), kept logits and hidden."""
+    data = cell.group.data
+    return (
+        6000
+        + data.nodes * len(cell.group.columns) // 4
+        + 4 * data.nodes * (data.classes + 64) * bool(cell.group.teachers)
+    )
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"

@@ -1,0 +1,141 @@
+"""What a run tells while it runs: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol, TextIO
+
+from gkdbench.execute.cell import Cell
+from gkdbench.execute.plan import Plan
+from gkdbench.records.schema import Row
+
+
+class Progress(Protocol):
+    """Events of a run, in this order: planned, (started, finished | retried)*, ended. `note` comes at any time."""
+
+    def planned(self, plan: Plan, jobs: int) -> None: ...
+
+    def started(self, cell: Cell) -> None: ...
+
+    def finished(self, cell: Cell, row: Row) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def planned(self, plan: Plan, jobs: int) -> None:
+        """Nothing."""
+
+    def started(self, cell: Cell) -> None:
+        """Nothing."""
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def ended(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """One plain line an event: for logs and pipes."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._done = self._all = 0
+        self._began = time.monotonic()
+
+    def planned(self, plan: Plan, jobs: int) -> None:
+        self._all, self._began = len(plan.todo), time.monotonic()
+        for line in plan.lines():
+            self.note(line)
+
+    def started(self, cell: Cell) -> None:
+        """Lines tell of ends only: half the length, the same news."""
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        self._done += 1
+        left = (time.monotonic() - self._began) / self._done * (self._all - self._done)
+        self.note(f"[{self._done}/{self._all}, {duration(left)} left] {cell}: {describe(row)}")
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def ended(self) -> None:
+        """Nothing is left to close."""
+
+
+class Live:
+    """A bar with the cells under way and the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[under_way]}"),
+            console=Console(stderr=True),
+            speed_estimate_period=600,
+        )
+        self._running: dict[str, str] = {}
+
+    def planned(self, plan: Plan, jobs: int) -> None:
+        for line in plan.lines():
+            self._bar.console.print(line, markup=False, highlight=False)
+        self._task = self._bar.add_task(plan.suite.full_name, total=len(plan.todo), under_way="")
+        self._bar.start()
+
+    def started(self, cell: Cell) -> None:
+        self._running[cell.key] = f"{cell.group.label} {cell.group.identity.dataset} s{cell.seed}"
+        self._show()
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        self._running.pop(cell.key, None)
+        if row.status != "ok":
+            self.note(f"{cell}: {describe(row)}")
+        self._bar.advance(self._task)
+        self._show()
+
+    def _show(self) -> None:
+        self._bar.update(self._task, under_way=" | ".join(self._running.values()))
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def ended(self) -> None:
+        self._bar.stop()
+
+
+def progress_for(stream: TextIO | None = None) -> Progress:
+    """Live on a terminal, lines elsewhere."""
+    stream = stream or sys.stderr
+    return Live() if stream is sys.stderr and stream.isatty() else Lines(stream)
+
+
+def describe(row: Row) -> str:
+    """A row in a few words: its scores in percent, or what went wrong."""
+    if row.status != "ok":
+        return f"{row.status}: {(row.reason or '').splitlines()[0] if row.reason else 'no reason given'}"
+    scores = [f"{column} {score.value:.1%}" for column, score in row.models[-1].scores.items()]
+    return ", ".join(scores) + (f" in {row.train_s:.1f} s" if row.train_s is not None else "")
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,90 @@
+"""From what a worker left behind to a row: scored here, in the process that holds the test labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback as tb
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gkdbench.execute.cell import Cell
+from gkdbench.execute.problems import Ready
+from gkdbench.execute.suite import Suite
+from gkdbench.protocol.scoring import Arrays, score_run
+from gkdbench.records.claims import Owner
+from gkdbench.records.schema import Row
+from gkdbench.records.store import KILLED
+
+_DISK = re.compile(r"OSError: \[Errno (28|27|122)\]")
+
+
+class DiskFull(OSError):
+    """A worker could not write its predictions: the run must stop, and no method is to blame."""
+
+
+def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[Row, Arrays]:
+    """The row of an answered job, and the arrays for its side-car.
+
+    Raises:
+        DiskFull: the worker's disk was full.
+    """
+    outcome = json.loads((scratch / "outcome.json").read_text())
+    if outcome["status"] != "ok":
+        if found := _DISK.match(outcome["reason"] or ""):
+            raise DiskFull(int(found[1]), "no space for predictions in the scratch folder")
+        return _row(cell, suite, ready, outcome), {}
+    try:
+        scored = score_run(ready.problem, ready.staging, scratch, outcome["models"])
+        row = _row(cell, suite, ready, outcome | {"models": scored.models}, predictions_sha256=scored.sha256)
+        return row, scored.arrays
+    except (ValueError, OSError, KeyError, ValidationError) as error:
+        failed = {"status": "error", "phase": "score", "reason": f"{type(error).__name__}: {error}", "models": []}
+        failed |= {"traceback": "".join(tb.format_exception(error)), "extra": {}}
+        return _row(cell, suite, ready, outcome | failed), {}
+
+
+def _row(cell: Cell, suite: Suite, ready: Ready, outcome: dict[str, Any], **more: Any) -> Row:
+    return Row(
+        index=cell.index,
+        seed=cell.seed,
+        command=command(cell, suite, failed=outcome["status"] != "ok"),
+        split_sha256=ready.problem.split.hash,
+        **outcome,
+        **more,
+        **_where(),
+    )
+
+
+def failed_row(cell: Cell, suite: Suite, ready: Ready | None, **facts: Any) -> Row:
+    """A row of a cell that gave no outcome: skipped, killed, overdue."""
+    split = ready.problem.split.hash if ready else ""
+    return Row(
+        index=cell.index,
+        seed=cell.seed,
+        command=command(cell, suite, failed=True),
+        split_sha256=split,
+        **facts,
+        **_where(),
+    )
+
+
+def killed_row(cell: Cell, suite: Suite, ready: Ready, how: str, times: int, log: str) -> Row:
+    """The row of a cell whose worker died each time it was tried."""
+    reason = f"the worker ended by {how}, {times} times; on SIGKILL look for the kernel's out-of-memory killer"
+    return failed_row(
+        cell, suite, ready, status="error", phase="fit", reason=reason, traceback=log or None, flags=[KILLED]
+    )
+
+
+def command(cell: Cell, suite: Suite, *, failed: bool) -> str:
+    """The command that repeats exactly this cell."""
+    return f"gkdbench run {suite.command_name} --only {cell.selector()}{' --retry' if failed else ''}"
+
+
+def _where() -> dict[str, Any]:
+    me = Owner.me()
+    return {"host": me.hostname, "pid": me.pid, "finished": datetime.now(UTC).isoformat(timespec="microseconds")}

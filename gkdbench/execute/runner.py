@@ -1,0 +1,310 @@
+"""The run: cells to workers, answers to rows, one thread, in order. What dies loses at most the cells in flight."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from gkdbench.errors import UserError
+from gkdbench.execute.cell import Cell
+from gkdbench.execute.job import Job, TeacherJob
+from gkdbench.execute.plan import Plan, bank_folder, bank_weights
+from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
+from gkdbench.execute.problems import Desk, Ready
+from gkdbench.execute.progress import Progress
+from gkdbench.execute.provenance import provenance
+from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row
+from gkdbench.records.files import StorageError, is_abandoned
+from gkdbench.records.schema import Row
+from gkdbench.records.store import Store, is_settled
+
+ATTEMPTS = 3
+"""How often a cell is given to a worker before its death by signal becomes a row."""
+POLL_S = 1.0
+
+
+@dataclass
+class RunSummary:
+    """What a run did.
+
+    Args:
+        ok: cells that ran and have scores.
+        cached: cells whose rows were there (or were finished by another process meanwhile).
+        failures: (cell, row) of every cell that ran and has none.
+        absent: lines on data sets whose files are not there.
+        records: the group records that hold the plan's rows.
+    """
+
+    ok: int = 0
+    cached: int = 0
+    failures: list[tuple[Cell, Row]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    records: list[Path] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ran(self) -> int:
+        return self.ok + len(self.failures)
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal; everything finished is stored.
+
+    Args:
+        summary: what was done until then.
+        left: cells that remain.
+        again: the command that goes on.
+    """
+
+    def __init__(self, summary: RunSummary, left: int, again: str) -> None:
+        self.summary, self.left, self.again = summary, left, again
+        super().__init__(
+            f"interrupted: {summary.ran} cells done in this run, {summary.cached} were cached, {left} left; "
+            f"go on with: {again}"
+        )
+
+
+@dataclass(eq=False)
+class _Flight:
+    cell: Cell
+    ready: Ready
+    scratch: Path
+
+
+class Runner:
+    """Runs a plan.
+
+    Args:
+        device: where workers compute (``cpu``, ``cuda:i``).
+        desk, pool: closed by the caller.
+        folder: this run's scratch folder.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, desk: Desk, pool: Pool, progress: Progress, *, device: str, folder: Path
+    ) -> None:
+        self._plan, self._store, self._desk, self._pool, self._progress = plan, store, desk, pool, progress
+        self._device, self._folder = device, folder
+        self._allocator = allocator_of(pool.environment)
+        self._waiting: dict[str, Cell] = {cell.key: cell for cell in plan.todo}
+        self._unsettled = set(self._waiting)
+        self._again = {cell.key for cell in plan.again}
+        self._before = {cell.key: store.row(cell.address) for cell in plan.todo}
+        self._in_group = Counter(cell.group.key for cell in plan.todo)
+        self._flights: dict[int, _Flight] = {}
+        self._attempts: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}
+        self._ids = 0
+        self._stop = False
+        self.summary = RunSummary(cached=len(plan.cached), absent=[str(line) for line in plan.absent])
+
+    def run(self) -> RunSummary:
+        """Run all cells.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came.
+            StorageError: the output folder refused a write.
+            UserError: a data set or a worker could not be prepared; a teacher did not reproduce its row.
+        """
+        with self._signals():
+            while self._waiting or self._flights:
+                if self._stop:
+                    again = f"gkdbench run {self._plan.suite.command_name}"
+                    raise Interrupted(self.summary, len(self._waiting) + len(self._flights), again)
+                self._desk.want(cell.problem for cell in self._waiting.values())
+                self._dispatch()
+                answers = self._pool.wait(POLL_S)
+                ended = [(self._flights.pop(job.id), answer) for job, answer in answers]
+                self._dispatch()  # first new work, then the scoring: workers do not wait for it
+                for flight, answer in ended:
+                    self._take(flight, answer)
+        return self.summary
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a clean stop; a second SIGINT acts as always."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._pool.wake()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _dispatch(self) -> None:
+        """Give out cells in order until every worker has one or none is ready."""
+        while self._pool.free and not self._stop:
+            found = next(self._startable(), None)
+            if found is None:
+                return
+            self._launch(*found)
+
+    def _startable(self) -> Iterator[tuple[Cell, Ready]]:
+        now = time.monotonic()
+        for cell in list(self._waiting.values()):
+            teachers = cell.requires()
+            if any(teacher.key in self._unsettled for teacher in teachers.values()):
+                continue
+            if self._not_before.get(cell.key, 0.0) > now:
+                continue
+            ready = self._desk.get(cell.problem)
+            if ready is not None and self._claim(cell) and self._taught(cell, teachers, ready):
+                yield cell, ready
+
+    def _claim(self, cell: Cell) -> bool:
+        """Claim `cell`; when another process has it, look again later; when one has finished it, count it."""
+        if not self._store.claim(cell.address):
+            if cell.key not in self._not_before:
+                self._progress.note(f"{cell}: claimed by {self._store.owner(cell.address)}; waiting for it")
+            self._not_before[cell.key] = time.monotonic() + POLL_S
+            return False
+        row = self._store.row(cell.address)
+        fresh = row is not None and row != self._before[cell.key] and is_settled(row)
+        if cell.key in self._again:
+            fresh = (
+                row is not None and bool(row.models) and bank_weights(self._store, cell) == row.models[0].weights_sha256
+            )
+        if fresh:
+            self.summary.cached += 1
+            self._leave(cell)
+        return not fresh
+
+    def _taught(self, cell: Cell, teachers: dict[str, Cell], ready: Ready) -> bool:
+        """Whether all teachers have scores; if not, the cell is skipped with a row that says why."""
+        for role, teacher in teachers.items():
+            row = self._store.row(teacher.address)
+            if row is None or row.status != "ok":
+                how = "is missing" if row is None else f"ended with status {row.status} ({row.reason})"
+                mend = command(teacher, self._plan.suite, failed=True)
+                reason = f"its {role} {how}; repeat that first: {mend}"
+                self._store_row(
+                    cell, failed_row(cell, self._plan.suite, ready, status="skipped", phase="prepare", reason=reason)
+                )
+                return False
+        return True
+
+    def _launch(self, cell: Cell, ready: Ready) -> None:
+        self._ids += 1
+        scratch = self._folder / f"cell-{self._ids}"
+        try:
+            scratch.mkdir(parents=True)
+        except OSError as error:
+            raise StorageError(scratch, error) from error
+        of, suite = cell.group.identity, self._plan.suite
+        job = Job(
+            id=self._ids,
+            method=of.method,
+            config=of.config,
+            handover=str(ready.view.resolve()),
+            scratch=str(scratch.resolve()),
+            seed=cell.seed,
+            device=self._device,
+            audit_every=of.audit_every,
+            teachers={role: self._teacher_job(teacher) for role, teacher in cell.requires().items()},
+            bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
+            time_limit_s=suite.time_limit_s,
+            memory_limit_bytes=suite.memory_limit_bytes,
+        )
+        del self._waiting[cell.key]
+        self._attempts[cell.key] += 1
+        self._flights[job.id] = _Flight(cell, ready, scratch)
+        self._pool.submit(job)
+        self._progress.started(cell)
+
+    def _teacher_job(self, teacher: Cell) -> TeacherJob:
+        of = teacher.group.identity
+        return TeacherJob(str(bank_folder(self._store, teacher).resolve()), of.method, of.config, teacher.seed)
+
+    def _take(self, flight: _Flight, answer: Answer) -> None:
+        """Turn an answer into a row; a killed worker's cell goes back to the front of the queue."""
+        cell, suite = flight.cell, self._plan.suite
+        arrays = {}
+        if isinstance(answer, Died):
+            if not answer.ready:
+                raise UserError(f"a worker process could not start ({answer.how}):\n{answer.log}")
+            if self._attempts[cell.key] < ATTEMPTS:
+                self._progress.note(f"{cell}: its worker ended by {answer.how}; trying again")
+                self._waiting = {cell.key: cell} | self._waiting
+                shutil.rmtree(flight.scratch, ignore_errors=True)
+                return
+            row = killed_row(cell, suite, flight.ready, answer.how, self._attempts[cell.key], answer.log)
+        elif isinstance(answer, Overdue):
+            reason = f"no end {suite.time_limit_s} s (and the grace) after the start; the worker was killed"
+            row = failed_row(cell, suite, flight.ready, status="timeout", phase="fit", reason=reason)
+        elif "storage_error" in answer:
+            raise StorageError(flight.scratch, OSError(*answer["storage_error"]))
+        else:
+            try:
+                row, arrays = scored_row(cell, suite, flight.ready, flight.scratch)
+            except DiskFull as error:
+                raise StorageError(flight.scratch, error) from error
+        shutil.rmtree(flight.scratch, ignore_errors=True)
+        if cell.key in self._again:
+            self._check_reproduced(cell, row)
+            self._leave(cell)
+        else:
+            self._store_row(cell, row, arrays)
+
+    def _check_reproduced(self, cell: Cell, row: Row) -> None:
+        """A teacher that was trained again must have the weights of its stored row.
+
+        Raises:
+            UserError: it has not.
+        """
+        stored = self._store.row(cell.address)
+        assert stored is not None  # planned from it
+        if row.status == "ok" and row.models[0].weights_sha256 == stored.models[0].weights_sha256:
+            self.summary.ok += 1
+            self._progress.finished(cell, row)
+            return
+        shutil.rmtree(bank_folder(self._store, cell), ignore_errors=True)
+        got = row.models[0].weights_sha256[:12] if row.models else f"{row.status}: {row.reason}"
+        raise UserError(
+            f"{cell} was trained again for its students and is not what its record says (weights "
+            f"{stored.models[0].weights_sha256[:12]}, now {got}): another machine, another torch or other code; its "
+            f"students would learn from another teacher than the table's. Run the whole suite with a new --out"
+        )
+
+    def _store_row(self, cell: Cell, row: Row, arrays: dict[str, object] | None = None) -> None:
+        facts = provenance(type(cell.group.method), device=self._device, allocator=self._allocator)
+        record = cell.group.record(row).model_copy(update={"provenance": facts})
+        self._store.write(record, arrays or {})  # type: ignore[arg-type]  # arrays of the scorer
+        if row.status == "ok":
+            self.summary.ok += 1
+        else:
+            self.summary.failures.append((cell, row))
+        self._leave(cell)
+        self._progress.finished(cell, row)
+
+    def _leave(self, cell: Cell) -> None:
+        """`cell` needs nothing any more: claim, view; a complete group is collected."""
+        self._waiting.pop(cell.key, None)
+        self._unsettled.discard(cell.key)
+        self._store.release(cell.address)
+        self._desk.done(cell.problem)
+        self._in_group[cell.group.key] -= 1
+        if self._in_group[cell.group.key] == 0:
+            self._store.collect(cell.group.key)
+
+
+def drop_abandoned(scratch: Path) -> None:
+    """Remove scratch folders of dead runs."""
+    for folder in scratch.glob("run~*"):
+        if is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""``--only``: which cells of a suite to run, as ``field=value`` pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gkdbench.errors import UnknownName, UserError, nearest
+from gkdbench.execute.cell import Cell
+
+_OWN: dict[str, Callable[[Cell], str]] = {
+    "method": lambda cell: cell.group.identity.method,
+    "dataset": lambda cell: cell.group.identity.dataset,
+    "split": lambda cell: cell.group.identity.split,
+    "index": lambda cell: str(cell.index),
+    "seed": lambda cell: str(cell.seed),
+    "variant": lambda cell: cell.group.method.variant,
+    "recipe": lambda cell: cell.group.method.recipe or "",
+    "backbone": lambda cell: str(cell.group.identity.config.get("backbone", "")),
+    "key": lambda cell: cell.group.key,
+}
+
+
+def parse_only(text: str | None) -> dict[str, str]:
+    """``"method=glnn|kd,seed=3"`` -> ``{"method": "glnn|kd", "seed": "3"}``; ``|`` separates alternatives.
+
+    Raises:
+        UserError: no ``=``, an unknown field, an index or seed that is no integer.
+    """
+    chosen: dict[str, str] = {}
+    for part in filter(None, (text or "").split(",")):
+        field, _, value = part.strip().partition("=")
+        if not value:
+            raise UserError(f"--only wants field=value pairs, got {part!r}; fields: {', '.join(_OWN)}")
+        if field not in _OWN:
+            raise UserError(f"--only has no field {field!r}; {nearest(field, _OWN)}")
+        if field in ("index", "seed") and not all(v.isdigit() for v in value.split("|")):
+            raise UserError(f"--only {field} wants an integer, got {value!r}")
+        chosen[field] = value
+    return chosen
+
+
+def matches(cell: Cell, only: Mapping[str, str]) -> bool:
+    """Whether every chosen field of `cell` has one of its values (of ``key``: one of its beginnings)."""
+
+    def fits(field: str, value: str) -> bool:
+        own, wanted = _OWN[field](cell), value.split("|")
+        return own.startswith(tuple(wanted)) if field == "key" else own in wanted
+
+    return all(fits(field, value) for field, value in only.items())
+
+
+def select(cells: Sequence[Cell], only: Mapping[str, str]) -> list[Cell]:
+    """The cells that match.
+
+    Raises:
+        UnknownName: none does, because of a value that no cell has (with the nearest ones that exist).
+        UserError: none does, because of the combination.
+    """
+    chosen = [cell for cell in cells if matches(cell, only)]
+    if chosen or not cells:
+        return chosen
+    for field, value in only.items():
+        if field != "key" and not any(matches(cell, {field: value}) for cell in cells):
+            raise UnknownName(f"{field} in this suite", value, {_OWN[field](cell) for cell in cells} - {""})
+    text = ",".join(f"{field}={value}" for field, value in only.items())
+    raise UserError(f"no cell of this suite matches --only {text}; `gkdbench plan` lists what there is")

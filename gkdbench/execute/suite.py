@@ -1,0 +1,188 @@
+"""A suite: what to run, as data. Strict at the boundary: an unknown key or a wrong type is refused by name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gkdbench.errors import UnknownName, UserError, nearest
+
+SMOKE = "smoke"
+Tier = Literal["core", "full"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class MethodEntry(_Strict):
+    """One method of a grid. Every key that is not listed here overrides a hyper-parameter.
+
+    Args:
+        datasets, splits: run on these only.
+        overrides: hyper-parameters; ``variant`` and ``recipe`` among them.
+        per_dataset: more overrides for one data set.
+    """
+
+    method: str
+    datasets: list[str] | None = None
+    splits: list[str] | None = None
+    overrides: dict[str, Any] = {}
+    per_dataset: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "overrides" in data:
+            return data
+        own = {key: value for key, value in data.items() if key in cls.model_fields}
+        return own | {"overrides": {key: value for key, value in data.items() if key not in cls.model_fields}}
+
+
+class Grid(_Strict):
+    """Methods x data sets x split ids."""
+
+    datasets: Annotated[list[str], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[MethodEntry], Field(min_length=1)]
+    settings: list[str] | None = None  # columns that the board shows; None: all of the split family
+    tier: Tier = "core"
+
+
+class Suite(_Strict):
+    """What a suite file says, read and checked.
+
+    Args:
+        name: as it is asked for: ``node-small@1``, ``smoke``, or the file's name.
+        seeds: training seeds; on random splits also the split indices.
+        time_limit_s, memory_limit_bytes: per cell.
+        requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
+        asked: what ``gkdbench run`` takes to find it again; its full name when empty.
+    """
+
+    name: str
+    version: Annotated[int, Field(ge=1)] | None = None
+    summary: str = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    audit_every: Annotated[int, Field(ge=1)] = 1
+    time_limit_s: Annotated[float, Field(gt=0)] | None = None
+    memory_limit_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    grids: Annotated[list[Grid], Field(min_length=1)]
+    requirement_overrides: dict[str, dict[str, dict[str, Any]]] = {}
+    asked: str = ""
+
+    @property
+    def command_name(self) -> str:
+        """What stands in commands that repeat its cells."""
+        return self.asked or self.full_name
+
+    @property
+    def full_name(self) -> str:
+        """``name@version``, or the name alone for suites without a version."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+def load_suite(suite: str | Path | Suite) -> Suite:
+    """The suite called `suite`: ``smoke``, a name like ``node-small@1``, or the path of a TOML file.
+
+    Raises:
+        UnknownName: no such suite.
+        UserError: the file is not valid; the message names the key, what was got and what was wanted.
+    """
+    if isinstance(suite, Suite):
+        return suite
+    if str(suite) == SMOKE:
+        from gkdbench.execute.smoke import smoke_suite
+
+        return smoke_suite()
+    path, asked = Path(suite), str(suite)
+    if path.suffix == ".toml":
+        below = path.resolve().is_relative_to(Path.cwd())
+        asked = str(path.resolve().relative_to(Path.cwd())) if below else path.name  # no personal paths in records
+    else:
+        named = suite_files()
+        if asked not in named:
+            raise UnknownName("suite", asked, [SMOKE, *named], "a path that ends in .toml is read as a file")
+        path = named[asked]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"suite file {path} cannot be read: {error.strerror}") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    return parse_suite(document, where=str(path), asked=asked)
+
+
+def suite_files() -> dict[str, Path]:
+    """Published suites by name (``name@version``): of the installed package, or of the checkout."""
+    here = Path(__file__).resolve().parents[1]
+    folder = here / "_suites" if (here / "_suites").is_dir() else here.parent / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str = "") -> Suite:
+    """A suite from parsed TOML: a ``[suite]`` table and one ``[[grid]]`` or more.
+
+    Args:
+        where: what messages begin with.
+        asked: see `Suite`.
+
+    Raises:
+        UserError: unknown key (with the nearest known one), wrong type, value out of range.
+    """
+    for key in document:
+        if key not in ("suite", "grid"):
+            raise UserError(f"{where}: unknown table {key!r}; {nearest(key, ['suite', 'grid'])}")
+    head = document.get("suite", {})
+    if not isinstance(head, Mapping):
+        raise UserError(f"{where}: [suite] wants a table, got {head!r}")
+    _refuse_unknown(head, _HEAD_KEYS, f"{where}: [suite]")
+    data = dict(head) | {"grids": document.get("grid", []), "asked": asked}
+    data["seeds"] = parse_seeds(data.get("seeds", "0:10"), where)
+    _refuse_unknown_in_grids(data["grids"], where)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+_HEAD_KEYS = ["name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes"]
+
+
+def parse_seeds(value: Any, where: str) -> tuple[int, ...]:
+    """``"0:10"`` (end left out) or a list of seeds; repeats are refused."""
+    if isinstance(value, str):
+        first, colon, last = value.partition(":")
+        if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
+        return tuple(range(int(first), int(last)))
+    if not isinstance(value, Sequence) or not all(isinstance(s, int) and not isinstance(s, bool) for s in value):
+        raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
+    if len(set(value)) != len(value):
+        raise UserError(f"{where}: seeds are listed twice: {value!r}")
+    return tuple(value)
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+
+
+def _refuse_unknown_in_grids(grids: Any, where: str) -> None:
+    """Keys of grids; those of methods are hyper-parameters and are checked against the method itself."""
+    for number, grid in enumerate(grids if isinstance(grids, list) else [], start=1):
+        if isinstance(grid, Mapping):
+            _refuse_unknown(grid, list(Grid.model_fields), f"{where}: grid {number}")
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: got {error['input']!r:.100}, wanted: {error['msg']}"

@@ -1,0 +1,41 @@
+"""Records of older schema versions, brought to the current one. Each step lifts plain data by one version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import SCHEMA_VERSION
+
+Data = dict[str, Any]
+
+
+def migrate(data: Data) -> Data:
+    """`data` at SCHEMA_VERSION; data of that version come back as they are.
+
+    Raises:
+        UserError: a version of the future, or no version at all.
+    """
+    version = data.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise UserError(f"schema_version wants an integer, got {version!r}; is this a gkdbench record?")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"the record has schema version {version}, this gkdbench knows up to {SCHEMA_VERSION}; update gkdbench"
+        )
+    while version < SCHEMA_VERSION:
+        data = STEPS[version](dict(data))
+        version += 1
+        data["schema_version"] = version
+    return data
+
+
+def _from_0(data: Data) -> Data:
+    """Version 0 named one revision only, and had no `audit_every`: every epoch was audited."""
+    data["revisions"] = {data["method"]: data["revision"]}
+    data.setdefault("audit_every", 1)
+    return data
+
+
+STEPS: dict[int, Callable[[Data], Data]] = {0: _from_0}

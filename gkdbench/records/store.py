@@ -1,0 +1,301 @@
+"""The store: cells as single files, groups as collected records. No database; any number of processes may share it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from gkdbench.errors import UserError
+from gkdbench.records.canonical import sha256_json
+from gkdbench.records.claims import Claims, Owner, guarded, owner_of
+from gkdbench.records.files import TEMPORARY, is_abandoned, write_atomically
+from gkdbench.records.migrate import migrate
+from gkdbench.records.schema import Predictions, Record, Row
+from gkdbench.records.sidecar import CAP_BYTES, Arrays, bytes_sha256, npz_bytes, read_npz, row_prefix
+
+KILLED = "killed"
+"""Flag of a row whose worker died by a signal each time: nobody's fault for sure, so the next run tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAddress:
+    """Where a group's record lies."""
+
+    key: str
+    method: str
+    dataset: str
+    split: str
+    setting: str
+
+    @classmethod
+    def of(cls, record: Record) -> GroupAddress:
+        return cls(record.key, record.method, record.dataset, record.split, record.setting)
+
+    @property
+    def path(self) -> Path:
+        """Relative to the store's folder."""
+        parts = [part.replace("/", "~") for part in (self.dataset, self.split, self.setting)]
+        return Path(*parts, f"{self.method}-{self.key[:12]}.json")
+
+
+@dataclass(frozen=True, slots=True)
+class CellAddress:
+    """One run of a group."""
+
+    group: GroupAddress
+    index: int
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        return f"{self.index}-{self.seed}"
+
+
+def is_settled(row: Row, *, retry: bool = False) -> bool:
+    """Whether a stored row needs no further run: it is ok, or failed by itself and `retry` is off."""
+    return row.status == "ok" or not (retry or row.status == "skipped" or KILLED in row.flags)
+
+
+class Store:
+    """One output folder.
+
+    Reading needs nothing; writing begins with `open`, which makes the folder and removes what dead processes left.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = Path(out)
+        self.cells = self.out / ".cells"
+        self._guard = self.cells / ".guard"
+        self._claims = Claims(self._guard)
+        self._read: dict[Path, tuple[tuple[int, int], Record]] = {}
+
+    def open(self) -> None:
+        """Make the folder, prove that it is writable, remove temporary files of dead processes.
+
+        Raises:
+            StorageError: it cannot be made or written.
+        """
+        with guarded(self._guard):
+            for temporary in self.out.rglob(f"{TEMPORARY}*"):
+                if is_abandoned(temporary):
+                    temporary.unlink(missing_ok=True)
+        for lock in self.cells.glob("*/*.lock"):
+            if self._claims.take(lock):  # its owner is dead
+                self._claims.release(lock)
+        for arrays in self.cells.glob("*/*.npz"):
+            self._drop_orphan(arrays)
+        for folder in self.cells.iterdir():
+            _remove_if_empty(folder)
+
+    def _drop_orphan(self, arrays: Path) -> None:
+        """Arrays whose cell was never finished. Claimed first: a living process may be about to finish it."""
+        lock, cell = arrays.with_suffix(".lock"), arrays.with_suffix(".json")
+        if not cell.exists() and self._claims.take(lock):
+            if not cell.exists():
+                arrays.unlink(missing_ok=True)
+            self._claims.release(lock)
+
+    def row(self, cell: CellAddress) -> Row | None:
+        """The stored row of a cell, or None."""
+        # The cell's file first: collecting removes it only after the group's record holds it.
+        record = self._load(self._cell_path(cell, ".json")) or self.group(cell.group)
+        rows = record.rows if record else []
+        return next((row for row in rows if (row.index, row.seed) == (cell.index, cell.seed)), None)
+
+    def group(self, address: GroupAddress) -> Record | None:
+        """The collected record of a group, without cells that are not collected yet."""
+        return self._load(self.out / address.path)
+
+    def missing(self, cells: Iterable[CellAddress], *, retry: bool = False) -> list[CellAddress]:
+        """Those of `cells` that still have to run."""
+        found = []
+        for cell in cells:
+            row = self.row(cell)
+            if row is None or not is_settled(row, retry=retry):
+                found.append(cell)
+        return found
+
+    def check_threads(self, address: GroupAddress, threads: int) -> None:
+        """Refuse to add rows of another thread count to a group: sums differ between one and two threads.
+
+        Raises:
+            UserError: the group has rows of another count.
+        """
+        folder = self.cells / address.key
+        known = [self.group(address), *(self._load(path) for path in sorted(folder.glob("*.json")))]
+        for record in known:
+            if record is not None and record.threads != threads:
+                raise UserError(
+                    f"{address.path} holds runs of {record.threads} thread(s), this one wants {threads}; sums differ "
+                    f"between thread counts, so they are never mixed: give --threads {record.threads}, or another --out"
+                )
+
+    def claim(self, cell: CellAddress) -> bool:
+        """Claim a cell for this process; False when a living process has it."""
+        return self._claims.take(self._cell_path(cell, ".lock"))
+
+    def owner(self, cell: CellAddress) -> Owner | None:
+        """Who has claimed a cell."""
+        return owner_of(self._cell_path(cell, ".lock"))
+
+    def release(self, cell: CellAddress) -> None:
+        """Give a claim back."""
+        self._claims.release(self._cell_path(cell, ".lock"))
+
+    def close(self) -> None:
+        """Give every claim back."""
+        self._claims.release_all()
+
+    def write(self, record: Record, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Store one run: a record with a single row, and its arrays (names as in the scorer).
+
+        Raises:
+            UserError: the group holds runs of another thread count.
+            StorageError: the folder refused.
+        """
+        (row,) = record.rows
+        cell = CellAddress(GroupAddress.of(record), row.index, row.seed)
+        self.check_threads(cell.group, record.threads)
+        if arrays:
+            write_atomically(self._cell_path(cell, ".npz"), npz_bytes(arrays))
+        write_atomically(self._cell_path(cell, ".json"), record_bytes(record))
+        if not arrays:  # an earlier run of this cell may have left some
+            self._cell_path(cell, ".npz").unlink(missing_ok=True)
+
+    def collect(self, key: str | None = None) -> list[Path]:
+        """Merge finished cells into their groups' records; of one group, or of all. Returns the records' paths."""
+        folders = [self.cells / key] if key else sorted(p for p in self.cells.glob("*") if p.is_dir())
+        changed = []
+        for folder in folders:
+            with guarded(self._guard):
+                paths = sorted(folder.glob("*.json"))
+                if paths:
+                    changed.append(self._merge(paths))
+                if folder.is_dir():
+                    _remove_if_empty(folder)
+        return changed
+
+    def _merge(self, paths: list[Path]) -> Path:
+        fresh = [load_record(path) for path in paths]
+        newest = max(fresh, key=lambda record: record.rows[0].finished or "")
+        address = GroupAddress.of(newest)
+        before = self.group(address)
+        rows = {(row.index, row.seed): row for record in (before, *fresh) if record for row in record.rows}
+        ordered = [rows[at] for at in sorted(rows)]
+        data = self._merged_arrays(address, before, dict(zip(paths, fresh, strict=True)))
+        target = self.out / address.path
+        sidecar = target.with_suffix(".npz")
+        kept = data is not None and len(data) <= CAP_BYTES
+        if kept and data:
+            write_atomically(sidecar, data)
+        predictions = _described(sidecar.name, data, kept, ordered)
+        write_atomically(target, record_bytes(newest.model_copy(update={"rows": ordered, "predictions": predictions})))
+        if not (kept and data):
+            sidecar.unlink(missing_ok=True)
+        for path in paths:
+            path.unlink()
+            path.with_suffix(".npz").unlink(missing_ok=True)
+        return target
+
+    def _merged_arrays(self, address: GroupAddress, before: Record | None, fresh: dict[Path, Record]) -> bytes | None:
+        """The side-car's bytes; None when the group had outgrown its side-car already."""
+        arrays: Arrays = {}
+        prefixes = {path: row_prefix(record.rows[0].index, record.rows[0].seed) for path, record in fresh.items()}
+        if before is not None and before.predictions is not None:
+            if not before.predictions.kept:
+                return None
+            old = read_npz((self.out / address.path).with_suffix(".npz"))
+            arrays |= {name: value for name, value in old.items() if not name.startswith(tuple(prefixes.values()))}
+        for path, record in fresh.items():
+            if record.rows[0].predictions_sha256:
+                new = read_npz(path.with_suffix(".npz"))
+                arrays |= {prefixes[path] + name: value for name, value in new.items()}
+        return npz_bytes(arrays) if arrays else b""
+
+    def records(self) -> Iterator[tuple[Path, Record]]:
+        """Every collected record below the folder, by path."""
+        for path in record_paths(self.out):
+            yield path, load_record(path)
+
+    def _cell_path(self, cell: CellAddress, suffix: str) -> Path:
+        return self.cells / cell.group.key / f"{cell.stem}{suffix}"
+
+    def _load(self, path: Path) -> Record | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_size)
+        if path not in self._read or self._read[path][0] != stamp:
+            try:
+                self._read[path] = (stamp, load_record(path))
+            except FileNotFoundError:  # collected in between
+                return None
+        return self._read[path][1]
+
+
+def _described(name: str, data: bytes | None, kept: bool, rows: list[Row]) -> Predictions | None:
+    if kept:
+        return Predictions(path=name, sha256=bytes_sha256(data), size_bytes=len(data)) if data else None
+    return Predictions(path=name, sha256=rows_sha256(rows), size_bytes=len(data or b""), kept=False)
+
+
+def rows_sha256(rows: list[Row]) -> str:
+    """What stands for a side-car that is not kept: the hash of its rows' hashes."""
+    return sha256_json([[row.index, row.seed, row.predictions_sha256] for row in rows])
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # not empty, or not a folder
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """Record files below `folder` (or `folder` itself when it is one); hidden folders are not entered."""
+    if folder.is_file():
+        return [folder]
+    found = []
+    for path in folder.rglob("*.json"):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if not hidden and _RECORD_NAME.fullmatch(path.name):
+            found.append(path)
+    return sorted(found)
+
+
+_RECORD_NAME = re.compile(r".+-[0-9a-f]{12}\.json")
+_NUMBERS = re.compile(r"\[\n\s*([\d.eE+-]+(?:,\n\s*[\d.eE+-]+)*)\n\s*\]")
+
+
+def load_record(path: Path) -> Record:
+    """The record in a file, of any known schema version.
+
+    Raises:
+        UserError: names the file and what is wrong with it.
+    """
+    try:
+        return Record.model_validate(migrate(json.loads(path.read_text(encoding="utf-8"))))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path} is not a valid record: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+    except FileNotFoundError:
+        raise
+    except (UserError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not a valid record: {error}") from None
+
+
+def record_bytes(record: Record) -> bytes:
+    """The one text of a record: field order, indent 1, lists of numbers on one line."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    # One number a line would make a confusion matrix a page long.
+    return (_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n").encode()
