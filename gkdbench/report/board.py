@@ -74,6 +74,7 @@ def kind(record: Record) -> dict[str, object]:
         "data": record.data.sha256,
         "preprocessing": dict(record.data.preprocessing),
         "metric": record.data.metric,
+        "training": record.setting,
         "threads": record.threads,
         "device": record.device,
         "tier": record.tier,

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from importlib.resources import files
 
-from gkdbench.report.cells import BY_KEY, CELLS, number, percent, score, verdict_text
+from gkdbench.report.cells import BY_KEY, CELLS, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Column, Entry, Section, Summary
 from gkdbench.report.published import Verdict
@@ -15,7 +15,7 @@ from gkdbench.report.strip import Scale, scale, strip
 SIGNS = {"reproduced": "●", "close": "◐", "not reproduced": "○", "not comparable": "–"}
 TEXT_CELLS = ("row", "needs", "published", "verdict", "versus")
 SETTING_NAMES = {
-    "tran": "transductive: the test nodes and their edges were seen, unlabelled, in training",
+    "tran": "transductive: the scored nodes and their edges were seen, unlabelled, in training",
     "ind": "inductive: the scored nodes and their edges were not in training",
     "prod": "production: 20% unseen and 80% observed test nodes, 0.2 ind + 0.8 tran",
     "coldstart": "cold start: unseen nodes, scored without their edges",
@@ -85,19 +85,19 @@ def _publications(board: Board) -> Markup | None:
     rows = [
         tag(
             "tr",
-            tag("th", entry.name, tag("small", f"{column.dataset} · {column.split} · {column.setting}"), scope="row"),
-            tag("td", BY_KEY["score"].text(entry), class_="num"),
+            tag("th", entry.name, tag("small", _where(column)), scope="row"),
+            tag("td", _grade(verdict)),
+            tag("td", score(entry), class_="num"),
             tag("td", number(verdict), class_="num"),
             tag("td", f"{verdict.difference:+.2f}", class_="num"),
             tag("td", f"{verdict.tolerance:.2f}", class_="num"),
-            tag("td", _grade(verdict, verdict.status)),
             tag("td", verdict.claim),
         )
         for column, entry, verdict in board.compared
     ]
-    titles = ("Row", "Ours", "Published", "Difference", "Tolerance", "Verdict", "Publication")
+    titles = ("Row", "Verdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
     head = tag(
-        "tr", [tag("th", name, scope="col", class_="num" if 0 < i < 5 else None) for i, name in enumerate(titles)]
+        "tr", [tag("th", name, scope="col", class_="num" if 1 < i < 6 else None) for i, name in enumerate(titles)]
     )
     return tag(
         "section",
@@ -139,12 +139,11 @@ def _column(column: Column) -> Markup:
         head.insert(2, tag("th", "Every run", ends, scope="col"))
     bodies = [_section(section, keys, axis, alone=len(column.sections) == 1) for section in column.sections]
     apart = [tag("p", "Separate table: " + ", ".join(column.notes), class_="note")] if column.notes else []
-    name = f"{column.dataset}, {column.split}, {column.setting}"
     return tag(
         "article",
         tag("h4", column.setting, tag("small", SETTING_NAMES.get(column.setting, ""))),
         apart,
-        _box(tag("table", tag("thead", tag("tr", head)), bodies), name),
+        _box(tag("table", tag("thead", tag("tr", head)), bodies), _where(column)),
         _reasons(column),
     )
 
@@ -168,18 +167,28 @@ def _row(entry: Entry, keys: list[str], axis: Scale | None) -> Markup:
 
 def _cell(entry: Entry, key: str) -> Markup:
     if key == "verdict" and entry.verdicts:
-        return join([tag("div", _grade(verdict, verdict_text(verdict))) for verdict in entry.verdicts])
+        return join([_grade(verdict, exact=True) for verdict in entry.verdicts])
+    if key == "versus" and entry.versus is not None:
+        low, high = (points(end) for end in entry.versus.interval)
+        small = tag("small", f"{entry.versus.outcome}, p={entry.versus.p_value:.2g}, over {entry.versus.control}")
+        return join(f"{points(entry.versus.difference)} [{low}, {high}]", small)
     if key == "score" and entry.preview:
         plain = BY_KEY[key].text(entry).removesuffix(" (preview)")
         return join(plain, tag("mark", "preview"))
     return join(BY_KEY[key].text(entry))
 
 
-def _grade(verdict: Verdict, text: str) -> Markup:
-    kind = verdict.status.replace(" ", "-")
-    return tag(
-        "span", tag("i", SIGNS[verdict.status], aria_hidden="true"), text, class_=f"grade {kind}", title=verdict.why
-    )
+def _grade(verdict: Verdict, *, exact: bool = False) -> Markup:
+    """The verdict in a word and a sign; with its difference and tolerance below when `exact`."""
+    kind, sign = verdict.status.replace(" ", "-"), tag("i", SIGNS[verdict.status], aria_hidden="true")
+    small = None
+    if exact and verdict.difference is not None:
+        small = tag("small", f"{verdict.difference:+.2f}, tolerance {verdict.tolerance:.2f}")
+    return tag("div", sign, verdict.status, small, class_=f"grade {kind}", title=verdict.why)
+
+
+def _where(column: Column) -> str:
+    return " · ".join([column.dataset, column.split, column.setting, *column.notes])
 
 
 def _sources(board: Board) -> list[Markup]:

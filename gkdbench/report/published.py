@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -52,7 +52,8 @@ class Claim:
     split: str
     datasets: dict[str, str]
     published: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] | None = None
     score: Literal["selected", "peak"] = "selected"
     tolerance: float | None = None
@@ -64,7 +65,7 @@ class Claim:
             record.method == self.method
             and record.split == self.split
             and record.dataset in self.datasets
-            and _agrees(record.config, self.config)
+            and not _differing(record.config, self.config)
         )
 
     def number(self, dataset: str, setting: str) -> Published | None:
@@ -104,9 +105,7 @@ def published() -> tuple[Published, ...]:
 def claims() -> tuple[Claim, ...]:
     """Every claim of ``claims.toml``."""
     data = tomllib.loads(files("gkdbench.report").joinpath("claims.toml").read_text(encoding="utf-8"))
-    return tuple(
-        Claim(**{"config": {}} | row | {"datasets": data["datasets"][row["datasets"]]}) for row in data["claim"]
-    )
+    return tuple(Claim(**row | {"datasets": data["datasets"][row["datasets"]]}) for row in data["claim"])
 
 
 def verdicts(
@@ -158,7 +157,7 @@ def grade(difference: float, tolerance: float) -> VerdictStatus:
 def _obstacle(claim: Claim, number: Published, record: Record, runs: int, complete: bool) -> str | None:
     """Why the two may not be compared, or None."""
     teacher = record.teachers.get("teacher")
-    least = min(MIN_RUNS, number.n_runs) if number.n_runs == 5 else MIN_RUNS
+    least = 5 if number.n_runs == 5 else MIN_RUNS
     if claim.refuse:
         return claim.refuse
     if any(mark in (number.evidence, *number.verified.split(" (")) for mark in UNTRUSTED):
@@ -169,8 +168,13 @@ def _obstacle(claim: Claim, number: Published, record: Record, runs: int, comple
         return "tuned by us"
     if claim.form == "as_released" and record.variant != "as_released":
         return "corrected form; the published number belongs to the released code (see as released)"
-    if claim.teacher is not None and (teacher is None or not _agrees(teacher.config, claim.teacher)):
-        return f"other teacher: {teacher.label if teacher else 'none'}"
+    if other := _differing(record.config, claim.settings):
+        return f"other settings: {', '.join(other)}"
+    if claim.teacher is not None:
+        if teacher is None:
+            return "no teacher on record"
+        if other := _differing(teacher.config, claim.teacher):
+            return f"other teacher, {teacher.label}: {', '.join(other)}"
     if not complete:
         return f"incomplete: {runs} runs have a score"
     if runs < least:
@@ -178,6 +182,13 @@ def _obstacle(claim: Claim, number: Published, record: Record, runs: int, comple
     return None
 
 
-def _agrees(config: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Are the `wanted` fields equal in `config`? An empty string stands for none."""
-    return all((config.get(name) or "") == value for name, value in wanted.items())
+def _differing(config: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """``name=value, wanted value`` of each wanted field that differs, nested ones entered; "" stands for none."""
+    found = []
+    for name, value in wanted.items():
+        own = config.get(name)
+        if isinstance(value, dict):
+            found += _differing(own if isinstance(own, dict) else {}, value, f"{prefix}{name}.")
+        elif ("" if own is None else list(own) if isinstance(own, tuple) else own) != value:
+            found.append(f"{prefix}{name}={own!r}, published {value!r}")
+    return found

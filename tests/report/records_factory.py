@@ -13,6 +13,23 @@ from gkdbench.records.schema import Audit, DataInfo, ModelResult, Provenance, Re
 Runs = Sequence[tuple[int, int]]
 TEN: Runs = tuple((i, i) for i in range(10))
 
+# The fields of real configurations that published numbers are tied to.
+MLP_SETTINGS: dict[str, Any] = {"epochs": 500, "patience": 50, "model": {"hidden": 128, "layers": 2}}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "sage": {
+        "epochs": 500,
+        "patience": 50,
+        "fanouts": [5, 5],
+        "model": {"hidden": 128, "layers": 2, "aggregator": "gcn"},
+    },
+    "gcn": {"epochs": 500, "patience": 50, "model": {"hidden": 64, "layers": 2}},
+    "gat": {"model": {"head_width": 16, "heads": 8}},
+    "appnp": {"model": {"hidden": 128, "layers": 2}},
+}
+KIPF: dict[str, Any] = {"lr": 0.01, "weight_decay": 5e-4, "epochs": 200, "patience": 200,
+                        "model": {"hidden": 16, "layers": 2}}  # fmt: skip
+SGC: dict[str, Any] = {"lr": 0.2, "model": {"hops": 2}}
+
 
 def sha(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -139,7 +156,7 @@ def record(
         tier=tier,  # type: ignore[arg-type]
         revision=1,
         revisions={method: 1},
-        config=dict(config or {}),
+        config=dict(MLP_SETTINGS if config is None else config),
         dataset=dataset,
         split=split,
         setting=setting,  # type: ignore[arg-type]
@@ -164,4 +181,5 @@ def record(
 
 def teacher(backbone: str = "sage", label: str = "SAGE 2x128", recipe: str | None = None, **fields: Any) -> Record:
     defaults: dict[str, Any] = {"mean": 0.8, "needs": "graph", "macs": 9000}
-    return record("teacher", label, config={"backbone": backbone, "recipe": recipe}, **defaults | fields)
+    settings = KIPF if recipe == "kipf2017_gcn" else BACKBONES[backbone]
+    return record("teacher", label, config={"backbone": backbone, "recipe": recipe} | settings, **defaults | fields)

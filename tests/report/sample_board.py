@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from records_factory import TEN, record, sha, teacher, teacher_of
+from records_factory import SGC, TEN, record, sha, teacher, teacher_of
 
 from gkdbench.records.schema import Record
 from gkdbench.report import Expected
@@ -19,7 +19,7 @@ def sample_records() -> list[Record]:
         special = teacher("sage", "SAGE 2x256 (release)", "release", mean=0.81, **place)
         found += [sage, gat, kipf, special, record(mean=0.59, macs=9000, **place),
                   teacher("appnp", "APPNP 2x128", mean=0.81, **place),
-                  record("sgc", "SGC", needs="graph", macs=700, mean=0.80, std=0.003, **place),
+                  record("sgc", "SGC", config=SGC, needs="graph", macs=700, mean=0.80, std=0.003, **place),
                   record("glnn", "GLNN 2x128", mean=0.78, macs=9000, teachers=teacher_of(sage), std=0.012, **place),
                   record("rbm", "RbM 8 experts", mean=0.782, macs=9000, teachers=teacher_of(sage),
                          failed={(4, 4): "oom", (7, 7): "nan"}, **place),

@@ -1,0 +1,202 @@
+"""What may stand in one table, what is averaged, and what may be called better."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records_factory import TEN, model, record, row, sha, teacher, teacher_of
+from sample_board import expected, sample_records
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import Record
+from gkdbench.report import Expected, build, column
+from gkdbench.report.cells import score
+from gkdbench.report.model import Column, Entry
+
+SAGE = teacher()
+
+
+def entry_of(columns: tuple[Column, ...] | list[Column], name: str) -> Entry:
+    (found,) = [entry for column in columns for entry in column.entries if entry.name == name]
+    return found
+
+
+def glnn(**fields: object) -> Record:
+    return record("glnn", "GLNN 2x128", **{"mean": 0.78, "teachers": teacher_of(SAGE)} | fields)  # type: ignore[arg-type]
+
+
+def test_two_split_ids_never_share_a_column() -> None:
+    """Trap 29."""
+    with pytest.raises(UserError, match="merge the split ids 'planetoid-public' and 'cpf-lcc-20-30'"):
+        column([record(), record(label="MLP 2", split="cpf-lcc-20-30")], "tran")
+    board = build(
+        [record(), record(split="cpf-lcc-20-30"), record(split="cpf-lcc-20-30-ind20", columns=("ind", "tran"))]
+    )
+    assert [(c.split, c.setting) for c in board.columns] == [
+        ("cpf-lcc-20-30", "tran"), ("cpf-lcc-20-30-ind20", "tran"), ("cpf-lcc-20-30-ind20", "ind"),
+        ("planetoid-public", "tran"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "note"),
+    [("threads", 2, "threads 2"), ("data_sha256", "e" * 64, "data eeeeeeeeeeee"), ("device", "H200", "device H200"),
+     ("tier", "tuned", "tier tuned"), ("audit_every", 5, "audit every 5"), ("setting", "ind", "training ind")],
+)  # fmt: skip
+def test_kinds_of_runs_stand_in_tables_of_their_own(field: str, value: object, note: str) -> None:
+    pair = [record(), record(label="other", **{field: value})]  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="rows of one table share it"):
+        column(pair, "tran")
+    columns = build(pair).columns
+    assert len(columns) == 2
+    assert any(c.notes == (note,) for c in columns), [c.notes for c in columns]
+
+
+def test_different_nodes_under_one_split_index_are_refused() -> None:
+    stale = record(label="stale", rows=[row(0, 0, [model("student", {"tran": 0.5})], split="another")])
+    with pytest.raises(UserError, match="different nodes in split 0 of planetoid-public"):
+        build([record(), stale])
+
+
+def test_a_section_has_one_teacher_and_the_same_weights_in_every_run() -> None:
+    """Trap 28."""
+    gat = teacher("gat", "GAT 8x16")
+    board = build([SAGE, gat, glnn(), record("kd", "KD", teachers=teacher_of(gat))])
+    assert {s.title: [e.method for e in s.entries] for s in board.columns[0].sections} == {
+        "Trained alone": ["teacher", "teacher"], "Taught by SAGE 2x128": ["glnn"], "Taught by GAT 8x16": ["kd"],
+    }  # fmt: skip
+    one = glnn()
+    other = record("kd", "KD", teachers=teacher_of(SAGE))
+    moved = other.rows[0].model_copy(update={"teachers": {"teacher": sha("other weights")}})
+    with pytest.raises(UserError, match=r"different teacher weights in run \(0, 0\)"):
+        build([one, other.model_copy(update={"rows": [moved, *other.rows[1:]]})])
+
+
+def test_released_forms_and_released_teachers_stand_apart_and_last() -> None:
+    special = teacher(label="SAGE 2x256", recipe="release")
+    board = build(
+        [SAGE, record(), glnn(), glnn(variant="as_released"), record("krd", "KRD", teachers=teacher_of(special))]
+    )
+    sections = board.columns[0].sections
+    assert [s.title for s in sections] == [
+        "Trained alone", "Taught by SAGE 2x128", "Taught by SAGE 2x256", "As released: taught by SAGE 2x128",
+    ]  # fmt: skip
+    assert "own teacher" in sections[2].note and "never a headline" in sections[3].note
+
+
+def test_an_incomplete_row_has_no_mean_and_says_how_far_it_is() -> None:
+    """Trap 3: a run that is missing is never averaged over."""
+    failed = entry_of(build([record(failed={(1, 1): "oom", (2, 2): "nan", (3, 3): "timeout"})]).columns, "MLP 2x128")
+    assert failed.mean_std is None and failed.gap is None and not failed.complete
+    assert score(failed) == "incomplete, 7/10"
+    assert failed.statuses == {"ok": 7, "oom": 1, "nan": 1, "timeout": 1}
+
+
+def test_a_failed_run_that_left_a_score_counts_with_it() -> None:
+    made = record()
+    collapsed = made.rows[0].model_copy(update={"status": "nan", "phase": "fit", "reason": "NaN in epoch 9"})
+    board = build([made.model_copy(update={"rows": [collapsed, *made.rows[1:]]})])
+    assert entry_of(board.columns, "MLP 2x128").mean_std == (pytest.approx(0.6), pytest.approx(0.01))
+    assert [(f.status, f.reason) for f in board.failures] == [("nan", "NaN in epoch 9")]
+
+
+def test_fewer_than_ten_runs_are_a_preview_and_marked() -> None:
+    """Trap 10."""
+    preview = entry_of(build([record(runs=TEN[:9])]).columns, "MLP 2x128")
+    assert preview.preview and score(preview).endswith("(preview)")
+    assert not entry_of(build([record()]).columns, "MLP 2x128").preview
+    assert score(entry_of(build([record(runs=TEN[:1])]).columns, "MLP 2x128")) == "60.00 (preview)"
+
+
+def test_what_the_plan_asked_for_and_nobody_ran_is_listed() -> None:
+    made = record(runs=TEN[:7])
+    plan = [Expected(made.key, made.label, "cora", "planetoid-public", "tran", frozenset(TEN)), *expected()]
+    board = build([made], expected=plan)
+    assert [(m.expected.dataset, len(m.runs)) for m in board.missing] == [("cora", 3), ("amazon-photo", 10)]
+    assert score(entry_of(board.columns, "MLP 2x128")) == "incomplete, 7/10"
+
+
+def test_skipped_runs_are_missing_and_no_failures() -> None:
+    made = record(failed=dict.fromkeys(TEN, "skipped"))
+    plan = [Expected(made.key, made.label, "cora", "planetoid-public", "tran", frozenset(TEN))]
+    board = build([made], expected=plan)
+    assert board.failures == () and len(board.missing[0].runs) == 10
+
+
+def test_a_record_or_a_run_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="two records of MLP 2x128"):
+        build([record(), record()])
+    with pytest.raises(UserError, match=r"stores runs \[\(0, 0\)\] twice"):
+        build([record(rows=[record().rows[0]] * 2)])
+
+
+def test_rows_that_their_label_does_not_tell_apart_carry_their_key() -> None:
+    pair = [record(config={"lr": 0.1}), record(config={"lr": 0.2}, mean=0.7)]
+    names = [entry.name for entry in build(pair).columns[0].entries]
+    assert names == [f"MLP 2x128 [{pair[1].key[:6]}]", f"MLP 2x128 [{pair[0].key[:6]}]"]
+
+
+def test_peers_are_averaged_and_their_ensemble_is_a_row_of_its_own() -> None:
+    entries = {e.aggregate: e for e in build([record("dml", "DML", peers=3, ensemble=True)]).columns[0].entries}
+    assert set(entries) == {"mean of peers", "best on validation", "ensemble"}
+    assert entries["mean of peers"].mean_std == (pytest.approx(0.6), pytest.approx(0.01))
+    assert entries["ensemble"].mean_std == (pytest.approx(0.61), pytest.approx(0.01))
+
+
+def test_the_best_peer_is_chosen_on_validation_and_a_missing_peer_is_not_averaged_over() -> None:
+    low = model("peer0", {"tran": 0.9}, val=0.5)
+    high = model("peer1", {"tran": 0.4}, val=0.6)
+    made = record("dml", "DML", rows=[row(0, 0, [low, high], split="planetoid-public"),
+                                      row(1, 1, [low], split="planetoid-public")])  # fmt: skip
+    entries = {e.aggregate: e for e in build([made]).columns[0].entries}
+    assert entries["best on validation"].scores == {(0, 0): 0.4}
+    assert entries["mean of peers"].scores == {(0, 0): pytest.approx(0.65)}
+
+
+def test_bold_needs_a_win_over_the_strongest_affordable_control() -> None:
+    weak, strong = record(mean=0.6), record("mlp", "MLP, smoothed", mean=0.7, std=0.02)
+    dear = record("mlp", "MLP 2x1024", mean=0.9, macs=50_000)
+    graph = record("sgc", "SGC", mean=0.95, needs="graph", macs=10)
+    board = build([SAGE, weak, strong, dear, graph, glnn()])
+    found = entry_of(board.columns, "GLNN 2x128")
+    assert found.versus is not None and found.versus.control == "MLP, smoothed"
+    assert found.versus.difference == pytest.approx(0.08) and found.bold
+    assert [e.name for e in board.columns[0].entries if e.bold] == ["GLNN 2x128"]
+
+
+def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
+    tie = entry_of(build([record(mean=0.6), glnn(mean=0.6019)]).columns, "GLNN 2x128")
+    assert tie.versus is not None and tie.versus.p_value < 0.05 and tie.versus.outcome == "tie" and not tie.bold
+    loss = entry_of(build([record(mean=0.9), glnn()]).columns, "GLNN 2x128")
+    assert loss.versus is not None and loss.versus.outcome == "loss" and not loss.bold
+    preview = entry_of(build([record(runs=TEN[:8]), glnn(runs=TEN[:8])]).columns, "GLNN 2x128")
+    assert preview.versus is not None and preview.versus.outcome == "win" and not preview.bold
+    alone = entry_of(build([glnn()]).columns, "GLNN 2x128")
+    assert alone.versus is None and not alone.bold
+    unpaired = entry_of(build([record(runs=TEN[:9]), glnn()]).columns, "GLNN 2x128")
+    assert unpaired.versus is None and not unpaired.bold
+
+
+def test_p_values_are_corrected_over_the_section() -> None:
+    students = [record("kd", f"KD {k}", mean=0.7, teachers=teacher_of(SAGE), config={"k": k}) for k in range(26)]
+    section = build([record(), *students]).columns[0].sections[1]
+    assert [e.versus.p_value for e in section.entries if e.versus] == pytest.approx([26 * 2 / 1024] * 26)
+    assert not any(e.bold for e in section.entries)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations(range(6)))
+def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
+    records = [r for r in sample_records() if r.dataset == "cora"][:6]
+    assert build([records[i] for i in order]) == build(records)
+
+
+def test_summaries_rank_rows_that_are_complete_everywhere() -> None:
+    (summary,) = build(sample_records()).summaries
+    ranks = {r.name: r.rank for r in summary.rows}
+    assert summary.datasets == ("citeseer", "cora", "pubmed")
+    assert ranks["RbM 8 experts, taught by SAGE 2x128"] is None
+    assert ranks["KD to GCN 2x64, taught by GAT 8x16"] == min(r for r in ranks.values() if r is not None)
+    tally = next(r.tally for r in summary.rows if r.name.startswith("GLNN 2x128"))
+    assert tally == {"win": 3}

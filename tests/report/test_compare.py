@@ -1,0 +1,104 @@
+"""Two methods, paired run by run; and what may not be paired."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from records_factory import TEN, record, sha, teacher, teacher_of
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import Record
+from gkdbench.report import compare
+from gkdbench.report.statistics import seeds_needed
+
+PLACES = ("cora", "citeseer", "pubmed")
+
+
+def uneven(**fields: object) -> Record:
+    """A record whose runs differ from the factory's by more than a shift."""
+    made = record("glnn", "GLNN", **fields)  # type: ignore[arg-type]
+    rows = []
+    for k, row in enumerate(made.rows):
+        value = row.models[0].scores["tran"]
+        score = value.model_copy(update={"value": value.value + 0.004 * ((k * 7) % 5)})
+        rows.append(row.model_copy(update={"models": [row.models[0].model_copy(update={"scores": {"tran": score}})]}))
+    return made.model_copy(update={"rows": rows})
+
+
+def test_a_line_holds_the_statistics_of_its_pairs() -> None:
+    one, two = uneven(mean=0.61), record(mean=0.6)
+    (line,) = compare([one], [two], test_train_ratio=1000 / 140).lines
+    gains = [
+        a.models[0].scores["tran"].value - b.models[0].scores["tran"].value
+        for a, b in zip(one.rows, two.rows, strict=True)
+    ]
+    assert line.difference == pytest.approx(np.mean(gains)) and line.std == pytest.approx(np.std(gains, ddof=1))
+    assert line.p_value == line.p_corrected == 2 / 2**10 and line.outcome == "win" and not line.preview
+    assert line.t_test is not None
+    assert line.t_test[0] == pytest.approx(np.mean(gains) / math.sqrt((0.1 + 1000 / 140) * np.var(gains, ddof=1)))
+    assert line.seeds == seeds_needed(line.difference, line.std or 0.0)
+    assert 0 < line.interval[0] < line.difference < line.interval[1]
+
+
+def test_sides_swap_and_holm_runs_over_the_lines() -> None:
+    first = [uneven(mean=0.61, dataset=name) for name in PLACES]
+    second = [record(mean=0.6, dataset=name) for name in PLACES[:2]] + [record(mean=0.9, dataset="pubmed")]
+    forth, back = compare(first, second), compare(second, first)
+    assert forth.tally == {"win": 2, "loss": 1} and back.tally == {"win": 1, "loss": 2}
+    for a, b in zip(forth.lines, back.lines, strict=True):
+        assert a.difference == -b.difference and a.p_corrected == b.p_corrected == 3 * 2 / 2**10
+
+
+def test_runs_without_a_partner_are_counted_and_make_a_preview() -> None:
+    (line,) = compare([record("glnn", "GLNN", failed={(3, 3): "nan"})], [record()]).lines
+    assert (line.pairs, line.unpaired, line.preview) == (9, 1, True)
+    with pytest.raises(UserError, match="no scored run in common"):
+        compare([uneven(runs=TEN[:2])], [record(runs=TEN[5:])])
+
+
+def test_equal_runs_are_a_tie() -> None:
+    (line,) = compare([record(label="again")], [record()]).lines
+    assert (line.outcome, line.p_value, line.seeds) == ("tie", 1.0, None)
+
+
+SAGE, GAT = teacher(), teacher("gat", "GAT 8x16")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([record()], [record(split="cpf-lcc-20-30")], "no data set, split id and setting in common"),
+        ([], [record()], "nothing"),
+        ([record(), record(label="MLP 2")], [record()], "two records"),
+        ([record()], [record(label="b", data_sha256="e" * 64)], "differ in data"),
+        ([record()], [record(label="b", threads=2)], "differ in threads"),
+        ([record()], [record(label="b", tier="tuned")], "differ in tier"),
+        ([record("glnn", "GLNN", teachers=teacher_of(SAGE))], [record("kd", "KD", teachers=teacher_of(GAT))],
+         r"different teachers \(SAGE 2x128; GAT 8x16\)"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_paired(first: list[Record], second: list[Record], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare(first, second)
+
+
+def test_one_teacher_means_its_weights_in_every_run() -> None:
+    one, two = (record(name, name.upper(), teachers=teacher_of(SAGE)) for name in ("glnn", "kd"))
+    assert compare([one], [two]).lines
+    moved = two.rows[4].model_copy(update={"teachers": {"teacher": sha("retrained")}})
+    two = two.model_copy(update={"rows": [*two.rows[:4], moved, *two.rows[5:]]})
+    with pytest.raises(UserError, match="different teachers"):
+        compare([one], [two])
+
+
+def test_a_student_and_a_row_trained_alone_are_compared() -> None:
+    assert compare([record("glnn", "GLNN", mean=0.7, teachers=teacher_of(SAGE))], [record()]).lines[0].outcome == "win"
+
+
+def test_text_names_both_sides_and_every_line() -> None:
+    done = compare([uneven(mean=0.61, dataset=name) for name in PLACES], [record(dataset=name) for name in PLACES])
+    text = done.to_text(width=140)
+    assert "GLNN against MLP 2x128" in text and "3 win, 0 tie, 0 loss" in text
+    assert all(f"{name} · planetoid-public · tran" in text for name in PLACES) and "[+" in text

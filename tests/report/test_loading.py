@@ -1,0 +1,37 @@
+"""Records from a folder, and files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from records_factory import record
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import Record
+from gkdbench.records.store import record_bytes
+from gkdbench.report import load_records
+
+
+def save(made: Record, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{made.method}-{made.key[:12]}.json"
+    path.write_bytes(record_bytes(made))
+    return path
+
+
+def test_a_folder_gives_its_records_in_order_and_hidden_ones_are_skipped(tmp_path: Path) -> None:
+    second = save(record(dataset="pubmed"), tmp_path / "pubmed")
+    save(record(), tmp_path / "cora")
+    save(record(label="scratch"), tmp_path / ".scratch")
+    assert [r.dataset for r in load_records(tmp_path)] == ["cora", "pubmed"]
+    assert load_records(second) == [record(dataset="pubmed")]
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = save(record(), tmp_path)
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(UserError, match=path.name):
+        load_records(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        load_records(tmp_path / "nowhere")
