@@ -32,7 +32,8 @@ class Absent:
     cells: int
 
     def __str__(self) -> str:
-        return f"{self.dataset} on {self.split}: {self.cells} cells skipped: data absent (`gkdbench data fetch {self.dataset}`)"
+        fetch = f"`gkdbench data fetch {self.dataset}`"
+        return f"{self.dataset} on {self.split}: {self.cells} cells skipped: data absent ({fetch})"
 
 
 @dataclass

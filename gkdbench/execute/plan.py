@@ -13,6 +13,7 @@ from gkdbench.execute.cell import Cell
 from gkdbench.execute.grid import Absent, expand
 from gkdbench.execute.select import select
 from gkdbench.execute.suite import Suite, Tier
+from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
 
 
@@ -122,9 +123,7 @@ def _weights_gone(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> 
     while waiting:
         for teacher in waiting.pop().requires().values():
             row = store.row(teacher.address)
-            gone = (
-                row is not None and row.status == "ok" and bank_weights(store, teacher) != row.models[0].weights_sha256
-            )
+            gone = row is not None and row.status == "ok" and not has_weights(store, teacher, row)
             if gone and teacher.key not in found:
                 found[teacher.key] = by_key[teacher.key]
                 waiting.append(teacher)
@@ -136,13 +135,13 @@ def bank_folder(store: Store, cell: Cell) -> Path:
     return store.out / ".bank" / cell.key
 
 
-def bank_weights(store: Store, cell: Cell) -> str | None:
-    """sha256 of the weights in a cell's bank entry; None when there is none."""
+def has_weights(store: Store, cell: Cell, row: Row | None) -> bool:
+    """Whether a cell's bank entry holds the weights that its row names."""
     try:
-        meta: dict[str, str] = json.loads((bank_folder(store, cell) / "meta.json").read_text())
+        meta = json.loads((bank_folder(store, cell) / "meta.json").read_text())
     except (OSError, ValueError):
-        return None
-    return meta.get("weights_sha256")
+        return False
+    return row is not None and bool(row.models) and meta.get("weights_sha256") == row.models[0].weights_sha256
 
 
 def _estimate(todo: Sequence[Cell], store: Store) -> tuple[float, int]:

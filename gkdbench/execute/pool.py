@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,5 @@ class Pool:
         worker.process.kill()
         worker.process.wait()
         worker.process.stdout.close()
-        try:
+        with suppress(OSError):  # a job was still in the pipe of a dead worker
             worker.process.stdin.close()
-        except OSError:
-            pass  # a job was still in the pipe of a dead worker

@@ -42,7 +42,12 @@ def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[R
         row = _row(cell, suite, ready, outcome | {"models": scored.models}, predictions_sha256=scored.sha256)
         return row, scored.arrays
     except (ValueError, OSError, KeyError, ValidationError) as error:
-        failed = {"status": "error", "phase": "score", "reason": f"{type(error).__name__}: {error}", "models": []}
+        failed: dict[str, Any] = {
+            "status": "error",
+            "phase": "score",
+            "reason": f"{type(error).__name__}: {error}",
+            "models": [],
+        }
         failed |= {"traceback": "".join(tb.format_exception(error)), "extra": {}}
         return _row(cell, suite, ready, outcome | failed), {}
 

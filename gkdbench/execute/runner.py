@@ -7,21 +7,25 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.job import Job, TeacherJob
-from gkdbench.execute.plan import Plan, bank_folder, bank_weights
+from gkdbench.execute.plan import Plan, bank_folder
 from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
 from gkdbench.execute.problems import Desk, Ready
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row
+from gkdbench.protocol.scoring import Arrays
 from gkdbench.records.files import StorageError, is_abandoned
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store, is_settled
@@ -175,11 +179,10 @@ class Runner:
             self._not_before[cell.key] = time.monotonic() + POLL_S
             return False
         row = self._store.row(cell.address)
-        fresh = row is not None and row != self._before[cell.key] and is_settled(row)
         if cell.key in self._again:
-            fresh = (
-                row is not None and bool(row.models) and bank_weights(self._store, cell) == row.models[0].weights_sha256
-            )
+            fresh = has_weights(self._store, cell, row)
+        else:
+            fresh = row is not None and row != self._before[cell.key] and is_settled(row)
         if fresh:
             self.summary.cached += 1
             self._leave(cell)
@@ -193,9 +196,8 @@ class Runner:
                 how = "is missing" if row is None else f"ended with status {row.status} ({row.reason})"
                 mend = command(teacher, self._plan.suite, failed=True)
                 reason = f"its {role} {how}; repeat that first: {mend}"
-                self._store_row(
-                    cell, failed_row(cell, self._plan.suite, ready, status="skipped", phase="prepare", reason=reason)
-                )
+                skipped = failed_row(cell, self._plan.suite, ready, status="skipped", phase="prepare", reason=reason)
+                self._store_row(cell, skipped)
                 return False
         return True
 
@@ -234,7 +236,7 @@ class Runner:
     def _take(self, flight: _Flight, answer: Answer) -> None:
         """Turn an answer into a row; a killed worker's cell goes back to the front of the queue."""
         cell, suite = flight.cell, self._plan.suite
-        arrays = {}
+        arrays: Arrays = {}
         if isinstance(answer, Died):
             if not answer.ready:
                 raise UserError(f"a worker process could not start ({answer.how}):\n{answer.log}")
@@ -281,10 +283,10 @@ class Runner:
             f"students would learn from another teacher than the table's. Run the whole suite with a new --out"
         )
 
-    def _store_row(self, cell: Cell, row: Row, arrays: dict[str, object] | None = None) -> None:
+    def _store_row(self, cell: Cell, row: Row, arrays: Mapping[str, NDArray[np.generic]] | None = None) -> None:
         facts = provenance(type(cell.group.method), device=self._device, allocator=self._allocator)
         record = cell.group.record(row).model_copy(update={"provenance": facts})
-        self._store.write(record, arrays or {})  # type: ignore[arg-type]  # arrays of the scorer
+        self._store.write(record, arrays or {})
         if row.status == "ok":
             self.summary.ok += 1
         else:

@@ -1,0 +1,78 @@
+"""Scores of a user's own model, under the protocol's splits and metrics, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gkdbench.data.splits import Problem, prepare, prepare_named
+from gkdbench.errors import UserError
+from gkdbench.metrics import METRICS
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.scoring import selected_scores, truth_of
+
+if TYPE_CHECKING:
+    from gkdbench.data.task import Task
+
+Model = nn.Module | Predictor | Callable[..., Tensor]
+
+
+def evaluate(
+    model: Model, task: str | Task, split: str, index: int = 0, *, data: str | Path | None = None
+) -> dict[str, float]:
+    """Score `model` on the validation items and every reported setting of a split.
+
+    For models that were trained outside gkdbench: nothing is selected, nothing is stored, and the labels are in this
+    process, so the result is as honest as the caller. Published rows come from `run_suite`.
+
+    Args:
+        model: called as ``model(features, graph, segments)``; gives logits [N, C] for node tasks, [G, C] for graph
+            tasks (`segments`: [G + 1] borders, else None). Modules are put into evaluation mode for the call.
+        task: a data set's name, or a Task.
+        split, index: split id and index.
+
+    Returns:
+        column (``"val"``, ``"tran"``, ``"ind"``, ``"prod"``, ``"coldstart"``, ``"graph"``) -> score in [0, 1].
+
+    Raises:
+        UserError: unknown names; logits of another shape, or not finite.
+    """
+    problem = prepare_named(task, split, index, data=data) if isinstance(task, str) else prepare(task, split, index)
+    staging = stage(problem)
+    wanted = [("val", staging.val_scene, staging.val)] + [(w.column, w.scene, w.items) for w in staging.watches]
+    logits = {scene: _logits(model, staging.scenes[scene], problem) for scene in {scene for _, scene, _ in wanted}}
+    metric = METRICS.get(problem.task.metric)
+    arrays = {
+        f"model/{column}/selected": metric.from_logits(logits[scene][items.position].numpy())
+        for column, scene, items in wanted
+    }
+    scores = selected_scores(problem, arrays, "model", truth_of(problem, staging))
+    return {column: score.value for column, score in scores.items()}
+
+
+@torch.no_grad()
+def _logits(model: Any, inputs: Inputs, problem: Problem) -> Tensor:
+    if isinstance(model, Predictor):
+        logits = model.evaluate(inputs)
+    else:
+        training = model.training if isinstance(model, nn.Module) else None
+        try:
+            if training:
+                model.eval()
+            logits = model(inputs.features, inputs.graph, inputs.segments)
+        finally:
+            if training:
+                model.train()
+    shape = (len(inputs.items), problem.task.num_classes)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model wants to answer with logits {list(shape)}, got {got}")
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError("the model's logits are not all finite; there is nothing to score")
+    return logits.float().cpu()

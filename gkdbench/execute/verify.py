@@ -1,0 +1,223 @@
+"""Are published numbers what their side-cars and the data say? Nothing in a record is believed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gkdbench.data.datasets import MissingData
+from gkdbench.data.splits import Problem, prepare_named
+from gkdbench.errors import UserError
+from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.scoring import arrays_sha256, rescore
+from gkdbench.records.key import GroupIdentity
+from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
+from gkdbench.records.sidecar import Arrays, bytes_sha256, read_npz, row_arrays
+from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
+
+CURVE_TOLERANCE = 1e-6
+"""Curves are stored as float32."""
+
+
+@dataclass
+class VerifyReport:
+    """What was found.
+
+    Args:
+        records, scores: how many were looked at, how many scores were computed again.
+        problems: one line each, beginning with the record's path.
+        not_checked: what could not be computed again, and why.
+    """
+
+    records: int = 0
+    scores: int = 0
+    problems: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0: everything re-computes; 1: something does not; 3: nothing is wrong, and something was not checked."""
+        return 1 if self.problems else 3 if self.not_checked else 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    path: Path
+    record: Record
+    row: Row
+    arrays: Arrays
+
+    def __str__(self) -> str:
+        return f"{self.path}: row {self.row.index}-{self.row.seed}"
+
+
+def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
+    """Check every record below `path` (or the one record `path`).
+
+    Schema, key, name, side-car hash, hash of every row's arrays, every score from predictions and labels, every audit
+    from its curve, one set of weights per teacher in all rows that name it.
+
+    Args:
+        data: folder of raw files; default: ``$GKDBENCH_DATA``.
+
+    Raises:
+        UserError: there is no record.
+    """
+    report = VerifyReport()
+    folder = Path(path)
+    paths = record_paths(folder)
+    if not paths:
+        raise UserError(f"no records below {folder}; wanted a folder that `gkdbench run --out` wrote, or one record")
+    runs: list[_Run] = []
+    for found in paths:
+        report.records += 1
+        try:
+            record = load_record(found)
+        except UserError as error:
+            report.problems.append(str(error))
+            continue
+        runs += _check_record(found, record, report)
+    _check_teachers(runs, report)
+    _check_scores(runs, data, report)
+    return report
+
+
+def identity_of(record: Record) -> GroupIdentity:
+    """What a record says that its key covers."""
+    return GroupIdentity(
+        method=record.method,
+        config=record.config,
+        revisions=record.revisions,
+        dataset=record.dataset,
+        data_sha256=record.data.sha256,
+        preprocessing=dict(record.data.preprocessing),
+        split=record.split,
+        setting=record.setting,
+        teachers={role: teacher.key for role, teacher in record.teachers.items()},
+        device=record.device,
+        audit_every=record.audit_every,
+    )
+
+
+def _check_record(path: Path, record: Record, report: VerifyReport) -> list[_Run]:
+    """Everything that needs neither data nor other records."""
+    for problem in _identity_problems(path, record):
+        report.problems.append(f"{path}: {problem}")
+    arrays: Arrays = {}
+    try:
+        arrays = _sidecar(path, record)
+    except UserError as error:
+        report.problems.append(f"{path}: {error}")
+        return []
+    runs = []
+    for row in record.rows:
+        own = row_arrays(arrays, row.index, row.seed)
+        kept = record.predictions is None or record.predictions.kept
+        if row.predictions_sha256 is not None and kept and arrays_sha256(own) != row.predictions_sha256:
+            report.problems.append(f"{path}: row {row.index}-{row.seed}: its arrays do not have the hash of the record")
+        elif row.status == "ok" and not kept:
+            report.not_checked.append(f"{path}: row {row.index}-{row.seed}: predictions not kept; `{row.command}`")
+        elif row.status == "ok":
+            runs.append(_Run(path, record, row, own))
+    return runs
+
+
+def _identity_problems(path: Path, record: Record) -> Iterator[str]:
+    if record.protocol_version == PROTOCOL_VERSION and identity_of(record).key != record.key:
+        yield f"key {record.key[:12]} is not that of its own fields ({identity_of(record).key[:12]})"
+    if record.revisions.get(record.method) != record.revision:
+        yield f"revision {record.revision} is not the one that its key covers"
+    if path.name != GroupAddress.of(record).path.name:
+        yield f"is named {path.name}, wanted {GroupAddress.of(record).path.name}"
+    at = [(row.index, row.seed) for row in record.rows]
+    if at != sorted(set(at)):
+        yield "rows are not sorted by (index, seed), or one is there twice"
+    for row in record.rows:
+        if (row.status == "ok") != bool(row.models):
+            yield f"row {row.index}-{row.seed} has status {row.status} and {len(row.models)} models"
+        if row.status == "ok" and row.predictions_sha256 is None:
+            yield f"row {row.index}-{row.seed} has scores without predictions"
+
+
+def _sidecar(path: Path, record: Record) -> Arrays:
+    if record.predictions is None:
+        if any(row.predictions_sha256 for row in record.rows):
+            raise UserError("names no side-car, and has rows with predictions")
+        return {}
+    if not record.predictions.kept:
+        if rows_sha256(record.rows) != record.predictions.sha256:
+            raise UserError("the hash of its rows' hashes is not the one that stands for the side-car")
+        return {}
+    sidecar = path.with_name(record.predictions.path)
+    try:
+        digest = bytes_sha256(sidecar.read_bytes())
+    except OSError as error:
+        raise UserError(f"side-car {sidecar.name} cannot be read: {error.strerror}") from None
+    if digest != record.predictions.sha256:
+        wanted = record.predictions.sha256
+        raise UserError(f"side-car {sidecar.name} has sha256 {digest[:12]}, the record says {wanted[:12]}")
+    return read_npz(sidecar)
+
+
+def _check_teachers(runs: list[_Run], report: VerifyReport) -> None:
+    """Students of one teacher cell learned from the same weights: those of the teacher's row, where it is stored."""
+    weights: dict[tuple[str, int, int], dict[str, Path]] = defaultdict(dict)
+    for run in runs:
+        weights[run.record.key, run.row.index, run.row.seed].setdefault(run.row.models[0].weights_sha256, run.path)
+    for run in runs:
+        for role, teacher in run.record.teachers.items():
+            used = run.row.teachers.get(role)
+            at = (teacher.key, run.row.index, run.row.seed)
+            if used is None:
+                report.problems.append(f"{run} does not say which {role} it used")
+            elif used not in weights.setdefault(at, {used: run.path}):
+                other = next(iter(weights[at].values()))
+                report.problems.append(f"{run}: its {role} has weights {used[:12]}, in {other} it has other ones")
+
+
+def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyReport) -> None:
+    by_problem: dict[tuple[str, str, int], list[_Run]] = defaultdict(list)
+    for run in runs:
+        by_problem[run.record.dataset, run.record.split, run.row.index].append(run)
+    for name, same in sorted(by_problem.items()):
+        try:
+            problem = prepare_named(*name, data=data)
+        except MissingData as error:
+            why = str(error).splitlines()[0]
+            report.not_checked += [
+                f"{run.path}: row {run.row.index}-{run.row.seed}: data absent ({why})" for run in same
+            ]
+            continue
+        staging = stage(problem)
+        for run in same:
+            for text in _data_problems(run, problem):
+                report.problems.append(f"{run}: {text}")
+            for model in run.row.models:
+                found = [*rescore(problem, staging, run.arrays, model), *_audit_problems(run.arrays, model)]
+                report.scores += len(model.scores) + 1
+                report.problems += [f"{run}: {text}" for text in found]
+
+
+def _data_problems(run: _Run, problem: Problem) -> Iterator[str]:
+    if problem.task.content_hash != run.record.data.sha256:
+        yield f"the data at hand have another content ({problem.task.content_hash[:12]}) than the record's"
+    if problem.split.hash != run.row.split_sha256:
+        yield f"the split at hand ({problem.split.hash[:12]}) is not the record's ({run.row.split_sha256[:12]})"
+
+
+def _audit_problems(arrays: Arrays, model: ModelResult) -> Iterator[str]:
+    """Peak, gap and final score against the stored curves."""
+    for column, audit in model.audit.items():
+        curve = arrays.get(f"{model.name}/{column}/curve")
+        if curve is None or not len(curve):
+            yield f"{model.name}: an audit of {column} without its curve"
+            continue
+        selected = model.scores[column].value
+        wanted = {"peak": max(float(curve.max()), selected), "final": float(curve[-1])}
+        wanted["gap"] = wanted["peak"] - selected
+        for what, value in wanted.items():
+            if not math.isclose(getattr(audit, what), value, rel_tol=0, abs_tol=CURVE_TOLERANCE):
+                yield f"{model.name}: audit {what} of {column} is {getattr(audit, what):.6f}, its curve says {value:.6f}"
