@@ -5,7 +5,7 @@ print(to_text(board))
 """
 
 from gkdbench.report.board import build, column
-from gkdbench.report.compare import Comparison, compare
+from gkdbench.report.comparison import Comparison, compare
 from gkdbench.report.csvtable import to_csv
 from gkdbench.report.html import to_html
 from gkdbench.report.loading import load_records

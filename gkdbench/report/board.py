@@ -9,8 +9,8 @@ from dataclasses import replace
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.schema import Record, Row
-from gkdbench.report.entries import entries
-from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section
+from gkdbench.report.entries import entries, taught_by
+from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
 
@@ -46,14 +46,14 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     for record in ordered:
         for setting in record.columns:
             kinds = groups.setdefault((record.dataset, record.split, setting), {})
-            kinds.setdefault(canonical_json(kind(record)), []).append(record)
+            kinds.setdefault(canonical_json(conditions(record)), []).append(record)
     columns = []
     for dataset, split, setting in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]))):
         kinds = groups[dataset, split, setting]
-        twins = [kind(members[0]) for members in kinds.values()]
+        twins = [conditions(members[0]) for members in kinds.values()]
         for members in kinds.values():
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
-            columns.append(replace(column(members, setting, planned=runs), notes=_apart(kind(members[0]), twins)))
+            columns.append(replace(column(members, setting, planned=runs), notes=_apart(conditions(members[0]), twins)))
     return Board(
         columns=tuple(columns),
         summaries=tuple(summaries(columns)),
@@ -68,7 +68,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     )
 
 
-def kind(record: Record) -> dict[str, object]:
+def conditions(record: Record) -> dict[str, object]:
     """What all records of one table share, apart from data set, split id and setting."""
     return {
         "data": record.data.sha256,
@@ -101,10 +101,10 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs]
         ):
             if ours != theirs:
                 raise UserError(f"one column cannot merge the {what}s {ours!r} and {theirs!r}; make one table for each")
-        for name, value in kind(first).items():
-            if kind(record)[name] != value:
+        for name, value in conditions(first).items():
+            if conditions(record)[name] != value:
                 raise UserError(
-                    f"{first.label} and {record.label} differ in {name}: {value} and {kind(record)[name]}; "
+                    f"{first.label} and {record.label} differ in {name}: {value} and {conditions(record)[name]}; "
                     f"rows of one table share it"
                 )
     _same_splits(records)
@@ -139,13 +139,18 @@ def _section_of(record: Record) -> tuple[bool, bool, str]:
 def _section(key: tuple[bool, bool, str], records: Sequence[Record], rows: Sequence[Entry]) -> Section:
     released, special, teachers = key
     _same_teachers(records)
-    label = ", ".join(info.label for _, info in sorted(records[0].teachers.items()))
-    title = f"Taught by {label}" if teachers else "Trained alone"
-    note = "a release's own teacher, not the standard one" if special else ""
+    kind: SectionKind = "release's teacher" if special else "taught" if teachers else "solo"
+    title = f"Taught by {taught_by(records[0])}" if teachers else "Trained alone"
+    notes = ["a release's own teacher, not the standard one"] if special else []
     if released:
+        kind = "as released"
         title = f"As released: {title[0].lower()}{title[1:]}"
-        note = "the published code with its defects, to explain published numbers; never a headline"
-    return Section(title, note, tuple(rows))
+        notes.append("the published code with its defects, to explain published numbers; never a headline")
+    elif teachers and not any(row.versus for row in rows):
+        notes.append(
+            "nothing is compared: that takes two or more runs, shared with a complete control of equal or lower cost"
+        )
+    return Section(kind, title, "; ".join(notes), tuple(rows))
 
 
 def _same_splits(records: Sequence[Record]) -> None:

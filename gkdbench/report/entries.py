@@ -47,6 +47,11 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     return found
 
 
+def taught_by(record: Record) -> str:
+    """Labels of the record's teachers, in the order of their roles; empty when it was trained alone."""
+    return ", ".join(info.label for _, info in sorted(record.teachers.items()))
+
+
 def _named(names: Sequence[str]) -> Pick:
     """All models of `names`, or none when one is missing: peers are averaged together or not at all."""
 
@@ -73,13 +78,12 @@ def _entry(
     chosen = [pick(row.models) for row in record.rows]
     runs = tuple(_run(row, models, setting) for row, models in zip(record.rows, chosen, strict=True))
     flat = [model for models in chosen for model in models]
-    teacher = record.teachers.get("teacher")
     entry = Entry(
         key=record.key,
         method=record.method,
         label=record.label,
         variant=record.variant,
-        teacher=teacher.label if teacher else None,
+        teacher=taught_by(record) or None,
         aggregate=aggregate,
         needs=flat[0].needs if flat else "",
         parameters=_only({model.parameters for model in flat}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from importlib.resources import files
+from itertools import groupby
 
 from gkdbench.report.cells import BY_KEY, CELLS, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
@@ -211,17 +212,20 @@ def _summary(summary: Summary) -> Markup:
         tally = " / ".join(str(row.tally[o]) for o in ("win", "tie", "loss")) if row.tally else "–"
         cells = [tag("th", row.name, scope="row"), means, tag("td", rank, class_="num"), tag("td", tally, class_="num")]
         rows.append(tag("tr", cells))
-    name = f"{summary.split}, {summary.setting}"
+    name = f"{summary.split}, {summary.setting}, {summary.title}"
     table = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-    return tag("article", tag("h3", summary.split), tag("h4", summary.setting), _box(table, name))
+    return tag("article", tag("h4", summary.setting, tag("small", summary.title)), _box(table, name))
 
 
 def _across(board: Board) -> Markup | None:
     if not board.summaries:
         return None
-    lead = tag("p", "Ranks are averaged over rows that are complete on every data set. Wins, ties and losses are against "
+    lead = tag("p", "Rows trained alone, and the students of one teacher. Ranks are averaged over rows that are complete on every data set. Wins, ties and losses are against "
                "the strongest control of each table.", class_="size")  # fmt: skip
-    return tag("section", tag("h2", "Across data sets"), lead, [_summary(s) for s in board.summaries], id="across")
+    parts: list[Markup] = []
+    for split, members in groupby(board.summaries, key=lambda summary: summary.split):
+        parts += [tag("h3", split), *map(_summary, members)]
+    return tag("section", tag("h2", "Across data sets"), lead, parts, id="across")
 
 
 def _reasons(column: Column) -> Markup | None:

@@ -68,7 +68,10 @@ def to_markdown(board: Board) -> str:
     """The whole board: one heading per data set and table, failures and missing runs at the end."""
     parts = ["# gkdbench board", f"{board.records} records, {board.runs} runs. Scores in percent."]
     for summary in board.summaries:
-        parts += [f"## {_plain(f'Across data sets: {summary.split}, {summary.setting}')}", _summary(summary)]
+        parts += [
+            f"## {_plain(f'Across data sets: {summary.split}, {summary.setting}, {summary.title}')}",
+            _summary(summary),
+        ]
     for dataset, columns in board.datasets.items():
         parts.append(f"## {_plain(dataset)}")
         parts += [f"> {_plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]

@@ -10,6 +10,7 @@ from gkdbench.records.schema import DataInfo, Provenance
 from gkdbench.report.published import Verdict
 from gkdbench.report.statistics import MIN_RUNS, Outcome, mean_std
 
+SectionKind = Literal["solo", "taught", "release's teacher", "as released"]
 Aggregate = Literal["single", "mean of peers", "best on validation", "ensemble"]
 
 
@@ -106,6 +107,7 @@ class Entry:
 class Section:
     """Rows that may be compared with each other: one teacher, one variant."""
 
+    kind: SectionKind
     title: str
     note: str
     entries: tuple[Entry, ...]
@@ -140,10 +142,11 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Every corrected row of one (split id, setting)."""
+    """The rows trained alone, and those of one standard teacher, of one (split id, setting)."""
 
     split: str
     setting: str
+    title: str  # of the taught section, or of the rows trained alone when nothing was taught
     datasets: tuple[str, ...]
     rows: tuple[SummaryRow, ...]
 

@@ -35,7 +35,7 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
 
 def _strongest(entry: Entry, solo: Sequence[Entry]) -> Entry | None:
     treated = entry.teacher is not None or entry.aggregate != "single"
-    if not treated or not entry.complete or entry.variant != "corrected":
+    if not treated or not entry.complete or entry.done < 2 or entry.variant != "corrected":
         return None
     controls = [
         control

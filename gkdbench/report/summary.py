@@ -10,20 +10,35 @@ from gkdbench.report.statistics import average_ranks
 
 
 def summaries(columns: Sequence[Column]) -> list[Summary]:
-    """One summary per (split id, setting) that has two or more data sets, each with one table.
+    """One summary per (split id, setting) and standard teacher, where two or more data sets have one table each.
 
-    A data set whose runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
+    Rows trained alone stand in every one of them; released forms and releases' own teachers in none. A data set whose
+    runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
     """
     places: dict[tuple[str, str], list[Column]] = {}
     for column in columns:
         if not column.notes:
             places.setdefault((column.split, column.setting), []).append(column)
-    return [_summary(*place, members) for place, members in sorted(places.items()) if len(members) > 1]
+    found = []
+    for (split, setting), members in sorted(places.items()):
+        sections = [section for column in members for section in column.sections]
+        taught = sorted({section.title for section in sections if section.kind == "taught"})
+        solo = sorted({section.title for section in sections if section.kind == "solo"})
+        if len(members) > 1:
+            found += [_summary(split, setting, title, members) for title in taught or solo]
+    return found
 
 
-def _summary(split: str, setting: str, columns: Sequence[Column]) -> Summary:
-    tables = {column.dataset: {_name(entry): entry for entry in column.entries if entry.variant == "corrected"}
-              for column in columns}  # fmt: skip
+def _summary(split: str, setting: str, title: str, columns: Sequence[Column]) -> Summary:
+    tables = {
+        column.dataset: {
+            entry.name: entry
+            for section in column.sections
+            if section.kind == "solo" or (section.kind == "taught" and section.title == title)
+            for entry in section.entries
+        }
+        for column in columns
+    }
     names = list(dict.fromkeys(name for table in tables.values() for name in table))
     means = {name: {dataset: _mean(table.get(name)) for dataset, table in tables.items()} for name in names}
     ranks = average_ranks(means)
@@ -37,11 +52,7 @@ def _summary(split: str, setting: str, columns: Sequence[Column]) -> Summary:
         for name in names
     ]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0.0, row.name))
-    return Summary(split, setting, tuple(tables), tuple(rows))
-
-
-def _name(entry: Entry) -> str:
-    return entry.name if entry.teacher is None else f"{entry.name}, taught by {entry.teacher}"
+    return Summary(split, setting, title, tuple(tables), tuple(rows))
 
 
 def _mean(entry: Entry | None) -> float | None:

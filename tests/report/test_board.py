@@ -178,6 +178,18 @@ def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
     assert unpaired.versus is None and not unpaired.bold
 
 
+def test_a_taught_section_without_a_control_says_so() -> None:
+    """Trap 14."""
+    once = TEN[:1]
+    for records, noted in (
+        ([SAGE, glnn()], True),
+        ([SAGE, record(), glnn()], False),
+        ([record(runs=once), glnn(runs=once), SAGE], True),
+    ):
+        section = build(records).columns[0].sections[1]
+        assert ("nothing is compared" in section.note) is noted
+
+
 def test_p_values_are_corrected_over_the_section() -> None:
     students = [record("kd", f"KD {k}", mean=0.7, teachers=teacher_of(SAGE), config={"k": k}) for k in range(26)]
     section = build([record(), *students]).columns[0].sections[1]
@@ -192,11 +204,19 @@ def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
     assert build([records[i] for i in order]) == build(records)
 
 
-def test_summaries_rank_rows_that_are_complete_everywhere() -> None:
-    (summary,) = build(sample_records()).summaries
-    ranks = {r.name: r.rank for r in summary.rows}
-    assert summary.datasets == ("citeseer", "cora", "pubmed")
-    assert ranks["RbM 8 experts, taught by SAGE 2x128"] is None
-    assert ranks["KD to GCN 2x64, taught by GAT 8x16"] == min(r for r in ranks.values() if r is not None)
-    tally = next(r.tally for r in summary.rows if r.name.startswith("GLNN 2x128"))
-    assert tally == {"win": 3}
+def test_summaries_rank_rows_that_are_complete_everywhere_under_one_teacher() -> None:
+    gat, sage = build(sample_records()).summaries
+    assert (gat.title, sage.title) == ("Taught by GAT 8x16", "Taught by SAGE 2x128")
+    assert gat.datasets == sage.datasets == ("citeseer", "cora", "pubmed")
+    ranks = {r.name: r.rank for r in sage.rows}
+    assert ranks["RbM 8 experts"] is None and ranks["APPNP 2x128"] == 2.0  # 1.5, 2.5 and 2
+    assert "KD to GCN 2x64" not in ranks and "GLNN 2x256" not in ranks
+    assert next(r.tally for r in sage.rows if r.name == "GLNN 2x128") == {"win": 3}
+
+
+def test_summaries_need_two_data_sets_with_one_table_each() -> None:
+    assert build([record()]).summaries == ()
+    twin = record(dataset="pubmed", threads=2)
+    assert build([record(), record(dataset="pubmed"), twin]).summaries == ()
+    (solo,) = build([record(), record(dataset="pubmed")]).summaries
+    assert solo.title == "Trained alone" and [r.rank for r in solo.rows] == [1.0]

@@ -11,7 +11,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.board import column
 from gkdbench.report.cells import percent, points
-from gkdbench.report.entries import entries
+from gkdbench.report.entries import entries, taught_by
 from gkdbench.report.statistics import (
     MIN_RUNS,
     Outcome,
@@ -150,9 +150,9 @@ def _same_teacher(one: Record, two: Record) -> None:
     weights = [{(row.index, row.seed): row.teachers for row in record.rows} for record in (one, two)]
     shared = weights[0].keys() & weights[1].keys()
     if keys[0] != keys[1] or any(weights[0][pair] != weights[1][pair] for pair in shared):
-        names = [", ".join(info.label for info in record.teachers.values()) for record in (one, two)]
         raise UserError(
-            f"{one.label} and {two.label} on {one.dataset}, {one.split} had different teachers ({names[0]}; {names[1]}); "
+            f"{one.label} and {two.label} on {one.dataset}, {one.split} had different teachers "
+            f"({taught_by(one)}; {taught_by(two)}); "
             f"compare students of one teacher"
         )
 
