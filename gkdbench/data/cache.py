@@ -17,6 +17,7 @@ import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
+from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, refuse_in_worker
 from gkdbench.data.task import StoredFeatures, Task
 from gkdbench.errors import UserError
@@ -31,10 +32,11 @@ def cache_root() -> Path:
     return Path(base) / "gkdbench" / "datasets"
 
 
-def entry_folder(name: str, digests: Mapping[str, str]) -> Path:
-    """Where the set decoded from files of these digests lies: another file is another entry."""
-    parts = json.dumps([LAYOUT, sorted(digests.items())])
-    return cache_root() / f"{name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+def entry_folder(info: DatasetInfo, digests: Mapping[str, str]) -> Path:
+    """Where the set decoded from files of these digests lies: other files or other facts are another entry."""
+    facts = [LAYOUT, info.reader, info.kind, info.metric, info.multi_label, info.directed, info.note]
+    parts = json.dumps([facts, sorted(digests.items())])
+    return cache_root() / f"{info.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def store(task: Task, folder: Path) -> None:
@@ -69,7 +71,8 @@ def store(task: Task, folder: Path) -> None:
     except OSError as error:
         if not (folder / "meta.json").is_file():
             raise UserError(
-                f"the data cache {folder} cannot be written: {error.strerror or error}; free some space or set XDG_CACHE_HOME"
+                f"the data cache {folder} cannot be written: {error.strerror or error}; "
+                f"free some space or set XDG_CACHE_HOME"
             ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -113,12 +113,10 @@ def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:
     raw = rawfiles.locate(info, data, fetch_instructions(info.name))
     from gkdbench.data import cache
 
-    folder = cache.entry_folder(
-        info.name,
-        {name: raw.sha256[name] or _stamp(path) for name, path in raw.at.items()},
-    )
+    digests = {name: raw.sha256[name] or _stamp(path) for name, path in raw.at.items()}
+    folder = cache.entry_folder(info, digests)
     if not (folder / "meta.json").is_file():
-        decoded = import_module(f"gkdbench.data.readers.{info.reader}").read(info, _verified(info, raw, data))
+        decoded = _decode(info, raw, data)
         _check_content(info, decoded)
         cache.store(decoded, folder)
     task = cache.load(folder)
@@ -131,13 +129,14 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _verified(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) -> rawfiles.RawFiles:
-    """Hash the files of a large set too, before they are decoded."""
+def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) -> Task:
+    """Read the raw files; those of a large set, not hashed at every load, are hashed here."""
     folder = rawfiles.data_folder(data)
     for file in info.files:
         if folder is not None and raw.sha256.get(file.path) == "":
             rawfiles.verify(folder, file)
-    return raw
+    task: Task = import_module(f"gkdbench.data.readers.{info.reader}").read(info, raw)
+    return task
 
 
 def _check_content(info: DatasetInfo, task: Task) -> None:

@@ -44,7 +44,7 @@ def test_any_other_constructor_is_refused(payload: bytes, tmp_path: Path, monkey
 @pytest.mark.parametrize("payload", [b"", b"\x80\x02]q\x00", b"no pickle at all"])
 def test_broken_pickles_are_named(payload: bytes, tmp_path: Path) -> None:
     (tmp_path / "ind.tx").write_bytes(payload)
-    with pytest.raises(CorruptData, match="ind.tx"):
+    with pytest.raises(CorruptData, match=r"ind\.tx"):
         restricted_load(tmp_path / "ind.tx")
 
 

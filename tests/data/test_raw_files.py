@@ -19,27 +19,27 @@ Register = Callable[..., Path]
 
 @pytest.fixture
 def tiny(register: Register, tiny_npz: bytes) -> Path:
-    return register("tiny", {"T/raw/tiny.npz": tiny_npz}, reader="npz_graph", splits=["node-80-10-10"])
+    return register("six-nodes", {"T/raw/tiny.npz": tiny_npz}, reader="npz_graph", splits=["node-80-10-10"])
 
 
 def test_reads_once_and_maps_afterwards(tiny: Path, own_cache: Path) -> None:
-    first = load_task("tiny", data=tiny)
+    first = load_task("six-nodes", data=tiny)
     assert sorted(zip(first.graph.index.tolist(), first.graph.row.tolist(), strict=True)) == [
         (0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 4)
     ]  # fmt: skip
     assert first.labels.tolist() == [0, 1, 0, 1, 0, 1] and first.num_classes == 2
-    (entry,) = (own_cache / "gkdbench" / "datasets").glob("tiny-*")
+    (entry,) = (own_cache / "gkdbench" / "datasets").glob("six-nodes-*")
     written = {path: path.stat().st_mtime_ns for path in entry.iterdir()}
-    assert load_task("tiny", data=tiny).content_hash == first.content_hash
+    assert load_task("six-nodes", data=tiny).content_hash == first.content_hash
     assert {path: path.stat().st_mtime_ns for path in entry.iterdir()} == written
 
 
 def test_writing_to_a_loaded_task_changes_no_file(tiny: Path) -> None:
-    task = load_task("tiny", data=tiny)
+    task = load_task("six-nodes", data=tiny)
     before = task.content_hash
     task.labels[0] = 1
-    assert load_task("tiny", data=tiny).content_hash == before
-    assert load_task("tiny", data=tiny).labels[0] == 0
+    assert load_task("six-nodes", data=tiny).content_hash == before
+    assert load_task("six-nodes", data=tiny).labels[0] == 0
 
 
 def test_missing_files_are_named_with_the_way_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,10 +57,10 @@ def test_missing_files_are_named_with_the_way_to_get_them(tmp_path: Path, monkey
 
 
 def test_the_cache_does_not_stand_in_for_missing_files(tiny: Path) -> None:
-    load_task("tiny", data=tiny)
+    load_task("six-nodes", data=tiny)
     (tiny / "T/raw/tiny.npz").unlink()
     with pytest.raises(MissingData):
-        load_task("tiny", data=tiny)
+        load_task("six-nodes", data=tiny)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -68,13 +68,13 @@ def test_the_cache_does_not_stand_in_for_missing_files(tiny: Path) -> None:
 def test_a_damaged_file_is_named_with_both_digests(tiny: Path, damage: str, cached: bool) -> None:
     path = tiny / "T/raw/tiny.npz"
     if cached:
-        load_task("tiny", data=tiny)
+        load_task("six-nodes", data=tiny)
     payload = bytearray(path.read_bytes())
     payload[len(payload) // 2] ^= 1
     path.write_bytes({"flip": bytes(payload), "truncate": payload[:-20], "empty": b""}[damage])
-    with pytest.raises(CorruptData, match="tiny.npz") as raised:
-        load_task("tiny", data=tiny)
-    assert catalogue.info("tiny").files[0].sha256[0] in str(raised.value)
+    with pytest.raises(CorruptData, match=r"tiny\.npz") as raised:
+        load_task("six-nodes", data=tiny)
+    assert catalogue.info("six-nodes").files[0].sha256[0] in str(raised.value)
     assert rawfiles.sha256_of(path) in str(raised.value)
 
 
@@ -111,8 +111,8 @@ def test_an_npz_without_the_wanted_arrays_is_named(register: Register, npz_bytes
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_damaged_cache_is_named(tiny: Path, own_cache: Path, damage: str) -> None:
-    load_task("tiny", data=tiny)
-    (entry,) = (own_cache / "gkdbench" / "datasets").glob("tiny-*")
+    load_task("six-nodes", data=tiny)
+    (entry,) = (own_cache / "gkdbench" / "datasets").glob("six-nodes-*")
     labels = entry / "labels.npy"
     kept = labels.read_bytes()
     payload = bytearray(kept)
@@ -123,7 +123,7 @@ def test_a_damaged_cache_is_named(tiny: Path, own_cache: Path, damage: str) -> N
         labels.write_bytes(payload if damage == "flip" else payload[:-4])
     try:
         with pytest.raises(CorruptData, match="delete that folder") as raised:
-            load_task("tiny", data=tiny)
+            load_task("six-nodes", data=tiny)
         assert str(entry) in str(raised.value)
     finally:
         labels.write_bytes(kept)
@@ -133,11 +133,11 @@ def test_a_cache_that_cannot_be_written_says_so(tiny: Path, tmp_path: Path, monk
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        load_task("tiny", data=tiny)
+        load_task("six-nodes", data=tiny)
 
 
 def test_two_writers_leave_one_entry(tiny: Path, tmp_path: Path) -> None:
-    task = load_task("tiny", data=tiny)
+    task = load_task("six-nodes", data=tiny)
     for _ in range(2):
         cache.store(task, tmp_path / "entry")
     assert cache.load(tmp_path / "entry").content_hash == task.content_hash
@@ -145,20 +145,20 @@ def test_two_writers_leave_one_entry(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_inside_a_worker(tiny: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = load_task("tiny", data=tiny)
-    (entry,) = (own_cache / "gkdbench" / "datasets").glob("tiny-*")
+    task = load_task("six-nodes", data=tiny)
+    (entry,) = (own_cache / "gkdbench" / "datasets").glob("six-nodes-*")
     raw = rawfiles.RawFiles({"tiny.npz": tiny / "T/raw/tiny.npz"}, {})
     monkeypatch.setenv("GKDBENCH_WORKER", "1")
     attempts: list[Callable[[], object]] = [
-        lambda: load_task("tiny", data=tiny),
+        lambda: load_task("six-nodes", data=tiny),
         lambda: load_task("csbm"),
         lambda: load_task("digits-knn"),
         lambda: cache.load(entry),
         lambda: cache.store(task, tiny / "copy"),
-        lambda: npz_graph.read(catalogue.info("tiny"), raw),
+        lambda: npz_graph.read(catalogue.info("six-nodes"), raw),
         lambda: planetoid.restricted_load(tiny / "T/raw/tiny.npz"),
         lambda: prepare(task, "node-80-10-10"),
-        lambda: prepare_named("tiny", "node-80-10-10", data=tiny),
+        lambda: prepare_named("six-nodes", "node-80-10-10", data=tiny),
     ]
     for attempt in attempts:
         with pytest.raises(UserError, match="labels live in the scoring process"):
@@ -166,7 +166,7 @@ def test_nothing_is_read_inside_a_worker(tiny: Path, own_cache: Path, monkeypatc
 
 
 def test_unknown_names_point_to_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="did you mean .*'cora'"):
+    with pytest.raises(UnknownName, match=r"did you mean .*'cora'"):
         load_task("corra", data=tmp_path)
 
 

@@ -1,0 +1,91 @@
+"""The sets that need no files: their sizes, their determinism, and that graph and features both carry the label."""
+
+import numpy as np
+import pytest
+import torch
+
+from gkdbench.data import builtin
+from gkdbench.data.datasets import available, dataset_info, load_task
+from gkdbench.data.synthetic import csbm, power_law
+from gkdbench.data.task import Task
+from gkdbench.errors import UserError
+
+
+@pytest.mark.parametrize("name", list(builtin.BUILTIN))
+def test_sizes_and_determinism(name: str) -> None:
+    task, info = load_task(name), dataset_info(name)
+    sizes = {
+        "nodes": task.num_nodes,
+        "edges": task.graph.num_edges,
+        "features": task.num_features,
+        "classes": task.num_classes,
+        "graphs": task.num_items,
+    }
+    assert {key: sizes[key] for key in info.stats} == dict(info.stats)
+    assert (task.kind, task.metric, task.multi_label) == (info.kind, info.metric, info.multi_label)
+    assert task.name == name and available(name)
+    assert load_task(name).content_hash == task.content_hash
+    assert task.graph.symmetric is True and bool((task.graph.index != task.graph.row).all())
+
+
+def homophily(task: Task) -> float:
+    return float((task.labels[task.graph.index] == task.labels[task.graph.row]).double().mean())
+
+
+def test_edges_follow_the_classes() -> None:
+    assert homophily(load_task("digits-knn")) > 0.9
+    assert 0.8 < homophily(csbm(within=0.8)) < 0.9  # 0.8 and a quarter of the free 0.2
+    assert homophily(csbm(within=0.0)) < 0.35
+
+
+def test_knn_graph_joins_the_nearest() -> None:
+    task = load_task("digits-knn")
+    assert isinstance(task.features, torch.Tensor)
+    distance = torch.cdist(task.features[:1].double(), task.features.double())[0]
+    nearest = set(distance.argsort()[1:6].tolist())
+    assert nearest <= set(task.graph.index[: int(task.graph.indptr[1])].tolist())
+
+
+def test_grid_graphs_are_grids() -> None:
+    task = load_task("digits-grid")
+    assert task.graph_ptr is not None and task.graph_ptr[:3].tolist() == [0, 64, 128]
+    assert task.graph.degree.reshape(-1, 8, 8)[5].tolist() == (
+        [[2, 3, 3, 3, 3, 3, 3, 2]] + [[3, 4, 4, 4, 4, 4, 4, 3]] * 6 + [[2, 3, 3, 3, 3, 3, 3, 2]]
+    )
+    owner = torch.searchsorted(task.graph_ptr, task.graph.index, right=True)
+    assert torch.equal(owner, torch.searchsorted(task.graph_ptr, task.graph.row, right=True))
+
+
+def test_seeds_make_other_graphs() -> None:
+    assert csbm(seed=1).content_hash != csbm(seed=2).content_hash
+    assert power_law(500, seed=1).content_hash != power_law(500, seed=2).content_hash
+
+
+def test_power_law_has_hubs_and_the_asked_mean() -> None:
+    degree = power_law(20_000, degree=10.0).graph.degree.numpy()
+    assert 8 < degree.mean() <= 10
+    assert degree.max() > 20 * degree.mean()
+    assert np.median(degree) < degree.mean()
+
+
+def test_sizes_are_given_in_the_name() -> None:
+    task = load_task("powerlaw:n=300,d=5,classes=3,within=0.5")
+    assert (task.num_nodes, task.num_features, task.num_classes) == (300, 5, 3)
+    assert task.name == "powerlaw:n=300,d=5,classes=3,within=0.5"
+    assert dataset_info(task.name).name == "powerlaw"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("powerlaw:nodes=5", "no argument 'nodes'"),
+        ("powerlaw:n=many", "n wants int, got 'many'"),
+        ("powerlaw:n=0", "n wants a positive number, got 0"),
+        ("powerlaw:exponent=2", "exponent wants a number above 2"),
+        ("csbm:within=2", "within wants a share"),
+        ("digits-knn:n=5", "no argument 'n'"),
+    ],
+)
+def test_bad_sizes_are_named(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_task(name)
