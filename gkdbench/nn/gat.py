@@ -28,6 +28,8 @@ class GAT(Backbone):
         layers: number of attention layers.
         dropout: on the input of every layer, the features included.
         attention_dropout: on the coefficients.
+        value_dropout: on the transformed features that are summed, not on the scores made of them; the release of
+            Velickovic et al. has it, most re-implementations do not.
         negative_slope: of the score's leaky ReLU.
         norm: between layer and activation.
         activation: between layers.
@@ -44,6 +46,7 @@ class GAT(Backbone):
     layers: int = 2
     dropout: float = 0.6
     attention_dropout: float = 0.6
+    value_dropout: float = 0.0
     negative_slope: float = 0.2
     norm: Norm = "none"
     activation: Activation = "elu"
@@ -52,7 +55,7 @@ class GAT(Backbone):
     def __post_init__(self) -> None:
         for field in ("head_width", "heads", "out_heads", "layers"):
             check_range(self, field, 1)
-        for field in ("dropout", "attention_dropout", "negative_slope"):
+        for field in ("dropout", "attention_dropout", "value_dropout", "negative_slope"):
             check_range(self, field, 0, 1)
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
@@ -88,12 +91,14 @@ class GATConv(nn.Module):
         *,
         negative_slope: float,
         attention_dropout: float,
+        value_dropout: float,
         name: str,
         randomness: Randomness,
     ) -> None:
         super().__init__()
         self.heads, self.features, self.name, self.randomness = (heads, features, name, randomness)
         self.negative_slope, self.attention_dropout = negative_slope, attention_dropout
+        self.value_dropout = KeyedDropout(value_dropout, name=f"{name}.value", randomness=randomness)
         gain = math.sqrt((in_features + heads * features) / (in_features + features))  # bound of one head's matrix
         self.linear = FeatureLinear(
             in_features, heads * features, name=f"{name}.linear", randomness=randomness, bias=False, gain=gain
@@ -112,7 +117,7 @@ class GATConv(nn.Module):
         h, el, er = torch.split(joint, [heads * features, heads, heads], 1)
         out: Tensor = gat_aggregate(
             graph,
-            h.view(-1, heads, features),
+            self.value_dropout(h).view(-1, heads, features),
             el,
             er[: graph.num_dst],
             negative_slope=self.negative_slope,
@@ -135,6 +140,7 @@ class GATModel(BlockModel):
                 *shape,
                 negative_slope=config.negative_slope,
                 attention_dropout=config.attention_dropout,
+                value_dropout=config.value_dropout,
                 name=f"convs.{i}",
                 randomness=randomness,
             )

@@ -26,6 +26,7 @@ class GCN(Backbone):
         layers: number of convolutions.
         dropout: on the input of every layer but the first.
         input_dropout: whether the features are dropped too (Kipf & Welling: yes; GLNN's teacher: no).
+        bias: whether convolutions have one (Kipf & Welling's release: no).
         norm: between convolution and activation.
         activation: between layers.
         residual: adds a linear skip to each hidden layer.
@@ -39,6 +40,7 @@ class GCN(Backbone):
     layers: int = 2
     dropout: float = 0.5
     input_dropout: bool = True
+    bias: bool = True
     norm: Norm = "none"
     activation: Activation = "relu"
     residual: bool = False
@@ -71,19 +73,20 @@ class GCN(Backbone):
 class GraphConv(nn.Module):
     """``A_hat x W + b``; Glorot weights, zero bias."""
 
-    def __init__(self, in_features: int, out_features: int, *, name: str, randomness: Randomness) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool, name: str, randomness: Randomness) -> None:
         super().__init__()
         self.linear = FeatureLinear(in_features, out_features, name=f"{name}.linear", randomness=randomness, bias=False)
-        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.out_features = out_features
 
     def forward(self, x: Features, graph: CSRGraph) -> Tensor:
         """[num_dst, out] from ``x: [num_src, in]``."""
-        weight = gcn_weight(graph, self.bias.dtype)
-        if isinstance(x, Tensor) and x.size(1) < self.bias.numel():  # associative: aggregate at the narrower width
+        weight = gcn_weight(graph, self.linear.weight.dtype)
+        if isinstance(x, Tensor) and x.size(1) < self.out_features:  # associative: aggregate at the narrower width
             y: Tensor = self.linear(spmm(graph, x, weight))
         else:
             y = spmm(graph, self.linear(x), weight)
-        return y + self.bias
+        return y if self.bias is None else y + self.bias
 
 
 class GCNModel(BlockModel):
@@ -94,7 +97,8 @@ class GCNModel(BlockModel):
         widths = config.widths(in_features, out_features)
         self.depth, inner = config.layers, widths[1:-1]
         self.convs = nn.ModuleList(
-            GraphConv(a, b, name=f"convs.{i}", randomness=randomness) for i, (a, b) in enumerate(pairwise(widths))
+            GraphConv(a, b, bias=config.bias, name=f"convs.{i}", randomness=randomness)
+            for i, (a, b) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(norm_layer(config.norm, width) for width in inner)
         self.dropouts = nn.ModuleList(
