@@ -7,6 +7,7 @@ from collections import Counter
 from importlib.resources import files
 from itertools import groupby
 
+from gkdbench.records.schema import DataInfo
 from gkdbench.report.cells import BY_KEY, CELLS, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Column, Entry, Section, Summary
@@ -116,19 +117,21 @@ def _publications(board: Board) -> Markup | None:
 
 
 def _dataset(name: str, columns: list[Column]) -> Markup:
-    data = columns[0].data
+    parts: list[Markup] = []
+    for split, group in groupby(columns, key=lambda column: column.split):
+        members = list(group)
+        facts = dict.fromkeys(_contents(column.data) for column in members)
+        notes = dict.fromkeys(column.data.note for column in members if column.data.note)
+        parts += [tag("h3", split), *facts, *(tag("p", note, class_="note") for note in notes)]
+        parts += [_column(column) for column in members]
+    return tag("section", tag("h2", name), parts, id=_anchor(name))
+
+
+def _contents(data: DataInfo) -> Markup:
+    """What was prepared for a split: a family may keep the largest component only, or read another file."""
     size = f"{data.nodes:,} nodes · {data.edges:,} directed edges · {data.features:,} features · {data.classes} classes"
     graphs = f"{data.graphs:,} graphs · " if data.graphs > 1 else ""
-    notes = [tag("p", note, class_="note") for note in dict.fromkeys(c.data.note for c in columns) if note]
-    parts: list[Markup] = []
-    split = ""
-    for column in columns:
-        if column.split != split:
-            split = column.split
-            parts.append(tag("h3", split))
-        parts.append(_column(column))
-    facts = tag("p", f"{graphs}{size} · {column.metric} · contents ", tag("code", data.sha256[:12]), class_="size")
-    return tag("section", tag("h2", name), facts, notes, parts, id=_anchor(name))
+    return tag("p", f"{graphs}{size} · {data.metric} · contents ", tag("code", data.sha256[:12]), class_="size")
 
 
 def _column(column: Column) -> Markup:

@@ -146,7 +146,7 @@ def test_each_condition_of_a_comparison(made: Record, why: str) -> None:
 def test_another_split_or_data_set_has_no_published_number() -> None:
     assert entries(record("sgc", "SGC", config=SGC, split="random-20-500-1000"), "tran")[0].verdicts == ()
     assert entries(record("sgc", "SGC", config=SGC, dataset="digits-knn"), "tran")[0].verdicts == ()
-    assert entries(_glnn(dataset="citeseer"), "tran")[0].verdicts == ()  # Planetoid's file is not CPF's
+    assert entries(_glnn(split="cpf-lcc-20-30-ind10"), "tran")[0].verdicts == ()
 
 
 def test_five_runs_suffice_where_the_publication_used_five_and_untrusted_numbers_never_do() -> None:
