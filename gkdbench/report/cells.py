@@ -72,7 +72,7 @@ def _versus(entry: Entry) -> str:
     if found is None:
         return "–"
     low, high = found.interval
-    return f"{points(found.difference)} [{points(low)}, {points(high)}] p={found.p_value:.2g} {found.outcome}"
+    return f"{points(found.difference)} [{points(low)}, {points(high)}] p={found.p_value:.2g} {found.said}"
 
 
 CELLS = (

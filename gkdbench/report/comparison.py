@@ -44,7 +44,7 @@ class Line:
     p_value: float  # sign flip
     p_corrected: float  # Holm, over the lines
     t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, when the test/train ratio is given
-    outcome: Outcome
+    outcome: Outcome | None  # None for a preview: nothing is claimed
     seeds: int | None  # pairs that find this difference with 80% power; None: no difference, or one pair
 
     @property
@@ -62,7 +62,7 @@ class Comparison:
     @property
     def tally(self) -> Counter[Outcome]:
         """Wins, ties and losses of the first side."""
-        return Counter(line.outcome for line in self.lines)
+        return Counter(line.outcome for line in self.lines if line.outcome)
 
     def to_text(self, *, width: int = 120) -> str:
         """A table for a terminal, with win / tie / loss below."""
@@ -83,7 +83,7 @@ class Comparison:
                 f"{line.pairs}" + (f" (+{line.unpaired} unpaired)" if line.unpaired else ""),
                 f"{points(line.difference)} \\[{points(low)}, {points(high)}]",
                 f"{line.p_corrected:.2g}",
-                f"{line.outcome}{' (preview)' if line.preview else ''}",
+                line.outcome or "preview",
                 str(line.seeds or "–"),
             )
         console = Console(file=out, width=width, color_system=None)
@@ -92,6 +92,8 @@ class Comparison:
         )
         console.print(table)
         counts = ", ".join(f"{self.tally[result]} {result}" for result in ("win", "tie", "loss"))
+        open_lines = sum(line.preview for line in self.lines)
+        counts += f", {open_lines} preview (fewer than {MIN_RUNS} pairs, or runs unpaired)" if open_lines else ""
         console.print(f"{counts}; below 0.2 points is a tie. Intervals: 95% bootstrap of the mean difference.")
         return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
 
@@ -124,7 +126,7 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
     corrected = holm([line.p_value for line in lines])
     return Comparison(
         tuple(
-            replace(line, p_corrected=p, outcome=outcome(line.difference, p))
+            replace(line, p_corrected=p, outcome=None if line.preview else outcome(line.difference, p))
             for line, p in zip(lines, corrected, strict=True)
         )
     )
@@ -183,6 +185,6 @@ def _line(one: Record, two: Record, setting: str, ratio: float | None) -> Line:
         p_value=p_value,
         p_corrected=p_value,
         t_test=nadeau_bengio(gains, ratio) if ratio is not None and len(pairs) > 1 else None,
-        outcome=outcome(mean, p_value),
+        outcome=None,  # decided once the p values of all lines are corrected
         seeds=seeds_needed(mean, std) if std is not None and mean != 0.0 else None,
     )

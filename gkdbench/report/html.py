@@ -174,7 +174,7 @@ def _cell(entry: Entry, key: str) -> Markup:
         return join([_grade(verdict, exact=True) for verdict in entry.verdicts])
     if key == "versus" and entry.versus is not None:
         low, high = (points(end) for end in entry.versus.interval)
-        small = tag("small", f"{entry.versus.outcome}, p={entry.versus.p_value:.2g}, over {entry.versus.control}")
+        small = tag("small", f"{entry.versus.said}, p={entry.versus.p_value:.2g}, over {entry.versus.control}")
         return join(f"{points(entry.versus.difference)} [{low}, {high}]", small)
     if key == "score" and entry.preview:
         plain = BY_KEY[key].text(entry).removesuffix(" (preview)")

@@ -40,7 +40,12 @@ class Versus:
     difference: float
     interval: tuple[float, float]
     p_value: float  # Holm-corrected over the comparisons of the section
-    outcome: Outcome
+    outcome: Outcome | None  # None below the protocol's minimum of runs: nothing is claimed
+
+    @property
+    def said(self) -> str:
+        """The outcome in a word, or that there are too few runs for one."""
+        return self.outcome or f"fewer than {MIN_RUNS} runs"
 
 
 @dataclass(frozen=True, slots=True)

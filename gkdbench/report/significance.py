@@ -27,9 +27,9 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
     for (entry, control), p_value in zip(pairs, p_values, strict=True):
         gains = differences[id(entry)]
         mean = sum(gains) / len(gains)
-        result = outcome(mean, p_value)
+        result = outcome(mean, p_value) if entry.done >= MIN_RUNS else None
         versus = Versus(control.name, mean, bootstrap_interval(gains), p_value, result)
-        found[id(entry)] = replace(entry, versus=versus, bold=result == "win" and entry.done >= MIN_RUNS)
+        found[id(entry)] = replace(entry, versus=versus, bold=result == "win")
     return [found.get(id(entry), entry) for entry in entries]
 
 

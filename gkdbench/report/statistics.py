@@ -114,7 +114,7 @@ def average_ranks(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str,
 
 
 def seeds_needed(difference: float, std: float, *, power: float = 0.8, level: float = LEVEL) -> int:
-    """How many pairs a two-sided paired t test needs to find `difference` with probability `power`.
+    """How many pairs a two-sided paired t test needs to find `difference`, with its sign, with probability `power`.
 
     Args:
         difference: the mean paired difference that is claimed, not zero.
@@ -133,7 +133,7 @@ def seeds_needed(difference: float, std: float, *, power: float = 0.8, level: fl
         critical, shift = student.isf(level / 2, pairs - 1), effect * math.sqrt(pairs)
         if shift > critical + 30:  # the non-central t overflows far out, where the power is 1 anyway
             return True
-        return bool(nct.sf(critical, pairs - 1, shift) + nct.cdf(-critical, pairs - 1, shift) >= power)
+        return bool(nct.sf(critical, pairs - 1, shift) >= power)
 
     high = 2
     while not found(high):

@@ -47,7 +47,7 @@ def _summary(split: str, setting: str, title: str, columns: Sequence[Column]) ->
             name,
             found := tuple(table.get(name) for table in tables.values()),
             ranks.get(name),
-            Counter(entry.versus.outcome for entry in found if entry and entry.versus),
+            Counter(entry.versus.outcome for entry in found if entry and entry.versus and entry.versus.outcome),
         )
         for name in names
     ]

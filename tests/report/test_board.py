@@ -171,7 +171,8 @@ def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
     loss = entry_of(build([record(mean=0.9), glnn()]).columns, "GLNN 2x128")
     assert loss.versus is not None and loss.versus.outcome == "loss" and not loss.bold
     preview = entry_of(build([record(runs=TEN[:8]), glnn(runs=TEN[:8])]).columns, "GLNN 2x128")
-    assert preview.versus is not None and preview.versus.outcome == "win" and not preview.bold
+    assert preview.versus is not None and preview.versus.outcome is None and not preview.bold
+    assert preview.versus.said == "fewer than 10 runs"
     alone = entry_of(build([glnn()]).columns, "GLNN 2x128")
     assert alone.versus is None and not alone.bold
     unpaired = entry_of(build([record(runs=TEN[:9]), glnn()]).columns, "GLNN 2x128")

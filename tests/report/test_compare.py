@@ -53,7 +53,7 @@ def test_sides_swap_and_holm_runs_over_the_lines() -> None:
 
 def test_runs_without_a_partner_are_counted_and_make_a_preview() -> None:
     (line,) = compare([record("glnn", "GLNN", failed={(3, 3): "nan"})], [record()]).lines
-    assert (line.pairs, line.unpaired, line.preview) == (9, 1, True)
+    assert (line.pairs, line.unpaired, line.preview, line.outcome) == (9, 1, True, None)
     with pytest.raises(UserError, match="no scored run in common"):
         compare([uneven(runs=TEN[:2])], [record(runs=TEN[5:])])
 
