@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor
 
 Kind = Literal["node", "graph"]
 StoredFeatures = Tensor | SparseFeatures
+HASHED_ROWS = 65_536
+"""Feature rows that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,14 @@ class Task:
     @cached_property
     def content_hash(self) -> str:
         """sha256 over (edges, features, labels, graph borders), independent of file format and storage dtype."""
-        digest = hashlib.sha256()
-        features = self.features
-        sparse = features if isinstance(features, SparseFeatures) else SparseFeatures.from_dense(features)
-        parts: list[Tensor | None] = [self.graph.indptr.long(), self.graph.index.long()]
-        parts += [sparse.graph.indptr.long(), sparse.graph.index.long(), sparse.value.float()]
-        parts += [self.labels, self.graph_ptr, self.edge_features]
-        for part in parts:
-            array = np.ascontiguousarray(torch.as_tensor(part).numpy()) if part is not None else np.zeros(0)
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(array.tobytes())
+        digest = hashlib.sha256(f"{self.num_features}".encode())
+        none = torch.zeros(0)
+        borders = none if self.graph_ptr is None else self.graph_ptr
+        edge_features = none if self.edge_features is None else self.edge_features
+        edges = (self.graph.indptr.long(), self.graph.index.long())
+        for part in chain(edges, _nonzeros(self.features), (self.labels, borders, edge_features)):
+            digest.update(f"{list(part.shape)}{part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part.numpy()))
         return digest.hexdigest()
 
     def with_(self, **changes: object) -> Task:
@@ -147,3 +148,22 @@ class Task:
         from gkdbench.data.user import task_from_pyg
 
         return task_from_pyg(data, name, kind=kind, **facts)
+
+
+def _nonzeros(features: StoredFeatures) -> Iterator[Tensor]:
+    """Row lengths, columns and values of the non-zeros of HASHED_ROWS rows after another, the same for both storages.
+
+    A block at a time: the column numbers of a large dense matrix would take more memory than the matrix.
+    """
+    for start in range(0, features.shape[0], HASHED_ROWS):
+        stop = min(start + HASHED_ROWS, features.shape[0])
+        if isinstance(features, SparseFeatures):
+            first, last = (int(features.graph.indptr[row]) for row in (start, stop))
+            yield features.graph.degree[start:stop].long()
+            yield features.graph.index[first:last].long()
+            yield features.value[first:last].float()
+        else:
+            rows = features[start:stop]
+            yield rows.count_nonzero(dim=1)
+            yield rows.nonzero()[:, 1]
+            yield rows[rows != 0].float()

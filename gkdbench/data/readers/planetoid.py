@@ -72,22 +72,21 @@ def restricted_load(path: Path) -> Any:
     try:
         with path.open("rb") as stream:
             found = _Restricted(stream, encoding="latin1").load()
+            return _matrix(found) if isinstance(found, _CsrState) else found
     except CorruptData:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
         raise CorruptData(f"{path} is no readable pickle ({type(error).__name__}: {error}); fetch it again") from error
-    if isinstance(found, _CsrState):
-        return found.matrix()
-    return found
 
 
 class _CsrState:
     """Stands in for scipy's csr_matrix while unpickling: keeps its state as data, whatever the scipy version."""
 
-    def matrix(self) -> sp.csr_array:
-        state = self.__dict__
-        shape = state.get("_shape", state.get("shape"))
-        return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=shape)
+
+def _matrix(stored: _CsrState) -> sp.csr_array:
+    state = vars(stored)
+    shape = state.get("_shape", state.get("shape"))
+    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=shape)
 
 
 def _reconstructor(cls: type, base: type, state: object) -> object:
