@@ -1,0 +1,132 @@
+"""The command line: parses, calls, prints. ``gkdbench VERB --help`` explains each verb.
+
+Exit codes: 0 done; 1 something failed or is wrong; 2 bad input; 3 not checked or not there; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from gkdbench import __version__
+from gkdbench.errors import UserError
+
+Verb = Callable[[argparse.Namespace], int]
+LISTS = ("methods", "datasets", "splits", "backbones", "metrics", "suites")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    if sys.platform == "win32":
+        print("gkdbench does not support Windows; use Linux, or WSL 2", file=sys.stderr)
+        return 2
+    args = parser().parse_args(argv)
+    module, _, function = args.verb.partition(":")
+    try:
+        verb: Verb = getattr(import_module(f"gkdbench.verbs.{module}"), function)
+        return verb(args)
+    except UserError as error:
+        print(f"gkdbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gkdbench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their arguments. Builds nothing heavy: ``--help`` answers at once."""
+    top = argparse.ArgumentParser(
+        prog="gkdbench", description="Graph knowledge distillation under one leak-proof protocol."
+    )
+    top.add_argument("--version", action="version", version=f"gkdbench {__version__}")
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, verb: str, text: str, *, json: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=verb)
+        if json:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    sub = add("list", "listing:list_names", "what is registered: " + ", ".join(LISTS))
+    sub.add_argument("what", choices=LISTS, nargs="?", default="methods")
+    sub = add("show", "listing:show_one", "one method: source, settings, recipes, deviations")
+    sub.add_argument("name")
+    sub.add_argument("--dataset", help="with the settings for this data set")
+    sub.add_argument("--split", help="with the settings for this split id")
+    sub.add_argument("--recipe", help="with a published configuration")
+
+    sub = add("plan", "running:plan", "what a run would do: cells, cached, hours, bytes")
+    _run_arguments(sub)
+    sub.add_argument("--cells", action="store_true", help="print every cell")
+    _run_arguments(add("run", "running:run", "run what is missing of a suite, then print its board"))
+    sub = add("collect", "running:collect", "merge finished cells into records")
+    sub.add_argument("out", nargs="?", default="gkdbench-runs", help="folder of records")
+    sub = add("verify", "running:verify", "compute every score again from side-cars and data")
+    sub.add_argument("path", nargs="?", default="results", help="a record or a folder of records")
+    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+
+    sub = add("report", "reporting:report", "the board of records", json=False)
+    sub.add_argument("paths", nargs="*", default=["gkdbench-runs"], help="records or folders (default: gkdbench-runs)")
+    sub.add_argument("--suite", help="list what is missing of this suite")
+    sub.add_argument("--html", metavar="FILE", help="write one self-contained page")
+    sub.add_argument("--markdown", metavar="FILE", help="write Markdown")
+    sub.add_argument("--csv", metavar="FILE", help="write CSV")
+    sub.add_argument("--readme", metavar="FILE", help="fill the tables of a Markdown file")
+    sub.add_argument("--title", default="gkdbench board")
+    sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed", json=False)
+    sub.add_argument("first")
+    sub.add_argument("second")
+
+    _data_verbs(verbs)
+    sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
+    sub.add_argument("kind", choices=("method",))
+    sub.add_argument("name", help="lower case, words joined by underscores")
+    sub.add_argument("--into", help="package folder to write into (default: this checkout's gkdbench)")
+    sub = add("doctor", "doctor:doctor", "what this machine has, and what to mend")
+    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--out", default="gkdbench-runs", help="folder that runs would write to")
+    return top
+
+
+def _run_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("suite", help="smoke, a published name (node-small@1), or a TOML file")
+    sub.add_argument("--out", default="gkdbench-runs", help="folder of records (default: gkdbench-runs)")
+    sub.add_argument("--jobs", type=int, help="worker processes (default: cores / threads)")
+    sub.add_argument("--threads", type=int, help="threads per worker (default: the suite's)")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
+    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--only", metavar="KEY=VALUE,...", help="some cells: method=glnn,dataset=cora,seed=3")
+    sub.add_argument("--tier", choices=("core", "full"), help="core leaves out what the suite marks full")
+    sub.add_argument("--retry", action="store_true", help="run failed cells again")
+    sub.add_argument("--max-cells", type=int, help="stop after so many cells")
+
+
+def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    data = verbs.add_parser("data", help="data sets: list, check, fetch", description="data sets: list, check, fetch")
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    for name, text in (
+        ("list", "every data set and what is at hand"),
+        ("check", "verify files by sha256"),
+        ("fetch", "download one set"),
+    ):
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=f"datasets:data_{name}")
+        sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        if name == "check":
+            sub.add_argument("names", nargs="*", help="data sets (default: all at hand)")
+            sub.add_argument("--decode", action="store_true", help="also read each set and check its content")
+        if name == "fetch":
+            sub.add_argument("name")
+            sub.add_argument("--print", action="store_true", help="only print source, files, sha256 and the command")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""``data list``, ``data check`` and ``data fetch``."""
+
+from __future__ import annotations
+
+import argparse
+
+from gkdbench.verbs.printing import show
+
+
+def data_list(args: argparse.Namespace) -> int:
+    """``gkdbench data list``: every set, and whether its files are at hand."""
+    from gkdbench.data.check import list_datasets
+
+    rows = [
+        {
+            "dataset": row.info.name,
+            "kind": row.info.kind,
+            "at hand": "built in" if not row.needed else f"{row.found}/{row.needed} files",
+            "licence": row.info.licence,
+        }
+        for row in list_datasets(args.data)
+    ]
+    show(rows, as_json=args.json)
+    return 0
+
+
+def data_check(args: argparse.Namespace) -> int:
+    """``gkdbench data check [NAME...]``: sha256 of every file; 1 when one is corrupt, 3 when one is missing."""
+    from gkdbench.data.check import check_dataset, list_datasets
+
+    names = args.names or [row.info.name for row in list_datasets(args.data) if row.available and row.needed]
+    rows = [
+        {"dataset": name, "file": status.path, "status": status.status, "detail": status.detail}
+        for name in names
+        for status in check_dataset(name, data=args.data, decode=args.decode)
+    ]
+    show(rows, as_json=args.json, columns=("dataset", "file", "status", "detail"))
+    found = {row["status"] for row in rows}
+    return 1 if "corrupt" in found else 3 if "missing" in found else 0
+
+
+def data_fetch(args: argparse.Namespace) -> int:
+    """``gkdbench data fetch NAME``: download and verify; ``--print`` only says what, from where, and how."""
+    from gkdbench.data.check import fetch, fetch_instructions
+
+    if args.print:
+        print(fetch_instructions(args.name))
+        return 0
+    for path in fetch(args.name, data=args.data):
+        print(path)
+    return 0

@@ -1,0 +1,129 @@
+"""``list`` and ``show``: what is registered, read from source files and tables, without importing torch for a list."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gkdbench.verbs.printing import show
+
+
+def list_names(args: argparse.Namespace) -> int:
+    """``gkdbench list [methods|datasets|splits|backbones|metrics|suites]``."""
+    rows = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "splits": _splits,
+        "backbones": _backbones,
+        "metrics": _metrics,
+        "suites": _suites,
+    }[args.what]()
+    show(rows, as_json=args.json)
+    return 0
+
+
+def _methods() -> list[dict[str, Any]]:
+    from gkdbench.methods import METHODS
+
+    return [
+        {
+            "method": name,
+            "kinds": "+".join(facts.get("kinds", ("node",))),
+            "variants": "+".join(facts.get("variants", ("corrected",))),
+            "needs": facts.get("needs", "features"),
+            "owner": entry.owner,
+            "what": facts.get("summary", ""),
+        }
+        for name, entry in METHODS.entries().items()
+        for facts in [METHODS.facts(name)]
+    ]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from gkdbench.data.check import list_datasets
+
+    return [
+        {
+            "dataset": row.info.name,
+            "kind": row.info.kind,
+            "at hand": "yes" if row.available else "no",
+            "splits": " ".join(row.info.splits),
+        }
+        for row in list_datasets()
+    ]
+
+
+def _splits() -> list[dict[str, Any]]:
+    from gkdbench.data.families import SPLIT_FAMILIES
+
+    return [
+        {"split": family.id, "settings": "+".join(family.columns), "what": family.summary}
+        for family in SPLIT_FAMILIES.values()
+    ]
+
+
+def _backbones() -> list[dict[str, Any]]:
+    from gkdbench.nn.backbones import BACKBONES
+
+    return [
+        {"backbone": name, "paper": BACKBONES.facts(name).get("paper", ""), "owner": entry.owner}
+        for name, entry in BACKBONES.entries().items()
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from gkdbench.metrics import METRICS
+
+    return [{"metric": name, "owner": entry.owner} for name, entry in METRICS.entries().items()]
+
+
+def _suites() -> list[dict[str, Any]]:
+    from gkdbench.execute.suite import load_suite, suite_files
+
+    names = ["smoke", *suite_files()]
+    return [{"suite": name, "what": load_suite(name).summary} for name in names]
+
+
+def show_one(args: argparse.Namespace) -> int:
+    """``gkdbench show METHOD``: source, fields with their meaning, recipes, deviations from the release."""
+    import dataclasses
+    import inspect
+
+    from gkdbench.methods import METHODS
+    from gkdbench.methods._config import recipes, resolve
+
+    cls = METHODS.get(args.name)
+    facts: dict[str, Any] = {
+        "method": cls.name,
+        "paper": cls.paper,
+        "year": cls.year,
+        "arxiv": cls.arxiv,
+        "repository": f"{cls.repository} (licence: {cls.licence})" if cls.repository else "",
+        "revision": cls.revision,
+        "kinds": "+".join(cls.kinds),
+        "needs at inference": cls.needs,
+        "variants": "+".join(cls.variants),
+        "recipes": " ".join(recipes(args.name)),
+        "about": inspect.getdoc(cls),
+    }
+    method = resolve(args.name, {}, dataset=args.dataset, split=args.split, recipe=args.recipe)
+    facts["settings"] = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    facts["requires"] = {role: f"{r.method} {dict(r.overrides) or r.recipe}" for role, r in method.requires().items()}
+    facts["deviations"] = list(cls.deviations)
+    if args.json:
+        show(facts, as_json=True)
+        return 0
+    for key, value in facts.items():
+        if not value:
+            continue
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, item in value.items():
+                print(f"  {name} = {item!r}" if key == "settings" else f"  {name}: {item}")
+        elif isinstance(value, list):
+            print(f"{key}:")
+            for item in value:
+                print(f"  - {item}")
+        else:
+            print(f"{key}: {value}")
+    return 0

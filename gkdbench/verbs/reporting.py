@@ -1,0 +1,105 @@
+"""``report`` and ``compare``: records to tables, pages and paired differences."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gkdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from gkdbench.records.schema import Record
+    from gkdbench.report.model import Board, Expected
+
+
+def board_of(paths: Iterable[str | Path], *, expected: list[Expected] | None = None) -> Board:
+    """The board of all records in files or folders `paths`."""
+    from gkdbench.report.board import build
+
+    return build(records_in(paths), expected=expected)
+
+
+def records_in(paths: Iterable[str | Path]) -> list[Record]:
+    """Records of files and folders; none at all is an error."""
+    from gkdbench.report.loading import load_records
+
+    records = [record for path in paths for record in load_records(path)]
+    if not records:
+        raise UserError(f"no records in {', '.join(str(p) for p in paths)}; `gkdbench run SUITE` makes some")
+    return records
+
+
+def print_board(board: Board) -> None:
+    """The board on the terminal."""
+    from gkdbench.report.text import to_text
+
+    width = shutil.get_terminal_size((140, 40)).columns
+    print(to_text(board, width=width, color=sys.stdout.isatty()))
+
+
+def write_page(board: Board, path: Path, *, title: str) -> Path:
+    """The board as one self-contained HTML page at `path`."""
+    from gkdbench.report.html import to_html
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_html(board, title=title), encoding="utf-8")
+    return path.resolve()
+
+
+def report(args: argparse.Namespace) -> int:
+    """``gkdbench report PATH...``: the board as text, or as ``--html``, ``--markdown``, ``--csv`` files."""
+    from gkdbench.report.csvtable import to_csv
+    from gkdbench.report.markdown import to_markdown
+
+    board = board_of(args.paths, expected=_expected(args.suite) if args.suite else None)
+    if args.html:
+        print(write_page(board, Path(args.html), title=args.title))
+    for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
+        if path:
+            Path(path).write_text(make(board), encoding="utf-8")
+            print(Path(path).resolve())
+    if args.readme:
+        fill_tables(Path(args.readme), board)
+    if not (args.html or args.markdown or args.csv or args.readme):
+        print_board(board)
+    return 0
+
+
+def _expected(suite: str) -> list[Expected]:
+    """The rows that `suite` asks for, so that the board lists what is missing."""
+    from gkdbench.execute.expected import expected_rows
+    from gkdbench.execute.suite import load_suite
+
+    return expected_rows(load_suite(suite))
+
+
+def fill_tables(path: Path, board: Board) -> None:
+    """Replace every ``<!-- table NAME key=value ... -->`` ... ``<!-- end NAME -->`` block of a Markdown file.
+
+    Keys are those of `gkdbench.report.markdown.Selection`, several values with commas. No cell is written by hand.
+    """
+    import re
+
+    from gkdbench.report.markdown import Selection, markdown_table, splice
+
+    text = path.read_text(encoding="utf-8")
+    for name, keys in re.findall(r"<!-- table (\S+)((?: \S+=\S+)*) -->", text):
+        chosen: dict[str, object] = {}
+        for pair in keys.split():
+            key, _, value = pair.partition("=")
+            chosen[key] = value == "yes" if key == "compared" else tuple(value.split(","))
+        text = splice(text, name, markdown_table(board, Selection(**chosen)))  # type: ignore[arg-type]
+    path.write_text(text, encoding="utf-8")
+    print(path.resolve())
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule."""
+    from gkdbench.report.comparison import compare as pair
+
+    print(pair(records_in([args.first]), records_in([args.second])).to_text())
+    return 0
