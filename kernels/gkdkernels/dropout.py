@@ -18,7 +18,7 @@ def keyed_mask(shape: torch.Size, p: float, key: int, *, dtype: torch.dtype, dev
     Args:
         shape: of the mask; an element's draw depends on its position in row-major order.
         p: in [0, 1].
-        key: in [0, 2^63).
+        key: in [0, 2^63); torch's CPU generator tells apart its low 32 bits.
     """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"p wants a probability in [0, 1], got {p}")

@@ -112,9 +112,10 @@ def test_strided_input_and_zero_width(odd: CSRGraph, draw: Draw, backend: str) -
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("integer", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-def test_half_precision_accumulates_in_single(backend: str, dtype: torch.dtype) -> None:
-    hub = CSRGraph(torch.tensor([0, 4096]), torch.arange(4096), 4096)
+def test_half_precision_accumulates_in_single(backend: str, dtype: torch.dtype, integer: torch.dtype) -> None:
+    hub = CSRGraph(torch.tensor([0, 4096], dtype=integer), torch.arange(4096, dtype=integer), 4096)
     got = spmm(hub, torch.ones(4096, 2, dtype=dtype), torch.ones(4096, dtype=dtype), backend=backend)
     assert got.dtype == dtype
     assert got.tolist() == [[4096.0, 4096.0]]  # a bf16 accumulator stops at 256
