@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.job import Job, TeacherJob
-from gkdbench.execute.plan import Plan, bank_folder
+from gkdbench.execute.plan import Plan, bank_folder, has_weights
 from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
 from gkdbench.execute.problems import Desk, Ready
 from gkdbench.execute.progress import Progress

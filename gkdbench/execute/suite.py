@@ -145,6 +145,7 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
         raise UserError(f"{where}: [suite] wants a table, got {head!r}")
     _refuse_unknown(head, _HEAD_KEYS, f"{where}: [suite]")
     data = dict(head) | {"grids": document.get("grid", []), "asked": asked}
+    data.setdefault("name", Path(asked).stem if asked else "suite")
     data["seeds"] = parse_seeds(data.get("seeds", "0:10"), where)
     _refuse_unknown_in_grids(data["grids"], where)
     try:

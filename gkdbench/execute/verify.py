@@ -187,9 +187,7 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
             problem = prepare_named(*name, data=data)
         except MissingData as error:
             why = str(error).splitlines()[0]
-            report.not_checked += [
-                f"{run.path}: row {run.row.index}-{run.row.seed}: data absent ({why})" for run in same
-            ]
+            report.not_checked += [f"{run}: data absent ({why})" for run in same]
             continue
         staging = stage(problem)
         for run in same:
@@ -219,5 +217,6 @@ def _audit_problems(arrays: Arrays, model: ModelResult) -> Iterator[str]:
         wanted = {"peak": max(float(curve.max()), selected), "final": float(curve[-1])}
         wanted["gap"] = wanted["peak"] - selected
         for what, value in wanted.items():
-            if not math.isclose(getattr(audit, what), value, rel_tol=0, abs_tol=CURVE_TOLERANCE):
-                yield f"{model.name}: audit {what} of {column} is {getattr(audit, what):.6f}, its curve says {value:.6f}"
+            stored = getattr(audit, what)
+            if not math.isclose(stored, value, rel_tol=0, abs_tol=CURVE_TOLERANCE):
+                yield f"{model.name}: audit {what} of {column} is {stored:.6f}, its curve says {value:.6f}"

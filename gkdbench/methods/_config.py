@@ -100,7 +100,9 @@ def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str 
 @cache
 def _tables(module: str, name: str) -> dict[str, Any]:
     """``configs/<name>.toml`` in the package of the method's file; empty when there is none."""
-    package = module.rpartition(".")[0] or module
+    package = module.rpartition(".")[0]
+    if not package:  # a module of its own, in no package, has nothing beside it
+        return {}
     root = importlib.resources.files(package)
     path = root / "configs" / f"{name.replace('-', '_')}.toml"
     if not path.is_file():

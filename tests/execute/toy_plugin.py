@@ -1,0 +1,62 @@
+"""A third-party package in a folder, found by its entry point; suites of its method."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gkdbench.execute.suite import Suite, parse_suite
+from gkdbench.methods import METHODS
+from gkdbench.registry import Entry
+
+DATASET = "csbm:n=400"
+
+
+def install(folder: Path) -> None:
+    """Put module and metadata into `folder`; whoever has it on the path finds the entry point."""
+    shutil.copy(Path(__file__).parent / "plugin" / "toy_methods.py", folder)
+    info = folder / "toy_methods-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-methods\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[gkdbench.methods]\ntoy = toy_methods:Toy\n")
+
+
+@contextmanager
+def on_path(folder: Path) -> Iterator[None]:
+    """The package at `folder` known to this process and to the workers that it starts; forgotten afterwards."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
+    sys.path.insert(0, str(folder))
+    METHODS.add(Entry("toy", "toy_methods:Toy", "toy-methods"))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        assert METHODS._entries is not None
+        METHODS._entries.pop("toy", None)
+        METHODS._loaded.pop("toy", None)
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def modes_suite(*modes: str, seeds: str = "0:1", **head: object) -> Suite:
+    """One toy per mode, each a configuration of its own."""
+    methods = [{"method": "toy", "mode": mode} for mode in modes]
+    grid = {"datasets": [DATASET], "splits": ["builtin-random"], "methods": methods}
+    return parse_suite({"suite": {"name": "toys", "seeds": seeds, **head}, "grid": [grid]})
+
+
+def taught_suite(pause_s: float = 0.0) -> Suite:
+    """Two splits, two seeds, a toy and its student: 16 cells with the student's own teachers."""
+    methods: list[dict[str, object]] = [
+        {"method": "toy", "pause_s": pause_s},
+        {"method": "toy", "taught": True, "pause_s": pause_s},
+    ]
+    grid = {"datasets": [DATASET], "splits": ["builtin-random", "builtin-random-ind20"], "methods": methods}
+    return parse_suite({"suite": {"name": "toys", "seeds": "0:2"}, "grid": [grid]})
