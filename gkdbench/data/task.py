@@ -78,7 +78,7 @@ class Task:
         edges = (self.graph.indptr.long(), self.graph.index.long())
         for part in chain(edges, _nonzeros(self.features), (self.labels, borders, edge_features)):
             digest.update(f"{list(part.shape)}{part.dtype}".encode())
-            digest.update(np.ascontiguousarray(part.numpy()))
+            digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
 
     def with_(self, **changes: object) -> Task:
