@@ -17,9 +17,17 @@ from gkdbench.nn.parts import KeyedDropout
 from gkdbench.nn.random import Randomness
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
-    "gcn": [{"norm": "batch", "residual": True}, {"layers": 3, "norm": "layer", "input_dropout": False}, {"layers": 1}],
+    "gcn": [
+        {"norm": "batch", "residual": True},
+        {"layers": 3, "norm": "layer", "input_dropout": False},
+        {"layers": 1},
+        {"bias": False},
+    ],
     "sage": [{"aggregator": "mean"}, {"layers": 3, "norm": "layer", "residual": True, "dropout": 0.2}],
-    "gat": [{"out_heads": 3, "residual": True}, {"layers": 3, "norm": "layer", "activation": "relu"}],
+    "gat": [
+        {"out_heads": 3, "residual": True},
+        {"layers": 3, "norm": "layer", "activation": "relu", "value_dropout": 0.3},
+    ],
     "mlp": [{"layers": 1}, {"layers": 3, "norm": "batch"}],
     "appnp": [{"input_dropout": True, "k": 2}, {"edge_dropout": 0.0}],
     "gin": [{"readout": "mean"}, {"readout": "attention", "layers": 2}, {"readout": "max", "train_eps": False}],
