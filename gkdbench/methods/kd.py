@@ -70,4 +70,4 @@ class KD(Taught):
 
     @property
     def label(self) -> str:
-        return f"KD, {self.model_label()}"
+        return f"{'KD' if self.alpha else 'solo (KD with a = 0)'}, {self.model_label()}"
