@@ -96,7 +96,7 @@ class GATConv(nn.Module):
         randomness: Randomness,
     ) -> None:
         super().__init__()
-        self.heads, self.features, self.name, self.randomness = (heads, features, name, randomness)
+        self.heads, self.features, self.name, self.randomness = heads, features, name, randomness
         self.negative_slope, self.attention_dropout = negative_slope, attention_dropout
         self.value_dropout = KeyedDropout(value_dropout, name=f"{name}.value", randomness=randomness)
         gain = math.sqrt((in_features + heads * features) / (in_features + features))  # bound of one head's matrix

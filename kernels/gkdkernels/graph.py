@@ -71,7 +71,7 @@ class CSRGraph:
     def trusted(cls, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> CSRGraph:
         """Like the constructor, without its checks: for parts of a graph that was checked."""
         graph = cls.__new__(cls)
-        graph.indptr, graph.index, graph.num_src, graph.symmetric = (indptr, index, num_src, symmetric)
+        graph.indptr, graph.index, graph.num_src, graph.symmetric = indptr, index, num_src, symmetric
         graph.num_dst, graph.num_edges = int(indptr.numel() - 1), int(index.numel())
         return graph
 
