@@ -1,0 +1,252 @@
+"""What every method must pass: it runs everywhere it says it does, repeatably, and never learns from what it may not see."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import unittest
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from gkdbench.data.splits import Problem
+from gkdbench.methods import METHODS, Method
+from gkdbench.methods._config import resolve
+from gkdbench.protocol.predictor import State
+from gkdbench.testing.problems import relabelled, renumbered, small_problem, with_other_unseen
+from gkdbench.testing.runs import Run, Workshop, small_method
+
+LEAK_TESTS = ("test_ignores_test_labels", "test_ignores_unseen_nodes")
+"""These have no excuse."""
+
+
+class MethodCase:
+    """Inherit, set `name`; every ``test_*`` method here then runs on that method, on problems of 100 to 200 nodes.
+
+    Class attributes:
+        name: registered name.
+        overrides: hyper-parameters for all runs.
+        unread: field -> why a run may leave it unread (protocol trap 26); a field that every run reads is refused here.
+        excused: test -> why this method cannot pass it; the leak tests cannot be excused.
+        epochs: of every run.
+    """
+
+    name: ClassVar[str]
+    overrides: ClassVar[Mapping[str, Any]] = {}
+    unread: ClassVar[Mapping[str, str]] = {}
+    excused: ClassVar[Mapping[str, str]] = {}
+    epochs: ClassVar[int] = 5
+
+    _folder: ClassVar[tempfile.TemporaryDirectory[str]]
+    _workshop: ClassVar[Workshop]
+    _problems: ClassVar[dict[str, Problem]]
+    _runs: ClassVar[dict[tuple[str, str], Run]]
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """A folder and empty caches for this class."""
+        cls._folder = tempfile.TemporaryDirectory(prefix="gkdbench-case-")
+        cls._workshop = Workshop(Path(cls._folder.name), epochs=cls.epochs)
+        cls._problems, cls._runs = {}, {}
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Remove what the runs wrote."""
+        cls._folder.cleanup()
+
+    def setup_method(self, method: Any) -> None:
+        """Skip what this method is excused from, with its reason."""
+        reason = self.excused.get(method.__name__)
+        if reason is not None and method.__name__ not in LEAK_TESTS:
+            raise unittest.SkipTest(reason)
+
+    # --- the pieces that tests put together ---
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        """Settings that the method declares to handle."""
+        kinds = METHODS.get(cls.name).kinds
+        several = METHODS.get(cls.name).multi_label and "node" in kinds
+        return [*(("tran", "ind") if "node" in kinds else ()), *(("graph",) if "graph" in kinds else ()),
+                *(("multilabel",) if several else ())]  # fmt: skip
+
+    def cases(self) -> Iterator[tuple[str, str]]:
+        """(setting, variant) of every run."""
+        for setting in self.settings():
+            for variant in METHODS.get(self.name).variants:
+                yield setting, variant
+
+    def method(self, variant: str, **more: Any) -> Method:
+        """The method under test with its small budget."""
+        return small_method(self.name, {**self.overrides, "variant": variant}, epochs=self.epochs, **more)
+
+    def problem(self, setting: str) -> Problem:
+        """The small problem of `setting`, made once."""
+        if setting not in self._problems:
+            self._problems[setting] = small_problem(setting)
+        return self._problems[setting]
+
+    def run_on(self, setting: str, variant: str) -> Run:
+        """The plain run, made once; it must succeed."""
+        if (setting, variant) not in self._runs:
+            self._runs[setting, variant] = self.again(setting, variant, self.problem(setting))
+        return self._runs[setting, variant]
+
+    def again(self, setting: str, variant: str, problem: Problem, **options: Any) -> Run:
+        """A run on `problem`, in the place of the setting's own."""
+        run = self._workshop.run(self.method(variant), problem, **options)
+        where = f"{self.name} ({variant}) on {setting}"
+        wanted(
+            run.outcome.status == "ok", f"{where}: {run.outcome.status}\n{run.outcome.traceback or run.outcome.reason}"
+        )
+        return run
+
+    # --- the tests ---
+
+    def test_declares_what_tables_need(self) -> None:
+        cls = METHODS.get(self.name)
+        summary = METHODS.facts(self.name).get("summary") or (cls.__doc__ or "").split("\n")[0]
+        wanted(bool(cls.paper), f"{self.name}: `paper` is empty; name the paper, or the control it is")
+        wanted(bool(summary), f"{self.name}: the class has no docstring; its first line is what `show` prints")
+        wanted(bool(cls.kinds) and set(cls.kinds) <= {"node", "graph"}, f"{self.name}: kinds are {cls.kinds}")
+        wanted(isinstance(cls.revision, int) and cls.revision >= 1, f"{self.name}: revision is {cls.revision!r}")
+        wanted(bool(cls.smoke), f"{self.name}: `smoke` is empty; give overrides for a run of seconds")
+        wanted("corrected" in cls.variants, f"{self.name}: variants {cls.variants} lack 'corrected'")
+        wanted(set(cls.variants) <= {"corrected", "as_released"}, f"{self.name}: variants are {cls.variants}")
+        if "as_released" in cls.variants:
+            wanted(bool(cls.deviations), f"{self.name}: has as_released, so `deviations` must say what differs")
+        wanted(dataclasses.is_dataclass(cls), f"{self.name}: not a dataclass")
+
+    def test_config_makes_the_same_method_again(self) -> None:
+        for variant in METHODS.get(self.name).variants:
+            method = self.method(variant)
+            stored = json.loads(json.dumps(method.config()))
+            same(f"{self.name}: the method made from its stored configuration", resolve(self.name, stored), method)
+
+    def test_runs_in_every_setting_and_variant(self) -> None:
+        for setting, variant in self.cases():
+            run = self.run_on(setting, variant)
+            columns = {"tran": {"tran"}, "graph": {"graph"}, "multilabel": {"tran"}}
+            expected = columns.get(setting, {"tran", "ind", "prod", "coldstart"})
+            for model in run.scored.models:
+                same(f"{self.name} on {setting}: scored columns of {model.name}", set(model.scores), expected)
+                for column, audit in model.audit.items():
+                    wanted(
+                        audit.peak >= model.scores[column].value, f"{self.name}: audit peak below the selected score"
+                    )
+            trained = [m for m in run.outcome.models if m["name"] in run.final]
+            same(f"{self.name} on {setting}: models scored", {m["name"] for m in trained}, set(run.final))
+            if setting == "tran":
+                needs = {m["needs"] for m in trained}
+                same(f"{self.name}: what its predictors read, and `needs`", needs, {METHODS.get(self.name).needs})
+
+    def test_same_seed_same_run(self) -> None:
+        for setting, variant in self.cases():
+            first, second = self.run_on(setting, variant), self.again(setting, variant, self.problem(setting))
+            self.same_training(f"a second run on {setting} ({variant})", first, second)
+            same(f"{self.name}: predictions, curves and loss terms", second.scored.sha256, first.scored.sha256)
+
+    def test_other_seed_other_weights(self) -> None:
+        setting, variant = next(self.cases())
+        other = self.again(setting, variant, self.problem(setting), seed=1, teachers_on=self.problem(setting))
+        before, after = self.run_on(setting, variant).selected, other.selected
+        wanted(before != after, f"{self.name}: seeds 0 and 1 gave the same weights; draws must derive from ctx.seed")
+
+    def test_ignores_test_labels(self) -> None:
+        for setting, variant in self.cases():
+            changed = relabelled(self.problem(setting), self.problem(setting).split.test)
+            run = self.again(setting, variant, changed)
+            self.same_training(f"other test labels on {setting} ({variant})", self.run_on(setting, variant), run)
+
+    def test_ignores_unseen_nodes(self) -> None:
+        for setting, variant in self.cases():
+            if setting == "ind":
+                run = self.again(setting, variant, with_other_unseen(self.problem(setting)))
+                self.same_training(f"other unseen nodes ({variant})", self.run_on(setting, variant), run)
+
+    def test_validation_labels_only_select(self) -> None:
+        for setting, variant in self.cases():
+            problem = self.problem(setting)
+            changed = relabelled(problem, problem.split.val)
+            first = self.again(setting, variant, problem, stop_early=False)
+            second = self.again(setting, variant, changed, stop_early=False, teachers_on=problem)
+            for name, state in first.final.items():
+                what = f"{self.name} on {setting} ({variant}): final weights of {name} with other validation labels"
+                wanted(identical(state, second.final[name]), f"{what} differ: they reach the training")
+
+    def test_node_order_only_permutes(self) -> None:
+        if "node" not in METHODS.get(self.name).kinds:
+            raise unittest.SkipTest("a method for graph tasks: their items have no order to speak of")
+        problem = self.problem("tran")
+        order = np.random.default_rng(2).permutation(problem.task.num_nodes)
+        moved = renumbered(problem, order)
+        for variant in METHODS.get(self.name).variants:
+            method = self.method(variant, quiet=True)
+            first = self._workshop.run(method, problem, stop_early=False, quiet=True)
+            second = self._workshop.run(method, moved, stop_early=False, quiet=True)
+            for name, state in first.final.items():
+                gap = relative_gap(state, second.final[name])
+                what = f"{self.name} ({variant}): weights of {name} with nodes in another order, no dropout, full batch"
+                wanted(gap < 1e-3, f"{what} differ by {gap:.1e} relative; sums alone explain less than 1e-3")
+
+    def test_every_setting_is_read(self) -> None:
+        fields = {f.name for f in dataclasses.fields(METHODS.get(self.name))} - {"recipe"}
+        if len(METHODS.get(self.name).variants) == 1:
+            fields -= {"variant"}
+        left = set()
+        for setting, variant in self.cases():
+            here = fields - self.run_on(setting, variant).read
+            left |= here
+            surprise = sorted(here - set(self.unread))
+            what = f"{self.name} on {setting} ({variant}) never read {', '.join(surprise)}"
+            wanted(not surprise, f"{what}; drop the field, use it, or say in `unread` why this run does not")
+        same(f"{self.name}: fields in `unread` that every run reads", set(self.unread) - left, set())
+
+    def test_global_random_state_is_untouched(self) -> None:
+        for setting, variant in self.cases():
+            touched = self.run_on(setting, variant).touched
+            what = f"{self.name} on {setting} ({variant}) advanced the global generators of {', '.join(touched)}"
+            wanted(not touched, f"{what}; draw from gkdbench.nn.random.Randomness(ctx.seed, peer)")
+
+    def test_excuses_are_no_leaks(self) -> None:
+        hidden = set(self.excused) & set(LEAK_TESTS)
+        wanted(not hidden, f"{self.name}: {', '.join(sorted(hidden))} cannot be excused")
+        unknown = [name for name in self.excused if not hasattr(MethodCase, name)]
+        same(f"{self.name}: excused tests that do not exist", unknown, [])
+
+    def same_training(self, what: str, first: Run, second: Run) -> None:
+        """Both runs selected the same epochs and hold bit-identical weights, selected and final."""
+        same(f"{self.name}, {what}: selected epochs and weights", second.selected, first.selected)
+        for name, state in first.final.items():
+            wanted(identical(state, second.final[name]), f"{self.name}, {what}: final weights of {name} differ")
+        same(f"{self.name}, {what}: teachers", second.outcome.teachers, first.outcome.teachers)
+
+
+def wanted(condition: bool, message: str) -> None:
+    """Fail with `message` unless `condition`."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def same(what: str, got: Any, expected: Any) -> None:
+    """Fail, showing both, unless they are equal."""
+    wanted(got == expected, f"{what}: got {got!r}, wanted {expected!r}")
+
+
+def identical(first: State, second: State) -> bool:
+    """Whether two states are equal to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def relative_gap(first: State, second: State) -> float:
+    """Largest ``|a - b| / max(|a|, |b|)`` in norm over the tensors of two states of the same names."""
+    gaps = [0.0]
+    for name in first:
+        a, b = first[name].double(), second[name].double()
+        scale = max(float(a.norm()), float(b.norm()))
+        gaps.append(float((a - b).norm()) / scale if scale else 0.0)
+    return max(gaps)

@@ -1,0 +1,96 @@
+"""Problems of a fraction of a second, and the ways to tamper with them that must not change a training run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from gkdkernels.graph import CSRGraph, feature_rows
+from torch import Tensor
+
+from gkdbench.data.splits import Problem, Split, prepare, prepare_named
+from gkdbench.data.task import Task
+
+NODES = "csbm:n=210,classes=3,d=16,degree=6"
+MULTILABEL = "csbm-multilabel:n=120,classes=3,d=16,degree=6"
+
+
+def small_problem(setting: str) -> Problem:
+    """A problem for ``"tran"``, ``"ind"`` (210 nodes), ``"graph"`` (90 graphs) or ``"multilabel"`` (120 nodes)."""
+    if setting == "graph":
+        return prepare(small_graphs(), "random-80-10-10")
+    if setting == "multilabel":
+        return prepare_named(MULTILABEL, "node-80-10-10")
+    return prepare_named(NODES, {"tran": "builtin-random", "ind": "builtin-random-ind20"}[setting])
+
+
+def small_graphs(count: int = 90) -> Task:
+    """Paths, cycles and stars of 4 to 8 nodes with three noisy features: three classes of graphs, in turn."""
+    rng = np.random.default_rng(0)
+    edges, features, borders = [], [], [0]
+    for graph in range(count):
+        size, first = int(rng.integers(4, 9)), borders[-1]
+        node = np.arange(first, first + size)
+        pairs = {
+            0: np.stack([node[:-1], node[1:]]),
+            1: np.stack([node, np.roll(node, 1)]),
+            2: np.stack([np.full(size - 1, first), node[1:]]),
+        }[graph % 3]
+        edges.append(np.concatenate([pairs, pairs[::-1]], axis=1))
+        features.append(rng.standard_normal((size, 3)) + (np.arange(3) == graph % 3))
+        borders.append(first + size)
+    return Task.from_arrays(
+        "small-graphs",
+        np.concatenate(edges, axis=1),
+        np.concatenate(features).astype(np.float32),
+        np.arange(count) % 3,
+        kind="graph",
+        graph_ptr=np.array(borders),
+    )
+
+
+def relabelled(problem: Problem, items: np.ndarray) -> Problem:
+    """`problem` with the label of every one of `items` ([M] int64 ids) changed to another."""
+    labels = problem.task.labels.clone()
+    chosen = torch.from_numpy(items)
+    other = (labels[chosen] + 1) % problem.task.num_classes
+    labels[chosen] = 1 - labels[chosen] if problem.task.multi_label else other
+    return replace(problem, task=problem.task.with_(labels=labels))
+
+
+def with_other_unseen(problem: Problem) -> Problem:
+    """`problem` with other labels, other features and other edges for every unseen node (inductive splits)."""
+    unseen = torch.from_numpy(problem.split.unseen)
+    changed = relabelled(problem, problem.split.unseen)
+    task, graph = changed.task, changed.task.graph
+    generator = torch.Generator().manual_seed(1)
+    if not isinstance(task.features, Tensor):
+        raise TypeError("only dense features can be changed here")
+    features = task.features.clone()
+    features[unseen] = torch.randn(len(unseen), features.size(1), generator=generator)
+    hidden = torch.zeros(task.num_nodes, dtype=torch.bool)
+    hidden[unseen] = True
+    src, dst = graph.index.long(), graph.row.long()
+    keep = (src == dst) | ~(hidden[src] | hidden[dst])
+    partner = torch.randint(task.num_nodes, (len(unseen),), generator=generator)
+    src = torch.cat([src[keep], unseen, partner])
+    dst = torch.cat([dst[keep], partner, unseen])
+    rewired = CSRGraph.from_edge_index(torch.stack([src, dst]).unique(dim=1), task.num_nodes, True)
+    return replace(changed, task=task.with_(features=features, graph=rewired))
+
+
+def renumbered(problem: Problem, order: np.ndarray) -> Problem:
+    """The same node problem with nodes in another order: node i was node ``order[i]`` ([N] int64, a permutation)."""
+    task, split = problem.task, problem.split
+    to_old = torch.from_numpy(order)
+    number = np.argsort(order)
+    to_new = torch.from_numpy(number)
+    edges = torch.stack([to_new[task.graph.index.long()], to_new[task.graph.row.long()]])
+    moved = task.with_(
+        graph=CSRGraph.from_edge_index(edges, task.num_nodes, task.graph.symmetric),
+        features=feature_rows(task.features, to_old),
+        labels=task.labels[to_old],
+    )
+    parts = {part: number[getattr(split, part)] for part in ("train", "val", "test", "unseen")}
+    return replace(problem, task=moved, split=Split(split.id, split.index, **parts, original_ids=order))

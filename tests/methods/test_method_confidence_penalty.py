@@ -1,0 +1,5 @@
+from gkdbench.testing import MethodCase
+
+
+class TestConfidencePenalty(MethodCase):
+    name = "confidence_penalty"

@@ -1,0 +1,5 @@
+from gkdbench.testing import MethodCase
+
+
+class TestLabelSmoothing(MethodCase):
+    name = "label_smoothing"

@@ -1,0 +1,5 @@
+from gkdbench.testing import MethodCase
+
+
+class TestMacMatchedMLP(MethodCase):
+    name = "mlp_macs"

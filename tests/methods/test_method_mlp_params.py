@@ -1,0 +1,5 @@
+from gkdbench.testing import MethodCase
+
+
+class TestParameterMatchedMLP(MethodCase):
+    name = "mlp_params"

@@ -1,0 +1,137 @@
+"""Selection, patience, scratch files and the guards of the Monitor (protocol 4.1, traps 1, 2, 8, 19, 33)."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from gkdbench.protocol.monitor import NonFinite, OutOfTime, WrongPredictions
+
+Make = Callable[..., "object"]
+
+
+def test_strict_improvement_selects_and_ties_keep_the_earlier_epoch(monitor_of: Make) -> None:
+    stage = monitor_of()
+    improved = [stage.score(epoch, right).improved["model"] for epoch, right in enumerate([1, 3, 3, 2, 3], start=1)]
+    assert improved == [True, True, False, False, False]
+    epoch, state = stage.monitor.selected("model")
+    assert epoch == 2
+    assert state["weight"].item() == 2  # a copy: later epochs wrote other values into the module
+
+
+def test_ties_later_lets_an_equal_score_win_and_resets_patience(monitor_of: Make) -> None:
+    stage = monitor_of(ties="later", patience=2)
+    verdicts = [stage.score(epoch, right) for epoch, right in enumerate([3, 2, 3, 2, 2], start=1)]
+    assert [v.stop for v in verdicts] == [False, False, False, False, True]
+    assert stage.monitor.selected("model")[0] == 3
+
+
+def test_falling_loss_on_flat_validation_keeps_the_first_epoch(monitor_of: Make) -> None:
+    stage = monitor_of()
+    for epoch in range(1, 6):
+        stage.score(epoch, 2, terms={"loss": 1 / epoch})
+    assert stage.monitor.selected("model")[0] == 1
+
+
+def test_stops_when_the_patience_of_every_predictor_is_spent(monitor_of: Make) -> None:
+    stage = monitor_of(patience=2, names=["a", "b"])
+    curve = [{"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 1, "b": 2}]
+    assert [stage.score(e, right).stop for e, right in enumerate(curve, start=1)] == [False, False, False, True]
+    assert (stage.monitor.selected("a")[0], stage.monitor.selected("b")[0]) == (1, 2)
+
+
+def test_without_patience_it_never_stops(monitor_of: Make) -> None:
+    stage = monitor_of(patience=None)
+    assert not any(stage.score(epoch, 1).stop for epoch in range(1, 60))
+
+
+def test_unselectable_epochs_are_recorded_but_never_selected_and_cost_no_patience(monitor_of: Make) -> None:
+    stage = monitor_of(patience=2)
+    early = [stage.score(epoch, 4, selectable=False) for epoch in (1, 2, 3, 4)]
+    assert not any(v.stop or v.improved["model"] for v in early)
+    late = [stage.score(epoch, right) for epoch, right in ((5, 1), (6, 1), (7, 1))]
+    assert [v.stop for v in late] == [False, False, True]
+    assert stage.monitor.selected("model")[0] == 5
+    stage.monitor.close()
+    assert np.fromfile(stage.scratch / "model.epochs", dtype=np.int32).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert stage.monitor.curve("model") == [1.0] * 4 + [0.25] * 3
+
+
+@pytest.mark.parametrize("second", [1, 0, -3])
+def test_epochs_are_reported_once_and_in_order(monitor_of: Make, second: int) -> None:
+    stage = monitor_of()
+    stage.score(1, 1)
+    with pytest.raises(WrongPredictions, match=f"got {second} after 1"):
+        stage.score(second, 1)
+
+
+@pytest.mark.parametrize("answer", [torch.zeros(6, 3), torch.zeros(5, 2), torch.zeros(6), (torch.zeros(6, 2),)])
+def test_wrong_shapes_name_the_predictor_and_what_was_wanted(monitor_of: Make, answer: object) -> None:
+    stage = monitor_of()
+    stage.models["model"].module.logits = answer
+    with pytest.raises(WrongPredictions, match=r"'model' wants to answer with logits \[6, 2\], got"):
+        stage.monitor.report(1, stage.models)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_logits_and_loss_terms_end_the_run(monitor_of: Make, value: float) -> None:
+    stage = monitor_of()
+    with pytest.raises(NonFinite, match="'kl' became"):
+        stage.score(1, 1, terms={"kl": value})
+    stage.models["model"].module.logits = torch.full((6, 2), value)
+    with pytest.raises(NonFinite, match="not finite"):
+        stage.monitor.report(2, stage.models)
+
+
+def test_the_deadline_ends_the_run(monitor_of: Make) -> None:
+    stage = monitor_of(deadline=0.0)
+    with pytest.raises(OutOfTime, match="epoch 1"):
+        stage.score(1, 1)
+
+
+def test_a_model_that_was_never_reported_has_no_selection(monitor_of: Make) -> None:
+    stage = monitor_of()
+    stage.score(1, 4, selectable=False)
+    for name in ("model", "other"):
+        with pytest.raises(WrongPredictions, match=f"{name!r} was never reported as selectable"):
+            stage.monitor.selected(name)
+
+
+def test_term_traces_have_one_value_per_epoch_from_the_first(monitor_of: Make) -> None:
+    stage = monitor_of()
+    for epoch, terms in enumerate([{"ce": 2.0}, {"ce": 1.5, "kl": 0.5}, {"kl": 0.25}], start=1):
+        stage.score(epoch, 1, terms=terms)
+    assert stage.monitor.terms == {"ce": [2.0, 1.5, 0.0], "kl": [0.0, 0.5, 0.25], "epoch": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("losses", "spiked"),
+    [([2.0, 1.0, 0.1, 5.0], True), ([2.0, 1.0, 0.5, 0.6], False), ([1.0, 0.001, 0.02, 0.001], False), ([], False)],
+)
+def test_a_loss_that_blows_up_after_having_been_small_is_flagged(
+    monitor_of: Make, losses: list[float], spiked: bool
+) -> None:
+    stage = monitor_of()
+    for epoch, loss in enumerate(losses, start=1):
+        stage.score(epoch, 1, terms={"loss": loss})
+    assert stage.monitor.spiked is spiked
+
+
+def test_scratch_holds_the_predictions_of_every_audited_epoch_and_of_the_best(monitor_of: Make) -> None:
+    stage = monitor_of(audit_every=3)
+    for epoch, right in enumerate([1, 6, 1, 1, 1, 1], start=1):
+        stage.score(epoch, right)
+    stage.monitor.close()
+    assert np.fromfile(stage.scratch / "model.epochs", dtype=np.int32).tolist() == [1, 2, 3, 6]
+    kept = np.fromfile(stage.scratch / "model.tran.pred", dtype=np.uint8).reshape(4, 2)
+    assert kept.tolist() == [[1, 0], [0, 1], [1, 0], [1, 0]]
+
+
+def test_evaluation_leaves_the_training_mode_as_it_was(monitor_of: Make) -> None:
+    stage = monitor_of()
+    for mode in (True, False):
+        stage.models["model"].module.train(mode)
+        stage.score(1 + (not mode), 1)
+        assert stage.models["model"].module.training is mode
