@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import os
+import hashlib
+import shutil
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import replace
@@ -52,45 +51,56 @@ def fetch(name: str, *, data: Path | str | None = None) -> list[Path]:
             f"no folder to fetch {info.name} into: set GKDBENCH_DATA or pass data=\n{fetch_instructions(name)}"
         )
     wanted = [file for file in info.files if not (folder / file.path).is_file()]
-    archives: dict[str, bytes] = {}
-    return [_download(info, file, folder, archives) for file in wanted]
+    if not wanted:
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+            return [_place(info, file, folder, Path(scratch)) for file in wanted]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; name another GKDBENCH_DATA") from error
 
 
-def _download(info: DatasetInfo, file: FileInfo, folder: Path, archives: dict[str, bytes]) -> Path:
+def _place(info: DatasetInfo, file: FileInfo, folder: Path, scratch: Path) -> Path:
+    """Download one file into `scratch`, check it there, then give it its name."""
     address, _, member = file.url.partition("!")
     if not address and info.archive:
         address, member = info.archive, Path(file.path).name
     if not address:
         raise UserError(f"{file.path} has no address for a plain download\n{fetch_instructions(info.name)}")
     try:
-        if address not in archives:
-            with urllib.request.urlopen(address, timeout=TIMEOUT_S) as reply:
-                archives[address] = reply.read()
-        content = _member(archives[address], member) if member else archives.pop(address)
-    except (urllib.error.URLError, OSError, zipfile.BadZipFile, KeyError) as error:
+        arrived = _downloaded(address, scratch)
+        if member:
+            arrived = _extracted(arrived, member, scratch)
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"{address} could not be downloaded: {error}\n{fetch_instructions(info.name)}") from error
+    try:
+        rawfiles.verify(scratch, replace(file, path=arrived.name))
+    except rawfiles.CorruptData as error:
+        raise rawfiles.CorruptData(f"{address} gave another file, nothing was kept: {error}") from None
     target = folder / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        try:
-            rawfiles.verify(target.parent, replace(file, path=Path(scratch).name))
-        except rawfiles.CorruptData as error:
-            raise rawfiles.CorruptData(f"{address} gave another file, nothing was kept: {error}") from None
-        os.replace(scratch, target)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    arrived.replace(target)
     return target
 
 
-def _member(archive: bytes, wanted: str) -> bytes:
+def _downloaded(address: str, scratch: Path) -> Path:
+    """The file at `address`; an archive with several wanted members is downloaded once."""
+    arrived = scratch / hashlib.sha256(address.encode()).hexdigest()
+    if not arrived.is_file():
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as reply, arrived.open("wb") as stream:
+            shutil.copyfileobj(reply, stream)
+    return arrived
+
+
+def _extracted(archive: Path, wanted: str, scratch: Path) -> Path:
     """A member by its full name, or by its last part where an archive has a folder of its own around it."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-        found = [name for name in opened.namelist() if name == wanted] or [
-            name for name in opened.namelist() if name.rsplit("/", 1)[-1] == wanted.rsplit("/", 1)[-1]
-        ]
+    last = wanted.rsplit("/", 1)[-1]
+    with zipfile.ZipFile(archive) as opened:
+        names = opened.namelist()
+        found = wanted if wanted in names else next((name for name in names if name.rsplit("/", 1)[-1] == last), "")
         if not found:
-            raise KeyError(f"no member {wanted!r}")
-        return opened.read(found[0])
+            raise KeyError(f"the archive has no member {wanted!r}")
+        with opened.open(found) as member, (scratch / last).open("wb") as stream:
+            shutil.copyfileobj(member, stream)
+    return scratch / last

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from gkdbench.data.datasets import load_task
 from gkdbench.data.rawfiles import CorruptData
 from gkdbench.data.splits import prepare
 from gkdbench.data.task import Task
+from gkdbench.errors import UserError
 
 Register = Callable[..., Path]
 
 
 def csv_gz(rows: object) -> bytes:
     lines = [",".join("" if value is None else str(value) for value in np.atleast_1d(row)) for row in rows]  # type: ignore[attr-defined]
-    return gzip.compress(("\n".join(lines) + "\n").encode())
+    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
 
 
 def npy(array: object) -> bytes:
@@ -77,6 +79,7 @@ def test_ogbn_undirected_sets_gain_the_reverse_edges(register: Register) -> None
         ("raw/node-label.csv.gz", b"no gzip", "node-label.csv.gz"),
         ("raw/node-label.csv.gz", csv_gz(["a", 1, 2, 3]), "node-label.csv.gz"),
     ],
+    ids=["too few rows", "ragged", "truncated", "no gzip", "no number"],
 )
 def test_ogbn_broken_tables_are_named(register: Register, path: str, payload: bytes, message: str) -> None:
     files = ogb_node_files() | {f"OGB/ogbn_tiny/{path}": payload}
@@ -245,7 +248,7 @@ def test_webkb_rows_may_come_in_any_order_and_edges_stay_directed(register: Regi
 
 
 def test_smiles_without_rdkit_names_the_extra(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "rdkit", None)
+    monkeypatch.setitem(sys.modules, "rdkit", None)
     folder = register("tiny-smiles", {"s.csv": b"smiles,a\nCO,1\n"}, reader="smiles", kind="graph")
-    with pytest.raises(Exception, match=r"gkdbench\[chem\]"):
+    with pytest.raises(UserError, match=r"gkdbench\[chem\]"):
         load_task("tiny-smiles", data=folder)

@@ -41,7 +41,11 @@ def test_any_other_constructor_is_refused(payload: bytes, tmp_path: Path, monkey
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x80\x02]q\x00", b"no pickle at all"])
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x80\x02]q\x00", b"no pickle at all", b"cscipy.sparse.csr\ncsr_matrix\n)\x81."],
+    ids=["empty", "truncated", "text", "matrix without parts"],
+)
 def test_broken_pickles_are_named(payload: bytes, tmp_path: Path) -> None:
     (tmp_path / "ind.tx").write_bytes(payload)
     with pytest.raises(CorruptData, match=r"ind\.tx"):
