@@ -13,7 +13,7 @@ from gkdbench.data.splits import Problem, prepare_named, supported_splits
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell, Group, plain
 from gkdbench.execute.suite import Grid, MethodEntry, Suite
-from gkdbench.methods._base import Method
+from gkdbench.methods._base import Method, Requirement
 from gkdbench.methods._config import resolve
 from gkdbench.nn.backbones import BACKBONES
 from gkdbench.records.key import GroupIdentity
@@ -66,7 +66,7 @@ def expand(suite: Suite, *, data: Path | None, device: str, threads: int) -> Exp
                 if not available(dataset_of(dataset, split), data=data):
                     found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
                     continue
-                groups = [maker.group(_resolved(entry, dataset), dataset, split) for entry in entries]
+                groups = [maker.group(_resolved(entry, dataset, split), dataset, split) for entry in entries]
                 for index, seed in runs:
                     for group in groups:
                         _add(Cell(group, index, seed, grid.tier), found.cells, seen)
@@ -104,9 +104,9 @@ def _runs_on(entry: MethodEntry, dataset: str, split: str) -> bool:
     return (entry.datasets is None or dataset in entry.datasets) and (entry.splits is None or split in entry.splits)
 
 
-def _resolved(entry: MethodEntry, dataset: str) -> Method:
+def _resolved(entry: MethodEntry, dataset: str, split: str) -> Method:
     name = dataset_info(dataset).name
-    return resolve(entry.method, entry.overrides | entry.per_dataset.get(dataset, {}), dataset=name)
+    return resolve(entry.method, entry.overrides | entry.per_dataset.get(dataset, {}), dataset=name, split=split)
 
 
 def _add(cell: Cell, cells: list[Cell], seen: set[str]) -> None:
@@ -134,7 +134,7 @@ class _Maker:
                 f"method {method.name!r} handles {' and '.join(method.kinds)} tasks, {dataset} is a {kind} task"
             )
         teachers = {
-            role: self.group(self._required(need.method, need.overrides, need.recipe, data.name), dataset, split)
+            role: self.group(self._required(need, data.name, split), dataset, split)
             for role, need in method.requires().items()
         }
         identity = GroupIdentity(
@@ -154,9 +154,9 @@ class _Maker:
         group = Group(method, identity, data, columns_of(family, kind), teachers, self._threads)
         return self._groups.setdefault(group.key, group)
 
-    def _required(self, name: str, overrides: Mapping[str, Any], recipe: str | None, dataset: str) -> Method:
-        budget = self._suite.requirement_overrides.get(dataset, {}).get(name, {})
-        return resolve(name, dict(overrides) | budget, dataset=dataset, recipe=recipe)
+    def _required(self, need: Requirement, dataset: str, split: str) -> Method:
+        budget = self._suite.requirement_overrides.get(dataset, {}).get(need.method, {})
+        return resolve(need.method, dict(need.overrides) | budget, dataset=dataset, split=split, recipe=need.recipe)
 
     def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
         if (dataset, split) not in self._facts:
