@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
