@@ -38,6 +38,8 @@ class DatasetInfo:
 
     Args:
         kind: ``"node"`` or ``"graph"``.
+        status: of the registered files: "original" bytes of the source, "restored" or "re-encoded" content of it,
+            "rebuilt" by the official procedure; "unregistered": read by its published format, no content hash yet.
         reader: module of ``gkdbench.data.readers`` that decodes its files; "" for built-in sets.
         stats: sizes after reading: nodes, edges (directed, no repeats), features, classes, graphs; a missing
             entry is unknown.

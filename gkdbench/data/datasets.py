@@ -117,10 +117,10 @@ def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:
     folder = cache.entry_folder(info, digests)
     if not (folder / "meta.json").is_file():
         decoded = _decode(info, raw, data)
-        _check_content(info, decoded)
+        _check_content(info, decoded, raw)
         cache.store(decoded, folder)
     task = cache.load(folder)
-    _check_content(info, task)
+    _check_content(info, task, raw)
     return task
 
 
@@ -135,16 +135,30 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
     for file in info.files:
         if folder is not None and raw.sha256.get(file.path) == "":
             rawfiles.verify(folder, file)
-    task: Task = import_module(f"gkdbench.data.readers.{info.reader}").read(info, raw)
+    try:
+        task: Task = import_module(f"gkdbench.data.readers.{info.reader}").read(info, raw)
+    except UserError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise CorruptData(
+            f"{info.name} cannot be decoded ({type(error).__name__}: {error}){_suspects(info, raw)}; fetch it again"
+        ) from error
     return task
 
 
-def _check_content(info: DatasetInfo, task: Task) -> None:
+def _check_content(info: DatasetInfo, task: Task, raw: rawfiles.RawFiles) -> None:
     if info.content_hash and task.content_hash != info.content_hash:
         raise CorruptData(
-            f"{info.name}: edges, features and labels hash to {task.content_hash}, registered is {info.content_hash}; "
-            f"runs on other data are refused: fetch the files again, or register your own set under another name"
+            f"{info.name}: edges, features and labels hash to {task.content_hash}, registered is {info.content_hash}"
+            f"{_suspects(info, raw)}; runs on other data are refused: fetch the files again, or register your own set "
+            f"under another name"
         )
+
+
+def _suspects(info: DatasetInfo, raw: rawfiles.RawFiles) -> str:
+    """The files whose digest is not a registered one, for a message."""
+    found = [file.path for file in info.files if file.path in raw.at and raw.sha256[file.path] not in file.sha256]
+    return f"; files of an unregistered sha256: {', '.join(found)}" if found else ""
 
 
 def _third_party(name: str) -> Task:

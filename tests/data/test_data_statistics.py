@@ -11,7 +11,7 @@ from gkdbench.data.splits import prepare_named
 AT_HAND = [
     name
     for name in catalogue.names()
-    if catalogue.info(name).status != "not at hand" and catalogue.info(name).reader != "smiles"
+    if catalogue.info(name).status != "unregistered" and catalogue.info(name).reader != "smiles"
 ]
 
 PROTOCOL = {  # name: nodes, undirected edges without loops, features, classes

@@ -99,7 +99,11 @@ def test_another_container_is_judged_by_its_content(
         arrays = {key: stored[key] for key in stored.files if key != "idx_to_class"}
     arrays["labels"] = arrays["labels"][::-1]
     (folder / "r.npz").write_bytes(npz_bytes(**arrays))
-    with pytest.raises(CorruptData, match="registered is"):
+    with pytest.raises(CorruptData, match=r"registered is .*unregistered sha256: r\.npz"):
+        load_task("recoded", data=folder)
+    arrays["adj_indices"] = arrays["adj_indices"] + 5
+    (folder / "r.npz").write_bytes(npz_bytes(**arrays))
+    with pytest.raises(CorruptData, match=r"cannot be decoded .*r\.npz"):
         load_task("recoded", data=folder)
 
 
