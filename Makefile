@@ -1,0 +1,48 @@
+# make run        environment, the smoke suite on built-in data, its board
+# make test       environment, style, types, tests (minutes)
+# make test-full  the long tests too; a summary goes to tests/full-log.md
+# make check      style and types only
+#
+# PYTHON: the interpreter that makes the environment; VENV: where it lies; JOBS: processes that run tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+TORCH := $(shell grep '^torch==' constraints.txt)
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: run test test-full check clean
+
+run: $(VENV)/.installed
+	$(BIN)/gkdbench run smoke
+
+test: check
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-full: check
+	$(ONE_THREAD) $(BIN)/python tests/full_log.py -n $(JOBS) --dist loadfile -m "full or not full"
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Stamps: a second call installs nothing, a change of the requirements installs again.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)
