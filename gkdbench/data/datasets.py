@@ -137,6 +137,8 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
             rawfiles.verify(folder, file)
     try:
         task: Task = import_module(f"gkdbench.data.readers.{info.reader}").read(info, raw)
+    except CorruptData as error:
+        raise CorruptData(f"{error}{_suspects(info, raw)}") from error
     except UserError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
