@@ -123,6 +123,17 @@ def test_largest_component_keeps_ids_features_and_labels_together() -> None:
     assert problem.preprocessing["component"] == "largest"
 
 
+def test_seed0_is_split_0_of_its_family() -> None:
+    one, other = (
+        prepare(two_components(), "cpf-lcc-20-30/seed0").split,
+        prepare(two_components(), "cpf-lcc-20-30").split,
+    )
+    assert (one.train == other.train).all() and (one.val == other.val).all() and (one.test == other.test).all()
+    assert SPLIT_FAMILIES["cpf-lcc-20-30/seed0"].replication_only
+    with pytest.raises(UserError, match="wants an index of 0 to 0, got 1"):
+        prepare(two_components(), "cpf-lcc-20-30/seed0", 1)
+
+
 def test_self_loops_are_added_once() -> None:
     edges = np.array([[0, 0, 1, 2], [0, 1, 0, 2]])
     task = Task.from_arrays("loops", edges, np.ones((60, 1)), np.arange(60) % 2, splits=None)
