@@ -37,11 +37,15 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     else:
         result = trace(ready.features, ready.graph, ready.segments)
         logits, hidden = result.logits, (result.hidden[-1] if result.hidden else None)
-    np.save(partial / "logits.npy", logits.cpu().numpy(), allow_pickle=False)
-    if hidden is not None:
-        np.save(partial / "hidden.npy", hidden.cpu().numpy(), allow_pickle=False)
+    outputs = {"logits": logits} | ({} if hidden is None else {"hidden": hidden})
+    for name, tensor in outputs.items():
+        np.save(partial / f"{name}.npy", tensor.cpu().numpy(), allow_pickle=False)
     np.savez(partial / "state.npz", **{name: tensor.cpu().numpy() for name, tensor in state.items()})
-    meta = {"space": observed.items.name, "weights_sha256": state_sha256(state)}
+    meta = {
+        "space": observed.items.name,
+        "weights_sha256": state_sha256(state),
+        "outputs_sha256": state_sha256(outputs),
+    }
     (partial / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -65,19 +69,19 @@ class BankEntry:
         """The teacher, for students on `view`.
 
         Raises:
-            UserError: it was trained on another graph, or its weights do not match their hash.
+            UserError: it was trained on another graph, or its weights or outputs do not match their hash.
         """
         meta = json.loads((self.folder / "meta.json").read_text())
         if meta["space"] != view.items.name:
             raise UserError(f"the teacher was trained on {meta['space']!r}, the student sees {view.items.name!r}")
         with np.load(self.folder / "state.npz", allow_pickle=False) as arrays:
             state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        if state_sha256(state) != meta["weights_sha256"]:
+        outputs = {name: _load(path) for name in ("logits", "hidden") if (path := self.folder / f"{name}.npy").exists()}
+        if (state_sha256(state), state_sha256(outputs)) != (meta["weights_sha256"], meta.get("outputs_sha256")):
             raise UserError(f"the teacher in {self.folder} does not match its hash; delete the folder and run again")
-        logits = _load(self.folder / "logits.npy")
-        hidden = _load(self.folder / "hidden.npy") if (self.folder / "hidden.npy").exists() else None
+        hidden = outputs.get("hidden")
         return Teacher(
-            logits=NodeTable(view.items, logits),
+            logits=NodeTable(view.items, outputs["logits"]),
             # Hidden features of graph tasks belong to nodes, those of node tasks to the items themselves.
             hidden=None if hidden is None else NodeTable(view.inputs.space, hidden),
             state=state,

@@ -199,7 +199,8 @@ class Monitor:
         """Predictions as they are stored: uint8 (uint16 from 257 classes) arg-max [M], bool decisions [M, L], or
         float16 scores [M, L] where the metric ranks (scores of a record are always computed from these)."""
         if self._metric.ranks:
-            return logits.to(torch.float16).numpy()
+            largest = torch.finfo(torch.float16).max
+            return logits.clamp(-largest, largest).to(torch.float16).numpy()
         predicted = self._metric.from_logits(logits.numpy())
         if predicted.dtype == np.bool_:
             return predicted
@@ -231,7 +232,7 @@ class Monitor:
     def selected(self, name: str) -> tuple[int, State]:
         """Epoch and state that selection chose for predictor `name`."""
         track = self._tracks.get(name)
-        if track is None or not track.state:
+        if track is None or not track.best_epoch:
             raise WrongPredictions(
                 f"predictor {name!r} was never reported as selectable; call ctx.monitor.report(epoch, "
                 f"{{{name!r}: predictor}}) once an epoch"

@@ -196,8 +196,8 @@ def _replay(
     shared: dict[bytes, np.ndarray] = {}
     with (scratch / f"{name}.states").open("rb") as states:
         files = {watch.column: (scratch / f"{name}.{watch.column}.pred").open("wb") for watch in hidden}
-        while data := states.read(size):
-            predictor.module.load_state_dict(state_from_bytes(data, like))
+        for _ in range((scratch / f"{name}.epochs").stat().st_size // np.dtype(np.int32).itemsize):
+            predictor.module.load_state_dict(state_from_bytes(states.read(size), like))
             shared.clear()
             for watch in hidden:
                 same = watch.items.ids.numpy().tobytes() if predictor.needs == "features" else watch.column.encode()
@@ -215,7 +215,8 @@ def _write_ensemble(
 ) -> None:
     """The mean probability of all predictors, each at its own selected epoch, as one more model."""
     for column, probability in mean.items():
-        logits = probability.logit() if given.view.multi_label else probability.log()
+        # Saturated peers have probabilities of exactly 0 and 1, whose logits are infinite.
+        logits = probability.logit(1e-7) if given.view.multi_label else probability.clamp_min(1e-37).log()
         np.save(scratch / f"ensemble.{column}.selected.npy", monitor.encode(logits), allow_pickle=False)
     parts = outcome.models
     macs = [m["macs"] for m in parts]
