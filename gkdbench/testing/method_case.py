@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.methods import METHODS, Method
+from gkdbench.methods import METHODS
+from gkdbench.methods._base import Method
 from gkdbench.methods._config import resolve
 from gkdbench.protocol.predictor import State
 from gkdbench.testing.problems import relabelled, renumbered, small_problem, with_other_unseen

@@ -76,7 +76,9 @@ def with_other_unseen(problem: Problem) -> Problem:
     partner = torch.randint(task.num_nodes, (len(unseen),), generator=generator)
     src = torch.cat([src[keep], unseen, partner])
     dst = torch.cat([dst[keep], partner, unseen])
-    rewired = CSRGraph.from_edge_index(torch.stack([src, dst]).unique(dim=1), task.num_nodes, True)
+    pairs = torch.unique(dst * task.num_nodes + src)
+    edges = torch.stack([pairs % task.num_nodes, pairs // task.num_nodes])
+    rewired = CSRGraph.from_edge_index(edges, task.num_nodes, True)
     return replace(changed, task=task.with_(features=features, graph=rewired))
 
 

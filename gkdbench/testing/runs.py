@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.methods import METHODS, Method
+from gkdbench.methods import METHODS
+from gkdbench.methods._base import Method
 from gkdbench.methods._config import resolve
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.protocol.handover import write_handover

@@ -1,6 +1,8 @@
+from typing import ClassVar
+
 from gkdbench.testing import MethodCase
 
 
 class TestTeacher(MethodCase):
     name = "teacher"
-    unread = {"fanouts": "graph tasks are small: their neighbours are never sampled"}
+    unread: ClassVar = {"fanouts": "graph tasks are small: their neighbours are never sampled"}

@@ -74,7 +74,7 @@ class Stage:
             val_items=NodeSet(space, torch.arange(4)),
             val_labels=torch.tensor([0, 0, 1, 1]),
             watches=[Watch("tran", "observed", NodeSet(space, torch.tensor([4, 5])), live=True)],
-            metric="accuracy",
+            metric=options.pop("metric", "accuracy"),
             num_classes=2,
             scratch=scratch,
             **options,

@@ -135,3 +135,10 @@ def test_evaluation_leaves_the_training_mode_as_it_was(monitor_of: Make) -> None
         stage.models["model"].module.train(mode)
         stage.score(1 + (not mode), 1)
         assert stage.models["model"].module.training is mode
+
+
+def test_scores_of_a_ranking_metric_stay_finite_in_two_bytes(monitor_of: Make) -> None:
+    kept = monitor_of(metric="rocauc").monitor.encode(torch.tensor([[-1e6, 0.5], [1e6, -2.0]]))
+    assert kept.dtype == np.float16
+    assert np.isfinite(kept).all()
+    assert kept[0, 0] < kept[1, 1] < kept[0, 1] < kept[1, 0]
