@@ -70,11 +70,29 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _expected(suite: str) -> list[Expected]:
-    """The rows that `suite` asks for, so that the board lists what is missing."""
-    from gkdbench.execute.expected import expected_rows
-    from gkdbench.execute.suite import load_suite
+    """The runs that `suite` asks for, so that the board lists what is missing; data sets not at hand are left out."""
+    from collections import defaultdict
 
-    return expected_rows(load_suite(suite))
+    from gkdbench.execute.api import plan_suite
+    from gkdbench.report.model import Expected
+
+    plan = plan_suite(suite, device="cpu")
+    groups, runs = {}, defaultdict(set)
+    for cell in [*plan.todo, *plan.cached]:
+        groups[cell.group.key] = cell.group
+        runs[cell.group.key].add((cell.index, cell.seed))
+    return [
+        Expected(
+            key=key,
+            label=group.method.label,
+            dataset=group.identity.dataset,
+            split=group.identity.split,
+            setting=group.identity.setting,
+            runs=frozenset(runs[key]),
+            teacher=next((teacher.method.label for teacher in group.teachers.values()), None),
+        )
+        for key, group in groups.items()
+    ]
 
 
 def fill_tables(path: Path, board: Board) -> None:
