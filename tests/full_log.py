@@ -53,7 +53,7 @@ def summary(report: Path) -> str:
 
 def listed(title: str, marks: list[tuple[ET.Element, ET.Element]]) -> list[str]:
     """A section of tests with the first line of why; nothing when there are none."""
-    found = [f"- {name(case)}: {(mark.get('message') or '').splitlines()[0][:160]}" for case, mark in marks]
+    found = [f"- {name(case)}: {(mark.get('message') or '-').splitlines()[0][:160]}" for case, mark in marks]
     return ["", f"## {title}", "", *found] if found else []
 
 
