@@ -40,7 +40,8 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     outputs = {"logits": logits} | ({} if hidden is None else {"hidden": hidden})
     for name, tensor in outputs.items():
         np.save(partial / f"{name}.npy", tensor.cpu().numpy(), allow_pickle=False)
-    np.savez(partial / "state.npz", **{name: tensor.cpu().numpy() for name, tensor in state.items()})
+    weights: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+    np.savez(partial / "state.npz", **weights)
     meta = {
         "space": observed.items.name,
         "weights_sha256": state_sha256(state),

@@ -61,9 +61,7 @@ def score_run(problem: Problem, staging: Staging, scratch: Path, models: list[di
             arrays[f"{name}/val/curve"] = np.load(scratch / f"{name}.val.curve.npy", allow_pickle=False)
         val = scores.pop("val")
         audit = {column: _audit(curve, scores[column].value) for column, curve in curves.items()}
-        results.append(
-            ModelResult(**model, val=val.value, val_confusion=val.confusion, scores=scores, audit=audit)
-        )
+        results.append(ModelResult(**model, val=val.value, val_confusion=val.confusion, scores=scores, audit=audit))
     with np.load(scratch / "terms.npz", allow_pickle=False) as terms:
         arrays |= {f"terms/{name}": terms[name] for name in terms.files}
     return Scored(results, arrays)
@@ -146,4 +144,3 @@ def _audit(curve: tuple[np.ndarray, np.ndarray], selected: float) -> Audit:
     at = int(values.argmax())
     peak = max(float(values[at]), selected)
     return Audit(peak=peak, epoch=int(epochs[at]), gap=peak - selected, final=float(values[-1]))
-

@@ -165,7 +165,8 @@ def _finish(
             write_teacher(bank, predictor, given.view.inputs, state)
     if fitted.ensemble and len(fitted.predictors) > 1:
         _write_ensemble(given, monitor, mean, scratch, outcome)
-    np.savez(scratch / "terms.npz", **{k: np.asarray(v, dtype=np.float32) for k, v in monitor.terms.items()})
+    terms: dict[str, Any] = {name: np.asarray(trace, dtype=np.float32) for name, trace in monitor.terms.items()}
+    np.savez(scratch / "terms.npz", **terms)
 
 
 def _predict(
@@ -220,7 +221,8 @@ def _write_ensemble(
         np.save(scratch / f"ensemble.{column}.selected.npy", monitor.encode(logits), allow_pickle=False)
     parts = outcome.models
     macs = [m["macs"] for m in parts]
-    outcome.models = parts + [
+    outcome.models = [
+        *parts,
         {
             "name": "ensemble",
             "needs": "graph" if any(m["needs"] == "graph" for m in parts) else parts[0]["needs"],
@@ -229,7 +231,7 @@ def _write_ensemble(
             "parameters": sum(m["parameters"] for m in parts),
             "macs": sum(macs) if None not in macs else None,
             "weights_sha256": hashlib.sha256("".join(m["weights_sha256"] for m in parts).encode()).hexdigest(),
-        }
+        },
     ]
 
 

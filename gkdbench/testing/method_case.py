@@ -1,4 +1,4 @@
-"""What every method must pass: it runs everywhere it says it does, repeatably, and never learns from what it may not see."""
+"""What every method must pass: it runs where it says it does, repeatably, and learns from nothing it may not see."""
 
 from __future__ import annotations
 
