@@ -15,7 +15,8 @@ from gkdbench.metrics.metric import Array, Metric, matrix, probabilities, same_i
 class RocAuc(Metric):
     """Mean over tasks of the area under the ROC curve; predictions [N, T] float, labels [N, T] of 0, 1, NaN.
 
-    Per task over its known labels; tasks without both classes are left out of the mean (Hu et al., OGB, 2020).
+    A two-class set (labels [N] of 0 and 1, predictions [N, 2]) is one task, ranked by the second class's lead over
+    the first. Per task over its known labels; tasks without both classes are left out of the mean (Hu et al., OGB, 2020).
     """
 
     name: str = "rocauc"
@@ -35,6 +36,8 @@ class RocAuc(Metric):
         from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
         scores, truth = matrix(predictions, "scores"), np.asarray(labels, dtype=np.float64)
+        if truth.ndim == 1 and scores.shape[1] == 2:
+            scores, truth = scores[:, 1:] - scores[:, :1], truth[:, None]
         same_items(scores, truth)
         areas = []
         for score, target in zip(scores.T, truth.T, strict=True):

@@ -122,3 +122,11 @@ def test_bad_input_is_named(metric: str, predictions: np.ndarray, labels: np.nda
 def test_micro_f1_decisions_are_the_same_through_both_doors(logits: np.ndarray) -> None:
     metric = METRICS.get("micro_f1")
     assert (metric.from_logits(logits) == metric.from_probs(1 / (1 + np.exp(-logits)))).all()
+
+
+def test_two_classes_are_ranked_by_the_lead_of_the_second() -> None:
+    logits = np.array([[5.0, 5.5], [0.0, 2.0], [3.0, 1.0], [-1.0, -1.5]])
+    labels = np.array([1, 1, 0, 0])
+    lead = logits[:, 1] - logits[:, 0]
+    assert score("rocauc", logits, labels) == score("rocauc", lead[:, None], labels[:, None].astype(float)) == 1.0
+    assert score("rocauc", logits, np.array([0, 1, 1, 0])) == 0.5
