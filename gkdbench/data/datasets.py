@@ -110,6 +110,7 @@ def load_task(name: str, *, data: Path | str | None = None) -> Task:
 
 
 def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:
+    rawfiles.refuse_in_worker(info.name)
     raw = rawfiles.locate(info, data, fetch_instructions(info.name))
     from gkdbench.data import cache
 
