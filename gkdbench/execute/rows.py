@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import traceback as tb
@@ -19,7 +20,7 @@ from gkdbench.records.claims import Owner
 from gkdbench.records.schema import Row
 from gkdbench.records.store import KILLED
 
-_DISK = re.compile(r"OSError: \[Errno (28|27|122)\]")
+_DISK = re.compile(r"OSError: (?:\[Errno (28|27|122)\]|\d+ requested and \d+ written)")
 
 
 class DiskFull(OSError):
@@ -35,7 +36,7 @@ def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[R
     outcome = json.loads((scratch / "outcome.json").read_text())
     if outcome["status"] != "ok":
         if found := _DISK.match(outcome["reason"] or ""):
-            raise DiskFull(int(found[1]), "no space for predictions in the scratch folder")
+            raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
         return _row(cell, suite, ready, outcome), {}
     try:
         scored = score_run(ready.problem, ready.staging, scratch, outcome["models"])

@@ -242,6 +242,7 @@ class Runner:
                 raise UserError(f"a worker process could not start ({answer.how}):\n{answer.log}")
             if self._attempts[cell.key] < ATTEMPTS:
                 self._progress.note(f"{cell}: its worker ended by {answer.how}; trying again")
+                self._store.release(cell.address)
                 self._waiting = {cell.key: cell} | self._waiting
                 shutil.rmtree(flight.scratch, ignore_errors=True)
                 return

@@ -25,11 +25,12 @@ class StorageError(UserError):
     """The output folder refused a write: full, read-only, or not ours."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        if error.errno in _FULL:
+        # numpy reports a short write without an error number ("3478 requested and 234 written").
+        if error.errno in _FULL or error.errno is None:
             mend = "free some space (or raise the file-size limit) and give the same command again"
         else:
             mend = "make it writable, or choose another folder with --out"
-        super().__init__(f"cannot write {path}: {error.strerror or error}; finished cells are kept; {mend}")
+        super().__init__(f"cannot write {path}: {error.strerror or f'short write, {error}'}; finished cells are kept; {mend}")
 
 
 @cache

@@ -52,11 +52,8 @@ def modes_suite(*modes: str, seeds: str = "0:1", **head: object) -> Suite:
     return parse_suite({"suite": {"name": "toys", "seeds": seeds, **head}, "grid": [grid]})
 
 
-def taught_suite(pause_s: float = 0.0) -> Suite:
-    """Two splits, two seeds, a toy and its student: 16 cells with the student's own teachers."""
-    methods: list[dict[str, object]] = [
-        {"method": "toy", "pause_s": pause_s},
-        {"method": "toy", "taught": True, "pause_s": pause_s},
-    ]
+def taught_suite() -> Suite:
+    """Two splits, two seeds, a toy and its student: 12 cells with the student's own teachers."""
+    methods = [{"method": "toy"}, {"method": "toy", "taught": True}]
     grid = {"datasets": [DATASET], "splits": ["builtin-random", "builtin-random-ind20"], "methods": methods}
     return parse_suite({"suite": {"name": "toys", "seeds": "0:2"}, "grid": [grid]})

@@ -39,7 +39,6 @@ class Toy(Method):
     lr: Annotated[float, Field(gt=0)] = 0.5
     mode: str = "good"
     taught: bool = False
-    pause_s: float = 0.0
 
     def requires(self) -> Mapping[str, Requirement]:
         return {"teacher": Requirement("toy", {"epochs": 3})} if self.taught else {}
@@ -63,11 +62,11 @@ class Toy(Method):
                 module.weight -= self.lr * gradient
                 if self.mode == "nan":
                     module.weight *= float("nan")
-            time.sleep(self.pause_s)
+            time.sleep(float(os.environ.get("TOY_PAUSE_S", "0")))
             if self.mode != "silent":
                 ctx.monitor.report(epoch, {"model": predictor}, terms={"loss": float(loss)})
             if self.mode == "slow":
-                time.sleep(30)
+                time.sleep(1.1)
         if self.mode == "extra":
             ctx.extra["ratio"] = float("nan")
         return Fitted({"model": predictor})
