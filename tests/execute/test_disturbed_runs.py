@@ -78,7 +78,7 @@ def test_a_killed_parent_takes_its_workers_along_and_the_next_run_goes_on(toy_ru
     assert leftovers(out) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_an_interrupt_says_what_is_done_and_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     process = start(out, 1, TOY_PAUSE_S="0.1")
