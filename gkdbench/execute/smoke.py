@@ -12,6 +12,7 @@ GRAPH = ("digits-grid", ["random-80-10-10"])
 EPOCHS = {"node": 1200, "graph": 40}
 """Epochs that all cells of a kind share out among themselves: more methods, fewer epochs each."""
 TIME_LIMIT_S = 60.0
+SUMMARY = "every registered method on built-in data, tiny budgets"
 
 
 def smoke_suite() -> Suite:
@@ -30,7 +31,7 @@ def smoke_suite() -> Suite:
         grids.append(Grid(datasets=[dataset], splits=splits, methods=entries))
     return Suite(
         name=SMOKE,
-        summary="every registered method on built-in data, tiny budgets",
+        summary=SUMMARY,
         seeds=(0,),
         time_limit_s=TIME_LIMIT_S,
         grids=grids,

@@ -200,10 +200,16 @@ def test_unknown_things_are_refused_by_name(tmp_path: Path) -> None:
         ({"splits": ["builtin-randon"]}, "unknown split 'builtin-randon'"),
         ({"splits": ["planetoid-public"]}, "csbm has no split 'planetoid-public'; it supports"),
         ({"settings": ["tarn"]}, "unknown setting of split 'builtin-random' 'tarn'; known: tran|did you mean 'tran'"),
-        ({"methods": [{"method": "toy", "epoch": 3}]}, "unknown setting of method 'toy' 'epoch'; did you mean 'epochs'"),
+        (
+            {"methods": [{"method": "toy", "epoch": 3}]},
+            "unknown setting of method 'toy' 'epoch'; did you mean 'epochs'",
+        ),
         ({"methods": [{"method": "toy", "epochs": "3"}]}, "epochs: got '3', wanted"),
         ({"methods": [{"method": "toy", "lr": -1.0}]}, "lr: got -1.0, wanted"),
-        ({"datasets": ["digits-grid"], "splits": ["random-80-10-10"]}, "handles node tasks, digits-grid is a graph task"),
+        (
+            {"datasets": ["digits-grid"], "splits": ["random-80-10-10"]},
+            "handles node tasks, digits-grid is a graph task",
+        ),
     ]
     for changes, message in cases:
         with pytest.raises((UserError, UnknownName), match=message):

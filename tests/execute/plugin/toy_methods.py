@@ -91,4 +91,5 @@ def misbehave(mode: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     if mode == "peek":
         from gkdbench.data.datasets import load_task
+
         load_task("csbm:n=400")
