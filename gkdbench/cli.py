@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
     sub.add_argument("kind", choices=("method",))
     sub.add_argument("name", help="lower case, words joined by underscores")
-    sub.add_argument("--into", help="package folder to write into (default: this checkout's gkdbench)")
+    sub.add_argument("--into", help="folder of a package of your own to begin (default: this checkout)")
     sub = add("doctor", "doctor:doctor", "what this machine has, and what to mend")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--out", default="gkdbench-runs", help="folder that runs would write to")

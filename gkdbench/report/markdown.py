@@ -123,12 +123,14 @@ def _summary(summary: Summary) -> str:
 
 
 def splice(text: str, name: str, markdown: str) -> str:
-    """`text` with the part between ``<!-- gkdbench:NAME -->`` and ``<!-- /gkdbench:NAME -->`` replaced by `markdown`."""
-    start, end = f"<!-- gkdbench:{name} -->", f"<!-- /gkdbench:{name} -->"
-    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
-        raise UserError(f"wanted {start} and {end} once each and in this order; write both where the table belongs")
-    before, _, rest = text.partition(start)
-    return f"{before}{start}\n{markdown.strip()}\n{end}{rest.partition(end)[2]}"
+    """`text` with what stands between ``<!-- table NAME key=value ... -->`` and ``<!-- end NAME -->`` replaced."""
+    starts = list(re.finditer(rf"<!-- table {re.escape(name)}(?: \S+=\S+)* -->", text))
+    end = f"<!-- end {name} -->"
+    if len(starts) != 1 or text.count(end) != 1 or starts[0].end() > text.index(end):
+        raise UserError(
+            f"wanted <!-- table {name} --> and {end} once each and in this order; write both where the table belongs"
+        )
+    return f"{text[: starts[0].end()]}\n{markdown.strip()}\n{text[text.index(end) :]}"
 
 
 def _kept(value: str, wanted: tuple[str, ...]) -> bool:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return 130
     from gkdbench.verbs.reporting import board_of, print_board, write_page
 
-    facts = {
+    facts: dict[str, Any] = {
         "ran": summary.ran,
         "ok": summary.ok,
         "cached": summary.cached,
@@ -87,8 +87,8 @@ def collect(args: argparse.Namespace) -> int:
     """``gkdbench collect OUT``: merge finished cells into their records (a run does this by itself)."""
     from gkdbench.records.store import Store
 
-    paths = Store(args.out).collect_all()
-    show([{"record": str(path)} for path in paths], as_json=args.json)
+    paths = Store(args.out).collect()
+    show([{"record": str(path)} for path in paths], as_json=args.json, columns=("record",))
     return 0
 
 

@@ -101,11 +101,11 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
 
 
 def test_splice_replaces_between_its_markers_only() -> None:
-    text = "before\n<!-- gkdbench:a -->\nold\n<!-- /gkdbench:a -->\nafter <!-- gkdbench:b -->x<!-- /gkdbench:b -->\n"
+    text = "before\n<!-- table a k=v,w -->\nold\n<!-- end a -->\nafter <!-- table ab -->x<!-- end ab -->\n"
     done = splice(text, "a", "| new |\n")
     assert done == text.replace("old", "| new |")
     assert splice(done, "a", "| new |") == done
-    for broken in ("no markers", text + text, "<!-- /gkdbench:a --> <!-- gkdbench:a -->"):
+    for broken in ("no markers", text + text, "<!-- end a --> <!-- table a -->"):
         with pytest.raises(UserError, match="once each"):
             splice(broken, "a", "x")
 

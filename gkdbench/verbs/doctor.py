@@ -1,0 +1,246 @@
+"""``doctor``: what this machine has that runs depend on, each finding with its mend."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from gkdbench.verbs.printing import show
+
+OLDEST_TORCH = (2, 11)
+PAIRS = {(2, 13): (3, 7)}
+"""torch -> the triton that belongs to it, for builds of torch that do not require one."""
+GIB = 2**30
+LITTLE_BYTES, TOO_LITTLE_BYTES = 2 * GIB, GIB // 10
+EXTRAS = {
+    "pandas": ("report", "records_frame"),
+    "ogb": ("ogb", "OGB's own evaluators"),
+    "rdkit": ("chem", "molecules from SMILES"),
+    "torch_geometric": ("pyg", "graphs to hand to Task.from_pyg"),
+}
+"""Optional module -> the extra that brings it, what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Args:
+        status: "warn": runs work, slower or with less; "bad": runs fail.
+        mend: what to do; empty when there is nothing to do.
+    """
+
+    what: str
+    status: Literal["ok", "warn", "bad"]
+    found: str
+    mend: str = ""
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """``gkdbench doctor``. Exit codes: 0 nothing is bad; 1 something is."""
+    found = findings(data=args.data, out=args.out)
+    if args.json:
+        show([asdict(finding) for finding in found], as_json=True)
+    else:
+        for finding in found:
+            print(f"{finding.status:4}  {finding.what}: {finding.found}")
+            if finding.mend:
+                print(f"        {finding.mend}")
+    return 1 if any(finding.status == "bad" for finding in found) else 0
+
+
+def findings(*, data: str | None = None, out: str = "gkdbench-runs") -> list[Finding]:
+    """All findings, in the order in which they are printed; a check that cannot even be made is a finding, too."""
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("triton", _triton),
+        ("gpu", _gpu),
+        ("cores", _cores),
+        ("allocator", lambda: _allocator(os.environ)),
+        ("data", lambda: _data(data)),
+        ("cache", _cache),
+        ("out", lambda: _folder("out", Path(out), "choose another folder with --out")),
+        ("extras", _extras),
+    ]
+    found: list[Finding] = []
+    for what, check in checks:
+        try:
+            found += check()
+        except ImportError as error:
+            found.append(
+                Finding(what, "bad", str(error), "install what is missing: pip install -c constraints.txt -e .")
+            )
+    return found
+
+
+def _python() -> Iterator[Finding]:
+    found = f"{platform.python_version()} on {platform.platform()}"
+    if sys.platform == "linux":
+        yield Finding("python", "ok", found)
+    else:
+        yield Finding("python", "warn", found, "only Linux is tested; macOS is best effort, Windows is not supported")
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    if release(torch.__version__) < OLDEST_TORCH:
+        wanted = ".".join(map(str, OLDEST_TORCH))
+        yield Finding("torch", "bad", torch.__version__, f"pip install 'torch>={wanted}'")
+    else:
+        yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads in this process")
+
+
+def _triton() -> Iterator[Finding]:
+    if sys.platform != "linux":
+        yield Finding("triton", "ok", "not used on this system")
+        return
+    try:
+        has = version("triton")
+    except PackageNotFoundError:
+        yield Finding("triton", "warn", "not installed: no fused kernels on a GPU", "pip install triton")
+        return
+    yield triton_pair(version("torch"), requires("torch") or [], has)
+
+
+def triton_pair(torch: str, requirements: list[str], triton: str) -> Finding:
+    """Whether `triton` is the one that `torch` was built with.
+
+    Args:
+        torch, triton: installed versions.
+        requirements: of torch, as its metadata list them.
+    """
+    named = next(
+        (line.split(";")[0].split("==")[1].strip() for line in requirements if line.startswith("triton==")), ""
+    )
+    wanted = release(named) if named else PAIRS.get(release(torch))
+    both = f"{triton} with torch {torch}"
+    if wanted is None:
+        return Finding("triton", "ok", f"{both} (this pair is not in the table; tests of the kernels decide)")
+    if release(triton) == wanted:
+        return Finding("triton", "ok", both)
+    mend = f"pip install 'triton=={named or '.'.join(map(str, wanted)) + '.*'}'"
+    return Finding("triton", "bad", f"{both}: not the pair that belongs together", mend)
+
+
+def release(text: str) -> tuple[int, int]:
+    """``"2.13.0+cpu"`` -> (2, 13)."""
+    major, minor = text.split("+")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
+def _gpu() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(number)
+            found = f"cuda:{number} {facts.name}, {facts.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
+            yield Finding("gpu", "ok", found)
+    elif not Path("/proc/driver/nvidia/version").exists():
+        yield Finding("gpu", "ok", "none; runs use the CPU")
+    elif torch.version.cuda is None:
+        mend = "install a CUDA build of torch; `gkdbench run --device cpu` works as it is"
+        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch is a CPU build", mend)
+    else:
+        mend = f"the driver must support CUDA {torch.version.cuda}; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
+        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch sees no device", mend)
+
+
+def _cores() -> Iterator[Finding]:
+    cores, quota = len(os.sched_getaffinity(0)), _quota(Path("/sys/fs/cgroup/cpu.max"))
+    found = f"{cores}; a run starts one worker of one thread on each"
+    if quota is not None and quota < cores:
+        mend = f"use --jobs {max(1, int(quota))}: more workers than that only take turns"
+        yield Finding("cores", "warn", f"{cores} seen, {quota:g} granted by the container", mend)
+    else:
+        yield Finding("cores", "ok", found)
+
+
+def _quota(file: Path) -> float | None:
+    """Cores that a control group grants (version 2), or None without a limit."""
+    try:
+        granted, period = file.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if granted == "max" else int(granted) / int(period)
+
+
+def _allocator(environment: Mapping[str, str]) -> Iterator[Finding]:
+    from gkdbench.execute.pool import ALLOCATOR
+
+    other = {name: environment[name] for name in ALLOCATOR if environment.get(name, ALLOCATOR[name]) != ALLOCATOR[name]}
+    wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())
+    if preloaded := environment.get("LD_PRELOAD"):
+        mend = "unset LD_PRELOAD for times that others can compare with; scores do not depend on it"
+        yield Finding("allocator", "warn", f"LD_PRELOAD={preloaded} may replace glibc's", mend)
+    elif other:
+        mend = (
+            f"unset {' '.join(other)}: workers take your values, and give freed memory back at the cost of page faults"
+        )
+        yield Finding("allocator", "warn", " ".join(f"{name}={value}" for name, value in other.items()), mend)
+    elif platform.libc_ver()[0] != "glibc":
+        yield Finding("allocator", "warn", "the C library is not glibc", "times do not compare with those on glibc")
+    else:
+        mine = "this process too" if all(name in environment for name in ALLOCATOR) else "not this process"
+        yield Finding("allocator", "ok", f"workers run under {wanted}; {mine}")
+
+
+def _data(data: str | None) -> Iterator[Finding]:
+    from gkdbench.data.check import list_datasets
+    from gkdbench.data.rawfiles import data_folder
+
+    folder = data_folder(data)
+    rows = [row for row in list_datasets(folder) if row.needed]
+    fetch = "`gkdbench data list` shows what is at hand, `gkdbench data fetch NAME` gets one"
+    if folder is None:
+        mend = f"export GKDBENCH_DATA=FOLDER; {fetch}. Built-in sets need none"
+        yield Finding("data", "warn", "GKDBENCH_DATA is not set: built-in sets only", mend)
+    elif not folder.is_dir():
+        yield Finding("data", "bad", f"{folder} is no folder", "correct GKDBENCH_DATA or --data, or make the folder")
+    else:
+        absent = [row.info.name for row in rows if not row.available]
+        found = f"{len(rows) - len(absent)} of {len(rows)} sets in {folder}"
+        if absent:
+            found += f"; absent: {', '.join(absent)}"
+        yield Finding("data", "ok", found, fetch if absent else "")
+
+
+def _cache() -> Iterator[Finding]:
+    from gkdbench.data.cache import cache_root
+
+    yield from _folder("cache", cache_root(), "set XDG_CACHE_HOME to a folder that you may write to")
+
+
+def _folder(what: str, folder: Path, mend: str) -> Iterator[Finding]:
+    """Whether `folder` can be written to (or made), and what is free there."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        yield Finding(what, "bad", f"{folder} cannot be written: {there} refuses", mend)
+        return
+    free = shutil.disk_usage(there).free
+    found = f"{folder}, {free / GIB:.1f} GiB free"
+    if free < LITTLE_BYTES:
+        yield Finding(what, "bad" if free < TOO_LITTLE_BYTES else "warn", found, f"free some space, or {mend}")
+    else:
+        yield Finding(what, "ok", found)
+
+
+def _extras() -> Iterator[Finding]:
+    for module, (extra, purpose) in EXTRAS.items():
+        if find_spec(module):
+            yield Finding("extras", "ok", f"{module} ({purpose})")
+        else:
+            yield Finding("extras", "ok", f"no {module} ({purpose})", f"pip install 'gkdbench[{extra}]'")

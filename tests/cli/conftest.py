@@ -1,0 +1,29 @@
+"""One small run that the tests of this folder look at, and a cache of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import gkdbench
+
+ONLY = "method=mlp,split=builtin-random"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder that one smoke cell was run in, and what the command said as JSON."""
+    folder = tmp_path_factory.mktemp("anywhere")
+    done = gkdbench("run", "smoke", "--only", ONLY, "--jobs", "1", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    return folder, json.loads(done.out)
