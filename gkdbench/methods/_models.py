@@ -74,7 +74,7 @@ def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0) -> Model:
     """An untrained model of `config` for `view`, on its device, drawn from (seed, peer)."""
     model = config.build(view.num_features, view.num_classes, Randomness(seed, peer))
-    return model.to(view.inputs.graph.device)
+    return model.to(view.device)
 
 
 def reach(config: Backbone) -> int:

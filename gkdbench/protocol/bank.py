@@ -82,9 +82,9 @@ class BankEntry:
             raise UserError(f"the teacher in {self.folder} does not match its hash; delete the folder and run again")
         hidden = outputs.get("hidden")
         return Teacher(
-            logits=NodeTable(view.items, outputs["logits"]),
+            logits=NodeTable(view.items, outputs["logits"].to(view.device)),
             # Hidden features of graph tasks belong to nodes, those of node tasks to the items themselves.
-            hidden=None if hidden is None else NodeTable(view.inputs.space, hidden),
+            hidden=None if hidden is None else NodeTable(view.inputs.space, hidden.to(view.device)),
             state=state,
             method=self.method,
             config=self.config,

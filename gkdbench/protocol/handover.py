@@ -35,8 +35,10 @@ class Handover:
     watches: list[Watch]
 
     def scene(self, name: str) -> Inputs:
-        """The Inputs called `name`."""
-        return self.view.inputs if name == "observed" else _read_inputs(self.folder / "scenes" / name)
+        """The Inputs called `name`, on the view's device."""
+        if name == "observed":
+            return self.view.inputs
+        return _read_inputs(self.folder / "scenes" / name).to(self.view.device)
 
 
 def write_handover(problem: Problem, folder: Path) -> Staging:
@@ -79,8 +81,8 @@ def write_handover(problem: Problem, folder: Path) -> Staging:
     return staging
 
 
-def read_handover(folder: Path) -> Handover:
-    """The handover of `folder`, memory-mapped copy-on-write."""
+def read_handover(folder: Path, device: str = "cpu") -> Handover:
+    """The handover of `folder`, memory-mapped copy-on-write; what models read lies on `device`."""
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
     val_scene = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
@@ -103,7 +105,7 @@ def read_handover(folder: Path) -> Handover:
     )
     val = NodeSet(val_scene.items, _load(folder / "val.position.npy"))
     val_labels = _load(folder / "val.labels.npy")
-    return Handover(folder, view, meta["metric"], meta["val_scene"], val, val_labels, watches)
+    return Handover(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, watches)
 
 
 def _save(path: Path, tensor: Tensor) -> None:

@@ -75,9 +75,9 @@ def run_session(
     start = time.monotonic()
     monitor: Monitor | None = None
     try:
-        given = read_handover(handover)
+        given = read_handover(handover, device)
         monitor = Monitor(
-            scenes=_Scenes(given, device),
+            scenes=_Scenes(given),
             val_scene=given.val_scene,
             val_items=given.val,
             val_labels=given.val_labels,
@@ -119,14 +119,14 @@ def run_session(
 
 
 class _Scenes(Mapping[str, Inputs]):
-    """Scenes read on first use and kept on the device."""
+    """Scenes read on first use and kept."""
 
-    def __init__(self, given: Handover, device: str) -> None:
-        self._given, self._device, self._kept = given, device, dict[str, Inputs]()
+    def __init__(self, given: Handover) -> None:
+        self._given, self._kept = given, dict[str, Inputs]()
 
     def __getitem__(self, name: str) -> Inputs:
         if name not in self._kept:
-            self._kept[name] = self._given.scene(name).to(self._device)
+            self._kept[name] = self._given.scene(name)
         return self._kept[name]
 
     def __iter__(self) -> Any:
@@ -140,7 +140,7 @@ def _finish(
     given: Handover, fitted: Fitted, monitor: Monitor, scratch: Path, outcome: Outcome, bank: Path | None
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
-    scenes = _Scenes(given, str(given.view.inputs.graph.device))
+    scenes = _Scenes(given)
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
         epoch, state = monitor.selected(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -48,6 +48,19 @@ class TrainView:
     def items(self) -> Space:
         """Numbering of what is predicted."""
         return self.inputs.items
+
+    @property
+    def device(self) -> torch.device:
+        """Where graph, features and labels lie."""
+        return self.inputs.graph.device
+
+    def to(self, device: torch.device | str) -> TrainView:
+        """The view on `device` (itself when it is there already)."""
+        if torch.device(device) == self.device:
+            return self
+        inputs = self.inputs.to(device)
+        train = NodeSet(inputs.items, self.train.position.to(device))
+        return replace(self, inputs=inputs, train=train, labels=self.labels.to(device))
 
 
 @dataclass(frozen=True, eq=False)
