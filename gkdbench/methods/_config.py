@@ -41,14 +41,15 @@ def resolve(
     tables = _tables(cls.__module__, name)
     where = [dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
-    values = _over(_published(tables, name, known, backbone, where, recipe), chosen)
+    named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
+    values = _over(_published(tables, name, known, named, where, recipe), chosen)
     if recipe is not None:
         values["recipe"] = recipe
     if values.get("variant", "corrected") not in cls.variants:
         raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
-    if "model" in known and isinstance(values.get("backbone", backbone), str):
-        settings = values.get("model") or {}
-        values["model"] = dataclasses.asdict(backbone_config(values.get("backbone", backbone), settings))
+    backbone, settings = values.get("backbone", backbone), values.get("model", {})
+    if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
+        values["model"] = dataclasses.asdict(backbone_config(backbone, settings))
     method: Method = strictly(cls, values, f"method {name!r}")
     return method
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from gkdkernels import Features, SparseFeatures
 from pydantic import TypeAdapter, ValidationError
@@ -58,13 +58,14 @@ def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
 
 def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` as a dataclass wants them: TOML has lists where fields are tuples, and 1 where a field is a float."""
-    types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
     found: dict[str, Any] = {}
     for key, value in values.items():
-        wants = types.get(key, "")
-        if isinstance(value, list) and "tuple" in wants:
+        hint = hints.get(key)
+        wants = {hint, *get_args(hint), *(get_origin(part) for part in (hint, *get_args(hint)))}
+        if isinstance(value, list) and tuple in wants:
             found[key] = tuple(value)
-        elif isinstance(value, int) and not isinstance(value, bool) and "float" in wants:
+        elif isinstance(value, int) and not isinstance(value, bool) and float in wants and int not in wants:
             found[key] = float(value)
         else:
             found[key] = value
