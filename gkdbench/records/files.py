@@ -30,7 +30,8 @@ class StorageError(UserError):
             mend = "free some space (or raise the file-size limit) and give the same command again"
         else:
             mend = "make it writable, or choose another folder with --out"
-        super().__init__(f"cannot write {path}: {error.strerror or f'short write, {error}'}; finished cells are kept; {mend}")
+        cause = error.strerror or f"short write, {error}"
+        super().__init__(f"cannot write {path}: {cause}; finished cells are kept; {mend}")
 
 
 @cache

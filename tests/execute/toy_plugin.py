@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from gkdbench.execute.suite import Suite, parse_suite
 from gkdbench.methods import METHODS
@@ -28,21 +29,17 @@ def install(folder: Path) -> None:
 @contextmanager
 def on_path(folder: Path) -> Iterator[None]:
     """The package at `folder` known to this process and to the workers that it starts; forgotten afterwards."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
-    sys.path.insert(0, str(folder))
-    METHODS.add(Entry("toy", "toy_methods:Toy", "toy-methods"))
-    try:
+    known = "toy" in METHODS.names()  # contexts may be nested
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GKDBENCH_WORKER_COLD", "1")  # toys use no optimiser
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.syspath_prepend(folder)
+        METHODS.add(Entry("toy", "toy_methods:Toy", "toy-methods"))
         yield
-    finally:
-        sys.path.remove(str(folder))
+    if not known:
         assert METHODS._entries is not None
-        METHODS._entries.pop("toy", None)
+        del METHODS._entries["toy"]
         METHODS._loaded.pop("toy", None)
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
 def modes_suite(*modes: str, seeds: str = "0:1", **head: object) -> Suite:
