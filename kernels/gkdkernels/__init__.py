@@ -1,5 +1,6 @@
 """gkdkernels: fused operators for graph distillation."""
 
+from gkdkernels.dispatch import Explanation, explain
 from gkdkernels.dropout import keyed_dropout
 from gkdkernels.gat import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
@@ -8,9 +9,11 @@ from gkdkernels.spmm import gcn_weight, spmm
 
 __all__ = [
     "CSRGraph",
+    "Explanation",
     "Features",
     "MixedFeatures",
     "SparseFeatures",
+    "explain",
     "feature_rows",
     "gat_aggregate",
     "gcn_weight",

@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
 
+import torch
 from torch import Tensor
+
+_AUTO = ("triton", "cpu", "reference")  # the first that runs; extras (numba, torch_scatter) run only when named
+_OPERATORS: dict[str, tuple[str, ...]] = {}
+
+
+class _OnDevice(Protocol):
+    @property
+    def device(self) -> torch.device: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would run, and why nothing else would.
+
+    Attributes:
+        operator: its public name.
+        backend: the one that runs.
+        why: the reason, a phrase.
+        others: the operator's other backends, each with the reason why it does not run.
+    """
+
+    operator: str
+    backend: str
+    why: str
+    others: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{self.operator} runs on '{self.backend}': {self.why}"]
+        return "\n".join([*lines, *(f"  not '{name}': {reason}" for name, reason in self.others.items())])
+
+
+def declare(operator: str, *backends: str) -> tuple[str, ...]:
+    """Record the backends of `operator` for `explain`, and return them."""
+    _OPERATORS[operator] = backends
+    return backends
 
 
 def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor) -> str:
@@ -17,13 +57,78 @@ def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor)
         device_of: the tensor whose device decides.
 
     Raises:
-        ValueError: no such backend, or it does not run on that device.
+        ValueError: no such backend, or it does not run here or on that device.
     """
-    on_cpu = device_of.device.type == "cpu"
     if backend == "auto":
-        return "cpu" if on_cpu and "cpu" in exist else "reference"
+        return next(name for name in _AUTO if name in exist and _passed_over(name, device_of.device) is None)
     if backend not in exist:
         raise ValueError(f"backend of {operator} wants one of auto, {', '.join(exist)}; got {backend!r}")
-    if backend == "cpu" and not on_cpu:
-        raise ValueError(f"backend 'cpu' of {operator} wants tensors on the CPU, got {device_of.device}")
+    if obstacle := _obstacle(backend, device_of.device):
+        raise ValueError(f"backend {backend!r} of {operator} {obstacle}")
     return backend
+
+
+def explain(operator: str, *tensors: _OnDevice, backend: str = "auto") -> Explanation:
+    """What would run for these inputs, and why.
+
+    Args:
+        operator: the name of a public operator, e.g. "spmm".
+        tensors: the inputs that decide: tensors or graphs, all on one device.
+        backend: as the operator's keyword.
+
+    Raises:
+        ValueError: an unknown operator, no tensor, tensors on several devices, or a backend that cannot run.
+    """
+    if operator not in _OPERATORS:
+        raise ValueError(f"operator wants one of {', '.join(sorted(_OPERATORS))}; got {operator!r}")
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) != 1:
+        raise ValueError(f"explain wants tensors on one device, got {sorted(map(str, devices)) or 'no tensor'}")
+    (device,) = devices
+    exist = _OPERATORS[operator]
+    chosen = choose(operator, backend, exist, torch.empty(0, device=device))
+    why = f"the fastest that runs on {device} without an extra" if backend == "auto" else "asked for by name"
+    others = {}
+    for name in exist:
+        if name != chosen:
+            reason = _obstacle(name, device)
+            asked = None if backend == "auto" else f"'{chosen}' was asked for"
+            others[name] = reason or asked or _passed_over(name, device) or f"slower than '{chosen}'"
+    return Explanation(operator, chosen, why, others)
+
+
+def interpreted() -> bool:
+    """Whether triton kernels run under its interpreter, which knows no device."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _passed_over(backend: str, device: torch.device) -> str | None:
+    """Why "auto" does not consider `backend` on `device`; None if it does."""
+    if obstacle := _obstacle(backend, device):
+        return obstacle
+    if backend not in _AUTO:
+        return "runs only when named: what is installed must not change results"
+    if backend == "triton" and device.type == "cpu":
+        return "the interpreter is for tests: it runs only when named"
+    return None
+
+
+def _obstacle(backend: str, device: torch.device) -> str | None:
+    """Why `backend` cannot run on `device` here; None if it can."""
+    if backend in ("cpu", "numba") and device.type != "cpu":
+        return f"wants tensors on the CPU, got {device}"
+    if backend == "triton" and not (device.type == "cuda" or (device.type == "cpu" and interpreted())):
+        hint = (
+            "; on the CPU it runs under its interpreter alone: set TRITON_INTERPRET=1" if device.type == "cpu" else ""
+        )
+        return f"wants tensors on a CUDA device, got {device}{hint}"
+    if backend in ("triton", "numba", "torch_scatter") and find_spec(backend) is None:
+        return f"wants the package {backend}, which is not installed: {_INSTALL[backend]}"
+    return None
+
+
+_INSTALL = {
+    "triton": "pip install triton",
+    "numba": 'pip install "gkdbench[numba]"',
+    "torch_scatter": 'pip install "gkdbench[scatter]" --no-build-isolation (compiles against torch)',
+}

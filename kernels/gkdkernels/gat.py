@@ -1,8 +1,8 @@
 """Attention aggregation of GAT (Velickovic et al. 2018, eqs. 1-4): the reference, and the CPU path.
 
-``s_e = leaky_relu(el_j + er_i)``, ``p = softmax`` of s over the in-edges of i, ``o_i = sum_e m_e p_e h_j`` with a dropout
-mask m. With ``n_e = (1 - slope) [el_j + er_i < 0]``, the part of the slope that the negative scores lose, the gradients
-need no dot product per edge. For an upstream g and ``delta_i = <g_i, o_i>``:
+``s_e = leaky_relu(el_j + er_i)``, ``p = softmax`` of s over the in-edges of i, ``o_i = sum_e m_e p_e h_j`` with a
+dropout mask m. With ``n_e = (1 - slope) [el_j + er_i < 0]``, the part of the slope that the negative scores lose, the
+gradients need no dot product per edge. For an upstream g and ``delta_i = <g_i, o_i>``:
 
     forward    o = sum m p h        o_n = sum m p n h        q_n = sum p n                  (over in-edges)
     d er_i = delta_i q_n - <g_i, o_n>
@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkdkernels.dispatch import choose
+from gkdkernels.dispatch import choose, declare
 from gkdkernels.dropout import keyed_mask
 from gkdkernels.graph import CSRGraph
 from gkdkernels.spmm import bag_sum
 
+_BACKENDS = declare("gat_aggregate", "reference", "cpu")
 _SAFE_RANGE = 60.0  # exp(-60) is far from fp32's smallest normal number, 1.2e-38
 
 
@@ -58,7 +59,7 @@ def gat_aggregate(
         ValueError: an unknown `backend`, a missing key, a value out of range, or a wrong shape, dtype or device.
     """
     _check(graph, h, el, er, negative_slope, dropout, key)
-    fast = choose("gat_aggregate", backend, ("reference", "cpu"), h) == "cpu"
+    fast = choose("gat_aggregate", backend, _BACKENDS, h) == "cpu"
     mask = None
     if dropout > 0 and key is not None:
         wide = torch.promote_types(h.dtype, torch.float32)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gkdkernels.dispatch import choose
+from gkdkernels.dispatch import choose, declare
 from gkdkernels.graph import CSRGraph
 
 REDUCES = ("sum", "mean", "max")
+_BACKENDS = declare("spmm", "reference", "cpu")
 _CHUNK_ELEMENTS = 1 << 18  # [chunk, D] temporaries of the edge dot product stay in the cache
 
 
@@ -42,7 +43,7 @@ def spmm(
     if reduce not in REDUCES:
         raise ValueError(f"reduce wants one of {', '.join(REDUCES)}; got {reduce!r}")
     _check(graph, x, weight)
-    exist = ("reference",) if reduce == "max" else ("reference", "cpu")
+    exist = ("reference",) if reduce == "max" else _BACKENDS
     fast = choose(f"spmm with reduce={reduce!r}", backend, exist, x) == "cpu"
     if reduce == "max":
         return _max_reference(graph, x, weight)
@@ -99,7 +100,7 @@ def bag_sum(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def edge_dot(graph: CSRGraph, x: Tensor, g: Tensor) -> Tensor:
-    """[E] ``<g_i, x_j>`` of every edge j -> i, ``x: [num_src, D]``, ``g: [num_dst, D]``; memory bounded, no autograd."""
+    """[E] ``<g_i, x_j>`` of every edge j -> i, ``x: [num_src, D]``, ``g: [num_dst, D]``; no autograd."""
     out = x.new_empty(graph.num_edges)
     step = max(1, _CHUNK_ELEMENTS // max(1, x.size(1)))
     for start in range(0, graph.num_edges, step):

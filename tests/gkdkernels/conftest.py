@@ -49,6 +49,12 @@ def graph(request: pytest.FixtureRequest) -> CSRGraph:
     return ZOO[request.param]()
 
 
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where triton kernels run: the GPU, or the CPU under the interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @pytest.fixture
 def odd() -> CSRGraph:
     """63 nodes, 257 directed edges."""

@@ -1,0 +1,40 @@
+"""Registration with torch, so that `torch.compile` sees each operator as one opaque call on plain tensors.
+
+`torch.library.Library` and not `custom_op`: the first call of a `custom_op` imports the compiler, more than a second in
+each process, and its wrappers cost twice the time per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_LIBRARY = torch.library.Library("gkdkernels", "DEF")  # type: ignore[no-untyped-call]
+
+
+def register(
+    schema: str,
+    run: Callable[..., Any],
+    *,
+    fake: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Define ``torch.ops.gkdkernels.<name>`` and return it.
+
+    Args:
+        schema: ``name(Tensor x, ...) -> Tensor``; no argument is changed in place, no output aliases an input.
+        run: the operator on real tensors of any device, without autograd.
+        fake: the same on tensors without data: shapes and dtypes of the outputs.
+        setup_context: ``(ctx, inputs, output)``, saves what `backward` needs.
+        backward: ``(ctx, *upstream)`` -> one gradient for each input; None if there is no gradient.
+    """
+    name: str = _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"gkdkernels::{name}", fake, lib=_LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(f"gkdkernels::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
+    found: Callable[..., Any] = getattr(torch.ops.gkdkernels, name).default
+    return found
