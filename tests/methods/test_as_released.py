@@ -69,6 +69,7 @@ def test_glnn_as_released_steps_on_zero_gradients(bench: Any, adam_steps: Any) -
 def test_the_zero_gradient_pass_alone_moves_weights(bench: Any) -> None:
     """The label pass comes first: in epoch 1 only weight decay moves it, afterwards momentum does too."""
     moved = {}
+    verdict = type("Verdict", (), {"stop": False})
     for decay in (0.0, 0.01):
         method = resolve(
             "glnn",
@@ -90,7 +91,6 @@ def test_the_zero_gradient_pass_alone_moves_weights(bench: Any) -> None:
         teachers = {r: e.read(view) for r, e in bench.workshop.teachers(method, bench.problem("tran")).items()}
         before = register_optimizer_step_pre_hook(noting)
         after = register_optimizer_step_post_hook(noting)
-        verdict = type("Verdict", (), {"stop": False})
         monitor = type("Monitor", (), {"report": staticmethod(lambda *_, **__: verdict)})
         try:
             method.fit(view, type("Context", (), {"monitor": monitor, "seed": 0, "teachers": teachers}))  # type: ignore[arg-type]

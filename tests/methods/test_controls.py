@@ -1,5 +1,6 @@
 """Matched controls cost what they match (G1, G2); SGC is logistic regression on propagated features (B12)."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gkdbench.testing.problems import small_problem
 def mlp_cost(d: int, hidden: int, layers: int, c: int) -> tuple[int, int]:
     """(parameters, multiply-adds per node) of a dense MLP with biases, counted layer by layer."""
     widths = [d, *[hidden] * (layers - 1), c]
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     return sum(a * b + b for a, b in pairs), sum(a * b for a, b in pairs)
 
 

@@ -1,4 +1,4 @@
-"""What the transfer losses do to weights: weight 0 is the solo run, batches do not change weights (traps 12, 20; H3)."""
+"""What transfer does to weights: weight 0 is the solo run, batches change no loss weight (traps 12, 20; H3)."""
 
 import dataclasses
 from typing import Any
@@ -130,7 +130,7 @@ def test_where_the_student_imitates_is_part_of_the_configuration() -> None:
 
 
 def test_kd_on_labelled_nodes_does_not_see_the_others_targets(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise in the teacher's logits off the training set changes the student that imitates everywhere, and only that."""
+    """Noise in the teacher's logits off the training set changes only the student that imitates everywhere."""
     options = {"model": {"hidden": 8}, "teacher": "gcn"}
     before = {nodes: bench.final("kd", nodes=nodes, **options) for nodes in ("train", "all")}
     read = BankEntry.read
