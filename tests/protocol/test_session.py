@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 from toys import Does, Linear, Walk
 
-from gkdbench.protocol.handover import read_handover
+from gkdbench.nn.random import Randomness
+from gkdbench.protocol.handover import read_handover, write_handover
 from gkdbench.protocol.predictor import Predictor, state_bytes, state_from_bytes, state_of
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import Outcome, run_session
 from gkdbench.protocol.view import Fitted
+from gkdbench.testing.problems import renumbered
 
 Get = Callable[[str], Any]
 
@@ -132,8 +135,6 @@ def test_an_ensemble_is_the_mean_probability_of_peers_at_their_own_epochs(ready:
     )
     view = read_handover(case.folder).view
     mean = torch.zeros(case.problem.task.num_nodes, 3)
-    from gkdbench.nn.random import Randomness
-
     for i, model in enumerate(outcome.models[:3]):
         weight = Linear(view, i).weight.detach()
         for epoch in range(1, model["selected_epoch"] + 1):
@@ -179,6 +180,25 @@ def test_production_is_a_fifth_inductive(ready: Get, tmp_path: Path) -> None:
     assert scores["prod"].n == scores["ind"].n + scores["tran"].n
     mixed = 0.2 * result.arrays["model/ind/curve"] + 0.8 * result.arrays["model/tran/curve"]
     assert audit["prod"].peak == pytest.approx(mixed.max(), rel=1e-6)
+
+
+@pytest.mark.parametrize("setting", ["tran", "ind"])
+def test_shuffled_ids_permute_predictions_and_leave_scores(ready: Get, tmp_path: Path, setting: str) -> None:
+    case = ready(setting)
+    order = np.random.default_rng(1).permutation(case.problem.task.num_nodes)
+    moved = renumbered(case.problem, order)
+    other = SimpleNamespace(problem=moved, folder=tmp_path / "view", staging=write_handover(moved, tmp_path / "view"))
+    results = []
+    for number, here in enumerate((case, other)):
+        (tmp_path / str(number)).mkdir()
+        results.append(scored(here, Walk(epochs=4, hops=1), tmp_path / str(number))[1])
+    first, second = results
+    assert first.models[0].scores == second.models[0].scores
+    for watch in case.staging.watches:
+        key = f"model/{watch.column}/selected"
+        old = dict(zip(case.staging.test_ids(watch.column).tolist(), first.arrays[key].tolist(), strict=True))
+        new = dict(zip(order[other.staging.test_ids(watch.column)].tolist(), second.arrays[key].tolist(), strict=True))
+        assert old == new, watch.column
 
 
 def _raise(error: Exception) -> Does:
