@@ -96,9 +96,8 @@ def make_plan(
     todo = [cell for cell in cells if cell in set(todo) | set(again)]
     cached = [cell for cell in cells if cell.address not in missing and cell not in set(again)]
     seconds, guessed = _estimate(todo, store)
-    size = sum(_bytes(cell) for cell in todo)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires().values())
-    hours = seconds / 3600 / jobs
+    hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
     return Plan(suite, todo, cached, again, required, expansion.absent, hours, guessed, size)
 
 
@@ -168,14 +167,12 @@ def _guess_s(cell: Cell) -> float:
     return float(epochs) * (0.003 + 5e-9 * (data.nodes + data.edges) * 64)
 
 
-def _bytes(cell: Cell) -> int:
-    """Row and side-car (about a quarter of a byte per item and column after compression), kept logits and hidden."""
+def _bytes(cell: Cell, kept: bool) -> int:
+    """Row and side-car (a quarter of a byte per item and column after compression), a kept teacher's logits and hidden
+    features (128 wide at a guess)."""
     data = cell.group.data
-    return (
-        6000
-        + data.nodes * len(cell.group.columns) // 4
-        + 4 * data.nodes * (data.classes + 64) * bool(cell.group.teachers)
-    )
+    published = 6000 + data.nodes * len(cell.group.columns) // 4
+    return published + 4 * data.nodes * (data.classes + 128) * kept
 
 
 def _hours(hours: float) -> str:

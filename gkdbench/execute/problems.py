@@ -63,6 +63,10 @@ class Desk:
         future = self._ready.get(name)
         return future.result() if future is not None and future.done() else None
 
+    def add(self, name: ProblemName) -> None:
+        """One more cell of `name` will run."""
+        self._needed[name] += 1
+
     def done(self, name: ProblemName) -> None:
         """One cell of `name` has ended; after the last one its view is removed."""
         self._needed[name] -= 1

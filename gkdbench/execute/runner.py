@@ -121,7 +121,7 @@ class Runner:
         with self._signals():
             while self._waiting or self._flights:
                 if self._stop:
-                    again = f"gkdbench run {self._plan.suite.command_name}"
+                    again = f"gkdbench run {self._plan.suite.command_name} --out {self._store.out}"
                     raise Interrupted(self.summary, len(self._waiting) + len(self._flights), again)
                 self._desk.want(cell.problem for cell in self._waiting.values())
                 self._dispatch()
@@ -189,7 +189,7 @@ class Runner:
         return not fresh
 
     def _taught(self, cell: Cell, teachers: dict[str, Cell], ready: Ready) -> bool:
-        """Whether all teachers have scores; if not, the cell is skipped with a row that says why."""
+        """Whether all teachers have scores and weights; a cell whose teacher failed gets a row that says so."""
         for role, teacher in teachers.items():
             row = self._store.row(teacher.address)
             if row is None or row.status != "ok":
@@ -199,7 +199,19 @@ class Runner:
                 skipped = failed_row(cell, self._plan.suite, ready, status="skipped", phase="prepare", reason=reason)
                 self._store_row(cell, skipped)
                 return False
+            if not has_weights(self._store, teacher, row):
+                self._train_again(teacher)
+                self._store.release(cell.address)
+                return False
         return True
+
+    def _train_again(self, teacher: Cell) -> None:
+        """Another run finished `teacher` after this one was planned, and did not keep its weights."""
+        self._again.add(teacher.key)
+        self._unsettled.add(teacher.key)
+        self._waiting = {teacher.key: teacher} | self._waiting
+        self._in_group[teacher.group.key] += 1
+        self._desk.add(teacher.problem)
 
     def _launch(self, cell: Cell, ready: Ready) -> None:
         self._ids += 1

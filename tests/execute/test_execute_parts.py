@@ -18,7 +18,7 @@ from gkdbench.execute.evaluate import evaluate
 from gkdbench.execute.frame import record_lines, records_frame
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.pool import ALLOCATOR, allocator_of, worker_environment
-from gkdbench.execute.progress import Lines, duration
+from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.worker import memory_limit
@@ -85,6 +85,19 @@ def test_lines_tell_of_every_cell(toy_run: Run) -> None:
     assert said[-2].startswith("[1/12, ") and "toy on csbm:n=400, builtin-random #0, seed 0: tran" in said[-2]
     assert said[-1].endswith("nan: became nan")
     assert [duration(s) for s in (45, 720, 11520)] == ["45 s", "12 min", "3.2 h"]
+
+
+def test_the_live_view_takes_every_event(toy_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_suite(taught_suite(), out=toy_run[0] / "none", device="cpu")
+    row = load_record(toy_run[1].records[0]).rows[0]
+    live = Live()
+    live.planned(plan, 1)
+    live.started(plan.todo[0])
+    live.finished(plan.todo[0], row.model_copy(update={"status": "nan", "reason": "became nan", "models": []}))
+    live.note("a note")
+    live.ended()
+    said = capsys.readouterr().err
+    assert "nan: became nan" in said.replace("\n", " ") and "a note" in said and "1/12" in said
 
 
 def test_provenance_names_code_and_machine_and_no_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

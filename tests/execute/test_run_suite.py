@@ -43,10 +43,11 @@ def test_a_student_names_the_weights_of_its_teachers_row(toy_run: Run) -> None:
         assert [row.teachers["teacher"] for row in student.rows] == [row.models[0].weights_sha256 for row in rows]
 
 
-def test_two_workers_give_the_records_of_one(toy_run: Run, tmp_path: Path) -> None:
-    summary = run_suite(taught_suite(), out=tmp_path / "two", jobs=2, device="cpu")
+@pytest.mark.parametrize("jobs", [2, pytest.param(4, marks=pytest.mark.full)])
+def test_several_workers_give_the_records_of_one(toy_run: Run, tmp_path: Path, jobs: int) -> None:
+    summary = run_suite(taught_suite(), out=tmp_path / "out", jobs=jobs, device="cpu")
     assert summary.ok == 12
-    assert contents(tmp_path / "two") == contents(toy_run[0])
+    assert contents(tmp_path / "out") == contents(toy_run[0])
 
 
 def test_a_second_run_has_nothing_to_do_and_a_cut_one_goes_on(toy_run: Run, tmp_path: Path) -> None:
@@ -71,6 +72,19 @@ def test_a_teacher_without_its_weights_is_trained_again_for_new_students(toy_run
     assert (len(plan.todo), len(plan.again)) == (4, 2)
     run_suite(taught_suite(), out=out, jobs=1, device="cpu")
     assert contents(out) == contents(toy_run[0])
+
+
+def test_a_teacher_that_another_run_finished_without_keeping_it_is_trained_again(
+    toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "clone"
+    shutil.copytree(toy_run[0], out, ignore=shutil.ignore_patterns(".*"))
+    next(path for path, record in Store(out).records() if record.teachers and record.setting == "tran").unlink()
+    monkeypatch.setattr("gkdbench.execute.plan._weights_gone", lambda *_: [])  # it finished after the plan was made
+    summary = run_suite(taught_suite(), out=out, jobs=1, device="cpu")
+    assert (summary.ok, summary.failures) == (4, [])
+    assert contents(out) == contents(toy_run[0])
+    assert leftovers(out) == []
 
 
 def test_a_teacher_that_does_not_reproduce_its_row_stops_the_run(toy_run: Run, tmp_path: Path) -> None:
