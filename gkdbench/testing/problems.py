@@ -60,26 +60,39 @@ def relabelled(problem: Problem, items: np.ndarray) -> Problem:
 
 
 def with_other_unseen(problem: Problem) -> Problem:
-    """`problem` with other labels, other features and other edges for every unseen node (inductive splits)."""
-    unseen = torch.from_numpy(problem.split.unseen)
-    changed = relabelled(problem, problem.split.unseen)
+    """`problem` with other labels, features and edges for all that training must not see.
+
+    That is the unseen nodes of an inductive split, and the nodes of the test graphs of a graph task.
+    """
+    graphs = problem.task.kind == "graph"
+    changed = relabelled(problem, problem.split.test if graphs else problem.split.unseen)
     task, graph = changed.task, changed.task.graph
+    hidden = _nodes_of_graphs(task, problem.split.test) if graphs else torch.from_numpy(problem.split.unseen)
     generator = torch.Generator().manual_seed(1)
     if not isinstance(task.features, Tensor):
         raise TypeError("only dense features can be changed here")
     features = task.features.clone()
-    features[unseen] = torch.randn(len(unseen), features.size(1), generator=generator)
-    hidden = torch.zeros(task.num_nodes, dtype=torch.bool)
-    hidden[unseen] = True
+    features[hidden] = torch.randn(len(hidden), features.size(1), generator=generator)
+    touched = torch.zeros(task.num_nodes, dtype=torch.bool)
+    touched[hidden] = True
     src, dst = graph.index.long(), graph.row.long()
-    keep = (src == dst) | ~(hidden[src] | hidden[dst])
-    partner = torch.randint(task.num_nodes, (len(unseen),), generator=generator)
-    src = torch.cat([src[keep], unseen, partner])
-    dst = torch.cat([dst[keep], partner, unseen])
+    keep = (src == dst) | ~(touched[src] | touched[dst])
+    src, dst = src[keep], dst[keep]
+    if not graphs:  # a graph's edges stay within it: there they are removed only
+        partner = torch.randint(task.num_nodes, (len(hidden),), generator=generator)
+        src, dst = torch.cat([src, hidden, partner]), torch.cat([dst, partner, hidden])
     pairs = torch.unique(dst * task.num_nodes + src)
     edges = torch.stack([pairs % task.num_nodes, pairs // task.num_nodes])
     rewired = CSRGraph.from_edge_index(edges, task.num_nodes, True)
     return replace(changed, task=task.with_(features=features, graph=rewired))
+
+
+def _nodes_of_graphs(task: Task, graphs: np.ndarray) -> Tensor:
+    """[M] int64 nodes of `graphs`."""
+    if task.graph_ptr is None:
+        raise TypeError(f"{task.name} is one graph")
+    border = task.graph_ptr.tolist()
+    return torch.cat([torch.arange(border[graph], border[graph + 1]) for graph in graphs.tolist()])
 
 
 def renumbered(problem: Problem, order: np.ndarray) -> Problem:
