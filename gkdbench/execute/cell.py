@@ -103,6 +103,7 @@ class Cell:
         """(data set, split id, index): cells that share it share one view on disk."""
         return (self.group.identity.dataset, self.group.identity.split, self.index)
 
+    @cached_property
     def requires(self) -> dict[str, Cell]:
         """Role -> the teacher's cell."""
         return {role: Cell(group, self.index, self.seed, self.tier) for role, group in self.group.teachers.items()}

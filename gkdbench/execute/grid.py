@@ -110,7 +110,7 @@ def _resolved(entry: MethodEntry, dataset: str, split: str) -> Method:
 def _add(cell: Cell, cells: list[Cell], seen: set[str]) -> None:
     if cell.key in seen:
         return
-    for teacher in cell.requires().values():
+    for teacher in cell.requires.values():
         _add(teacher, cells, seen)
     seen.add(cell.key)
     cells.append(cell)

@@ -96,7 +96,7 @@ def make_plan(
     todo = [cell for cell in cells if cell in set(todo) | set(again)]
     cached = [cell for cell in cells if cell.address not in missing and cell not in set(again)]
     seconds, guessed = _estimate(todo, store)
-    required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires().values())
+    required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
     hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
     return Plan(suite, todo, cached, again, required, expansion.absent, hours, guessed, size)
 
@@ -106,7 +106,7 @@ def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:
 
     def add(cell: Cell) -> None:
         wanted.add(cell.key)
-        for teacher in cell.requires().values():
+        for teacher in cell.requires.values():
             add(teacher)
 
     for cell in chosen:
@@ -120,7 +120,7 @@ def _weights_gone(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> 
     found: dict[str, Cell] = {}
     waiting = list(todo)
     while waiting:
-        for teacher in waiting.pop().requires().values():
+        for teacher in waiting.pop().requires.values():
             row = store.row(teacher.address)
             gone = row is not None and row.status == "ok" and not has_weights(store, teacher, row)
             if gone and teacher.key not in found:

@@ -38,7 +38,7 @@ class Desk:
         wake: called (from the thread) when a problem is ready.
     """
 
-    AHEAD = 2
+    AHEAD = 3
 
     def __init__(
         self, folder: Path, data: Path | None, needed: Iterable[ProblemName], wake: Callable[[], None]
@@ -49,10 +49,11 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gkdbench-prepare")
 
     def want(self, names: Iterable[ProblemName]) -> None:
-        """Begin to prepare the first few of `names` that are not under way yet."""
+        """Prepare the first `AHEAD` different problems of `names` (one per waiting cell, in order), and no more."""
+        next_ones: set[ProblemName] = set()
         for name in names:
-            waiting = sum(not future.done() for future in self._ready.values())
-            if waiting >= self.AHEAD:
+            next_ones.add(name)
+            if len(next_ones) > self.AHEAD:
                 return
             if name not in self._ready:
                 self._ready[name] = self._thread.submit(self._prepare, name)

@@ -162,7 +162,7 @@ class Runner:
     def _startable(self) -> Iterator[tuple[Cell, Ready]]:
         now = time.monotonic()
         for cell in list(self._waiting.values()):
-            teachers = cell.requires()
+            teachers = cell.requires
             if any(teacher.key in self._unsettled for teacher in teachers.values()):
                 continue
             if self._not_before.get(cell.key, 0.0) > now:
@@ -230,7 +230,7 @@ class Runner:
             seed=cell.seed,
             device=self._device,
             audit_every=of.audit_every,
-            teachers={role: self._teacher_job(teacher) for role, teacher in cell.requires().items()},
+            teachers={role: self._teacher_job(teacher) for role, teacher in cell.requires.items()},
             bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
             time_limit_s=suite.time_limit_s,
             memory_limit_bytes=suite.memory_limit_bytes,
@@ -250,14 +250,14 @@ class Runner:
         cell, suite = flight.cell, self._plan.suite
         arrays: Arrays = {}
         if isinstance(answer, Died):
-            if not answer.ready:
-                raise UserError(f"a worker process could not start ({answer.how}):\n{answer.log}")
             if self._attempts[cell.key] < ATTEMPTS:
                 self._progress.note(f"{cell}: its worker ended by {answer.how}; trying again")
                 self._store.release(cell.address)
                 self._waiting = {cell.key: cell} | self._waiting
                 shutil.rmtree(flight.scratch, ignore_errors=True)
                 return
+            if not answer.ready:
+                raise UserError(f"worker processes do not start ({answer.how}):\n{answer.log}")
             row = killed_row(cell, suite, flight.ready, answer.how, self._attempts[cell.key], answer.log)
         elif isinstance(answer, Overdue):
             reason = f"no end {suite.time_limit_s} s (and the grace) after the start; the worker was killed"

@@ -16,6 +16,7 @@ import pytest
 from same_records import contents, leftovers
 from toy_plugin import modes_suite, taught_suite
 
+from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite, run_suite
 from gkdbench.execute.runner import RunSummary
 from gkdbench.records.files import process_start
@@ -58,6 +59,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def some_cells(out: Path) -> int:
+    """Files of finished cells and groups; a cell that is just being collected counts twice."""
     return len(list(out.glob(".cells/*/*.json"))) + len(list(out.glob("*/*/*/*.json")))
 
 
@@ -71,9 +73,8 @@ def test_a_killed_parent_takes_its_workers_along_and_the_next_run_goes_on(toy_ru
     assert workers
     until(lambda: all(process_start(pid) is None for pid in workers))
     assert list(out.rglob("*.lock"))
-    finished = some_cells(out)
     summary = run_suite(taught_suite(), out=out, jobs=1, device="cpu")
-    assert 0 < summary.cached < 12 and summary.cached >= min(finished, 2)
+    assert 0 < summary.cached < 12 and summary.cached + summary.ok == 12
     assert contents(out) == contents(toy_run[0])
     assert leftovers(out) == []
 
@@ -131,6 +132,16 @@ def test_workers_that_die_hang_or_recover(tmp_path: Path, monkeypatch: pytest.Mo
     again = plan_suite(suite, out=out, device="cpu").todo
     assert [cell.group.identity.config["mode"] for cell in again] == ["suicide"]
     assert leftovers(out) == []
+
+
+def test_workers_that_cannot_start_end_the_run_with_their_words(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(plugin)]))
+    with pytest.raises(UserError, match=r"(?s)do not start \(exit status 1\):.*this torch is broken"):
+        run_suite(modes_suite("good"), out=tmp_path / "out", jobs=1, device="cpu")
+    assert leftovers(tmp_path / "out") == []
 
 
 @pytest.mark.full

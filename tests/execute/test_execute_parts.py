@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from gkdbench.execute.evaluate import evaluate
 from gkdbench.execute.frame import record_lines, records_frame
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.pool import ALLOCATOR, allocator_of, worker_environment
+from gkdbench.execute.problems import Desk, ProblemName, Ready
 from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
 from gkdbench.execute.runner import RunSummary
@@ -67,7 +69,7 @@ def test_a_plan_counts_before_anything_runs(toy_run: Run, tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
     keys = [cell.key for cell in fresh.todo]
     for cell in fresh.todo:
-        assert all(keys.index(teacher.key) < keys.index(cell.key) for teacher in cell.requires().values())
+        assert all(keys.index(teacher.key) < keys.index(cell.key) for teacher in cell.requires.values())
     known = plan_suite(modes_suite("nan"), out=toy_run[0], device="cpu", jobs=1)
     assert (len(known.todo), known.guessed) == (1, 0)
     assert "1 cells, 0 cached, 1 to run" in known.lines()[0]
@@ -170,3 +172,32 @@ def test_a_frame_has_one_line_per_run_and_setting(toy_run: Run) -> None:
     frame = records_frame(toy_run[0])
     assert len(frame) == 3 * 2 * 1 + 3 * 2 * 4
     assert frame.groupby("setting").score.mean().between(0, 1).all()
+
+
+def test_problems_are_prepared_a_little_ahead_and_dropped_with_their_last_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ProblemName] = []
+
+    def prepare(self: Desk, name: ProblemName) -> Ready:
+        made.append(name)
+        view = tmp_path / str(name[2])
+        view.mkdir()
+        return Ready(None, None, view)  # type: ignore[arg-type]  # nobody looks inside
+
+    monkeypatch.setattr(Desk, "_prepare", prepare)
+    names = [("csbm", "builtin-random", index) for index in range(10)]
+    woken = threading.Semaphore(0)
+    desk = Desk(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
+    desk.want(name for name in names for _ in range(2))
+    assert all(woken.acquire(timeout=30) for _ in range(Desk.AHEAD))
+    desk.want(names)
+    assert made == names[: Desk.AHEAD] and desk.get(names[Desk.AHEAD]) is None
+    view = tmp_path / "0"
+    ready = desk.get(names[0])
+    assert ready is not None and ready.view == view
+    desk.done(names[0])
+    assert view.exists()
+    desk.done(names[0])
+    assert not view.exists()
+    desk.close()

@@ -160,7 +160,7 @@ def test_only_brings_requirements_along(tmp_path: Path) -> None:
     assert [cell.seed for cell in plan.todo] == [1, 1, 1]
     student = next(cell for cell in plan.todo if cell.group.teachers)
     chosen = plan_suite(taught_suite(), out=tmp_path, device="cpu", only=student.selector())
-    assert [cell.key for cell in chosen.todo] == [student.requires()["teacher"].key, student.key]
+    assert [cell.key for cell in chosen.todo] == [student.requires["teacher"].key, student.key]
 
 
 @pytest.mark.parametrize(
