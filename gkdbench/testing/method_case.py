@@ -65,15 +65,13 @@ class MethodCase:
         if reason is not None and method.__name__ not in LEAK_TESTS:
             raise unittest.SkipTest(reason)
 
-    # --- the pieces that tests put together ---
-
     @classmethod
     def settings(cls) -> list[str]:
         """Settings that the method declares to handle."""
-        kinds = METHODS.get(cls.name).kinds
-        several = METHODS.get(cls.name).multi_label and "node" in kinds
-        return [*(("tran", "ind") if "node" in kinds else ()), *(("graph",) if "graph" in kinds else ()),
-                *(("multilabel",) if several else ())]  # fmt: skip
+        method = METHODS.get(cls.name)
+        nodes, graphs = "node" in method.kinds, "graph" in method.kinds
+        fits = {"tran": nodes, "ind": nodes, "graph": graphs, "multilabel": nodes and method.multi_label}
+        return [setting for setting in fits if fits[setting]]
 
     def cases(self) -> Iterator[tuple[str, str]]:
         """(setting, variant) of every run."""
@@ -106,9 +104,8 @@ class MethodCase:
         )
         return run
 
-    # --- the tests ---
-
     def test_declares_what_tables_need(self) -> None:
+        """Class attributes that tables, docs and `show` are made from are there and sensible."""
         cls = METHODS.get(self.name)
         summary = METHODS.facts(self.name).get("summary") or (cls.__doc__ or "").split("\n")[0]
         wanted(bool(cls.paper), f"{self.name}: `paper` is empty; name the paper, or the control it is")
@@ -123,12 +120,14 @@ class MethodCase:
         wanted(dataclasses.is_dataclass(cls), f"{self.name}: not a dataclass")
 
     def test_config_makes_the_same_method_again(self) -> None:
+        """The configuration that a record stores is all that it takes to run the cell again (trap 34)."""
         for variant in METHODS.get(self.name).variants:
             method = self.method(variant)
             stored = json.loads(json.dumps(method.config()))
             same(f"{self.name}: the method made from its stored configuration", resolve(self.name, stored), method)
 
     def test_runs_in_every_setting_and_variant(self) -> None:
+        """Every declared kind of task trains, and every reported setting is scored."""
         for setting, variant in self.cases():
             run = self.run_on(setting, variant)
             columns = {"tran": {"tran"}, "graph": {"graph"}, "multilabel": {"tran"}}
@@ -146,24 +145,28 @@ class MethodCase:
                 same(f"{self.name}: what its predictors read, and `needs`", needs, {METHODS.get(self.name).needs})
 
     def test_same_seed_same_run(self) -> None:
+        """Two runs give bit-identical weights, selected epochs, predictions and loss terms."""
         for setting, variant in self.cases():
             first, second = self.run_on(setting, variant), self.again(setting, variant, self.problem(setting))
             self.same_training(f"a second run on {setting} ({variant})", first, second)
             same(f"{self.name}: predictions, curves and loss terms", second.scored.sha256, first.scored.sha256)
 
     def test_other_seed_other_weights(self) -> None:
+        """The seed reaches the draws."""
         setting, variant = next(self.cases())
         other = self.again(setting, variant, self.problem(setting), seed=1, teachers_on=self.problem(setting))
         before, after = self.run_on(setting, variant).selected, other.selected
         wanted(before != after, f"{self.name}: seeds 0 and 1 gave the same weights; draws must derive from ctx.seed")
 
     def test_ignores_test_labels(self) -> None:
+        """Leak canary: with every test label changed, nothing about the training changes (trap 1)."""
         for setting, variant in self.cases():
             changed = relabelled(self.problem(setting), self.problem(setting).split.test)
             run = self.again(setting, variant, changed)
             self.same_training(f"other test labels on {setting} ({variant})", self.run_on(setting, variant), run)
 
     def test_ignores_unseen_nodes(self) -> None:
+        """Leak canary: other labels, features and edges of unseen nodes and test graphs change nothing (traps 15, 18)."""
         for setting, variant in self.cases():
             if setting in ("ind", "graph"):
                 run = self.again(setting, variant, with_other_unseen(self.problem(setting)))
@@ -171,6 +174,7 @@ class MethodCase:
                 self.same_training(what, self.run_on(setting, variant), run)
 
     def test_validation_labels_only_select(self) -> None:
+        """With other validation labels, weights after all epochs are the same (trap 9)."""
         for setting, variant in self.cases():
             problem = self.problem(setting)
             changed = relabelled(problem, problem.split.val)
@@ -181,6 +185,7 @@ class MethodCase:
                 wanted(identical(state, second.final[name]), f"{what} differ: they reach the training")
 
     def test_node_order_only_permutes(self) -> None:
+        """Without dropout and batches, weights depend on the order of nodes through rounding alone (traps 15, 27)."""
         if "node" not in METHODS.get(self.name).kinds:
             raise unittest.SkipTest("a method for graph tasks: their items have no order to speak of")
         problem = self.problem("tran")
@@ -196,6 +201,7 @@ class MethodCase:
                 wanted(gap < 1e-3, f"{what} differ by {gap:.1e} relative; sums alone explain less than 1e-3")
 
     def test_every_setting_is_read(self) -> None:
+        """Every field is read in every run, or the case says why not (trap 26)."""
         fields = {f.name for f in dataclasses.fields(METHODS.get(self.name))} - {"recipe"}
         if len(METHODS.get(self.name).variants) == 1:
             fields -= {"variant"}
@@ -209,12 +215,14 @@ class MethodCase:
         same(f"{self.name}: fields in `unread` that every run reads", set(self.unread) - left, set())
 
     def test_global_random_state_is_untouched(self) -> None:
+        """No draw comes from the global generators of torch, numpy or random."""
         for setting, variant in self.cases():
             touched = self.run_on(setting, variant).touched
             what = f"{self.name} on {setting} ({variant}) advanced the global generators of {', '.join(touched)}"
             wanted(not touched, f"{what}; draw from gkdbench.nn.random.Randomness(ctx.seed, peer)")
 
     def test_excuses_are_no_leaks(self) -> None:
+        """Excuses name tests that exist, and never a leak test."""
         hidden = set(self.excused) & set(LEAK_TESTS)
         wanted(not hidden, f"{self.name}: {', '.join(sorted(hidden))} cannot be excused")
         unknown = [name for name in self.excused if not hasattr(MethodCase, name)]
