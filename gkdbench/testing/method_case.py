@@ -166,7 +166,7 @@ class MethodCase:
             self.same_training(f"other test labels on {setting} ({variant})", self.run_on(setting, variant), run)
 
     def test_ignores_unseen_nodes(self) -> None:
-        """Leak canary: other labels, features and edges of unseen nodes and test graphs change nothing (traps 15, 18)."""
+        """Leak canary: other labels, features and edges of what is out of sight change nothing (traps 15, 18)."""
         for setting, variant in self.cases():
             if setting in ("ind", "graph"):
                 run = self.again(setting, variant, with_other_unseen(self.problem(setting)))
