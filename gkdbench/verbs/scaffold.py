@@ -6,6 +6,8 @@ import argparse
 import importlib.resources
 import keyword
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from gkdbench.errors import UserError
 NAME, CLASS = "my_method", "MyMethod"
 """What the template calls itself."""
 LONGEST = 40
+GOLDEN = "tests/methods/golden.py"
 
 TEST = """from gkdbench.testing import MethodCase
 
@@ -49,7 +52,9 @@ def new_method(args: argparse.Namespace) -> int:
     for path in written:
         print(f"wrote {path}")
     test = written[-1]
-    if into:
+    if not into:
+        measure(name, checkout())
+    else:
         print(f"next: pip install --no-build-isolation -e {into}")
     print(f"next: edit `loss` in {written[0]}")
     print(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
@@ -129,6 +134,15 @@ def write(files: Mapping[Path, str]) -> list[Path]:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from None
     return list(files)
+
+
+def measure(name: str, root: Path) -> None:
+    """Keep the first numbers of method `name`, which a test compares with later ones."""
+    done = subprocess.run([sys.executable, str(root / GOLDEN), name], capture_output=True, text=True)
+    if done.returncode == 0:
+        print(f"measured its first numbers; again after each change of the step: python {GOLDEN} {name}")
+    else:
+        raise UserError(f"the files are written, and {GOLDEN} does not run: {done.stderr.strip().splitlines()[-1]}")
 
 
 def class_name(name: str) -> str:

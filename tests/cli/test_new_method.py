@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,13 @@ def test_an_installed_package_points_to_into(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(scaffold, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     with pytest.raises(UserError, match="--into FOLDER"):
         scaffold.checkout()
+
+
+@pytest.mark.parametrize("name", ["soft_mlp", "a", "l" * scaffold.LONGEST])
+def test_what_is_written_keeps_the_house_style(name: str, tmp_path: Path) -> None:
+    scaffold.write(scaffold.in_package(name, tmp_path))
+    ruff = [sys.executable, "-m", "ruff"]
+    config = ["--config", str(Path(__file__).parents[2] / "pyproject.toml"), "--no-cache", str(tmp_path)]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run([*ruff, *command, *config], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout

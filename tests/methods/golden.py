@@ -5,7 +5,8 @@ method (or of its backbone) and then runs
 
     python tests/methods/golden.py
 
-which adds numbers for new revisions, drops those of old ones, and refuses to overwrite any.
+which adds numbers for new revisions, drops those of old ones, and refuses to overwrite any. While a method is in the
+making, and nobody has results of it, ``golden.py NAME`` measures it alone and replaces its numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ def differences(stored: Mapping[str, float], measured: Mapping[str, float]) -> l
     return found
 
 
-def main() -> int:
-    """Bring golden.json up to the revisions of today."""
+def main(names: Sequence[str] = ()) -> int:
+    """Bring golden.json up to the revisions of today; or replace the numbers of the methods `names`, and no others."""
+    if names:
+        return _replace({METHODS.entry(name).name for name in names})
     stored, kept, changed = load(), {}, False
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(Path(folder))
@@ -120,11 +123,23 @@ def main() -> int:
                 changed = True
                 print(f"{key(case)}\n  " + "\n  ".join(moved))
             kept[key(case)] = stored.get(key(case), measured)
-    FILE.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _store(kept)
     if changed:
         print("numbers changed under the same revision and were not stored: bump `revision`, or undo the change")
     return int(changed)
 
 
+def _replace(names: set[str]) -> int:
+    kept = {named: numbers for named, numbers in load().items() if named.split()[0] not in names}
+    with tempfile.TemporaryDirectory() as folder:
+        meter = Meter(Path(folder))
+        _store(kept | {key(case): meter.measure(case) for case in cases() if case[0] in names})
+    return 0
+
+
+def _store(numbers: Mapping[str, Mapping[str, float]]) -> None:
+    FILE.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

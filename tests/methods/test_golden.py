@@ -56,3 +56,16 @@ def test_renewing_refuses_to_overwrite(
     assert golden.main() == 1
     assert "loss 1: 9 before" in capsys.readouterr().out
     assert golden.load() == {golden.key(case): wrong[golden.key(case)]}
+
+
+def test_a_method_in_the_making_replaces_its_own_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    case = ("mlp", "corrected", "tran", "{}")
+    monkeypatch.setattr(golden, "FILE", tmp_path / "golden.json")  # type: ignore[operator]
+    golden.FILE.write_text(golden.json.dumps({"mlp old": {"loss 1": 9.0}, "kd other": {"loss 1": 8.0}}))
+    assert golden.main(["mlp"]) == 0
+    stored = golden.load()
+    assert stored.pop("kd other") == {"loss 1": 8.0}
+    assert golden.key(case) in stored
+    assert all(name.split()[0] == "mlp" and name != "mlp old" for name in stored)
