@@ -22,7 +22,7 @@ from gkdbench.data.rawfiles import CorruptData, refuse_in_worker
 from gkdbench.data.task import StoredFeatures, Task
 from gkdbench.errors import UserError
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when a reader or this layout changes what is stored: old entries are then left alone, not misread."""
 
 
