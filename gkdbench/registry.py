@@ -116,7 +116,7 @@ def class_literals(module: str) -> dict[str, dict[str, Any]]:
             continue
         literals: dict[str, Any] = {"summary": (ast.get_docstring(node) or "").split("\n")[0]}
         for statement in node.body:
-            target = statement.target if isinstance(statement, ast.AnnAssign) else None
+            target: ast.expr | None = statement.target if isinstance(statement, ast.AnnAssign) else None
             if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
                 target = statement.targets[0]
             value = getattr(statement, "value", None)

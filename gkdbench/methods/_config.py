@@ -28,7 +28,8 @@ def resolve(
 
     Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file the tables ``[default]``,
     ``[backbone.<backbone>]``, ``[for.<where>]``, ``[backbone.<backbone>.<where>]``, then `overrides`. ``<where>`` is
-    the data set, and then the first word of the split id ("planetoid", "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands in for the tables before it.
+    the data set, and then the first word of the split id ("planetoid", "cpf", ...: features are scaled differently). A
+    recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands in for the tables before it.
 
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
@@ -49,7 +50,7 @@ def resolve(
         raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
     backbone, settings = values.get("backbone", backbone), values.get("model", {})
     if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
-        values["model"] = dataclasses.asdict(backbone_config(backbone, settings))
+        values["model"] = dataclasses.asdict(backbone_config(backbone, settings))  # type: ignore[call-overload]
     method: Method = strictly(cls, values, f"method {name!r}")
     return method
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, NodeTable
-from gkdbench.methods._losses import supervised
 from gkdbench.methods._loop import train
+from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._solo import SoloRecipe, item_forward, train_solo
 from gkdbench.methods._steps import adam, batches, descend, mean_loss

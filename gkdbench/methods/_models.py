@@ -36,7 +36,7 @@ def strictly(cls: type[Any], values: Mapping[str, Any], owner: str) -> Any:
     Raises:
         UnknownName: a key that is no field. UserError: every wrong value, with what was wanted.
     """
-    adapters = _adapters(cls)
+    adapters = _adapters(cls)  # type: ignore[arg-type]  # classes are hashable
     wrong = []
     for key, value in toml_values(cls, values).items():
         if key not in adapters:

@@ -1,4 +1,4 @@
-"""One backbone trained on labels alone: teachers, the plain MLP, SGC and the regularised controls differ in the loss."""
+"""One backbone trained on labels alone: teachers, plain MLP, SGC and regularised controls differ in the loss."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: t
     if not fanouts:
         return of_nodes
     if not isinstance(model, BlockModel):
-        raise UserError(f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}; use fanouts=()")
+        raise UserError(
+            f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}; use fanouts=()"
+        )
     sampler, blocks_of = NeighbourSampler(inputs.graph, fanouts), model.forward_blocks
 
     def sampled(items: Tensor) -> Tensor:

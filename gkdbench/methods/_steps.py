@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from gkdbench.nn.model import Model
 
 
-def adam(model: nn.Module, *, lr: float, weight_decay: float, decayed: list[nn.Parameter] | None = None) -> torch.optim.Adam:
+def adam(
+    model: nn.Module, *, lr: float, weight_decay: float, decayed: list[nn.Parameter] | None = None
+) -> torch.optim.Adam:
     """Adam with L2 decay on all parameters, or on `decayed` only (Kipf and Welling decay the first layer)."""
     if decayed is None:
         return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)

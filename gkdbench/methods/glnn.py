@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gkdbench.methods._distil import Transfer, train_student
-from gkdbench.methods._losses import kl_to_teacher, supervised
 from gkdbench.methods._loop import train
+from gkdbench.methods._losses import kl_to_teacher, supervised
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._settings import Share, Taught
 from gkdbench.methods._solo import item_forward
@@ -29,7 +29,9 @@ class GLNN(Taught):
     """
 
     name: ClassVar[str] = "glnn"
-    paper: ClassVar[str] = "Zhang, Liu, Sun, Shah, Graph-less Neural Networks: Teaching Old MLPs New Tricks via Distillation"
+    paper: ClassVar[str] = (
+        "Zhang, Liu, Sun, Shah, Graph-less Neural Networks: Teaching Old MLPs New Tricks via Distillation"
+    )
     year: ClassVar[int | None] = 2022
     arxiv: ClassVar[str] = "2110.08727"
     repository: ClassVar[str] = "snap-research/graphless-neural-networks"

@@ -57,7 +57,9 @@ class KD(Taught):
 
         def soft(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
             if view.multi_label:
-                return F.binary_cross_entropy_with_logits(student_logits / self.tau, (teacher_logits / self.tau).sigmoid())
+                return F.binary_cross_entropy_with_logits(
+                    student_logits / self.tau, (teacher_logits / self.tau).sigmoid()
+                )
             return self.tau**2 / per_class * kl_to_teacher(student_logits, teacher_logits, tau=self.tau)
 
         transfer = Transfer(

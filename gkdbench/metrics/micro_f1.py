@@ -30,7 +30,7 @@ class MicroF1(Metric):
         return probabilities(probs) >= 0.5
 
     def __call__(self, predictions: ArrayLike, labels: ArrayLike) -> float:
-        """[N, L] bool, 0/1 or probabilities, [N, L] -> [0, 1]; unknown labels count nowhere, no positive at all is 0."""
+        """[N, L] bool, 0/1 or probabilities, [N, L] -> [0, 1]; unknown labels count nowhere, no positive is 0."""
         given = np.asarray(predictions)
         positive = given.astype(np.bool_) if given.dtype == np.bool_ else probabilities(given) >= 0.5
         truth = np.asarray(labels, dtype=np.float64)

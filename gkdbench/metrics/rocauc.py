@@ -16,7 +16,8 @@ class RocAuc(Metric):
     """Mean over tasks of the area under the ROC curve; predictions [N, T] float, labels [N, T] of 0, 1, NaN.
 
     A two-class set (labels [N] of 0 and 1, predictions [N, 2]) is one task, ranked by the second class's lead over
-    the first. Per task over its known labels; tasks without both classes are left out of the mean (Hu et al., OGB, 2020).
+    the first. Per task over its known labels; tasks without both classes are left out of the mean (Hu et al., OGB,
+    2020).
     """
 
     name: str = "rocauc"

@@ -38,7 +38,8 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     for record in ordered:
         if record.key in known:
             raise UserError(
-                f"two records of {record.label} on {record.dataset} have the key {record.key[:12]}; collect them into one"
+                f"two records of {record.label} on {record.dataset} have the key {record.key[:12]}; "
+                f"collect them into one"
             )
         known[record.key] = record
     plan = {item.key: item for item in expected or ()}

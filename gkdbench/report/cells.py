@@ -87,8 +87,8 @@ CELLS = (
         "score",
         "Score",
         "Test score in percent of the epoch that validation selected: mean ± unbiased standard "
-        "deviation (ddof=1) over runs. Fewer than ten runs are marked as a preview; a row that lacks a planned run has no "
-        "mean.",
+        "deviation (ddof=1) over runs. Fewer than ten runs are marked as a preview; a row that lacks a planned run has "
+        "no mean.",
         score,
     ),
     Cell(
@@ -115,7 +115,8 @@ CELLS = (
         "verdict",
         "Verdict",
         "Ours against the published number: reproduced within max(0.5 points, 2 standard errors), "
-        "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs differ.",
+        "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs "
+        "differ.",
         lambda e: "; ".join(verdict_text(v) for v in e.verdicts) or "–",
     ),
     Cell(

@@ -223,8 +223,11 @@ def _summary(summary: Summary) -> Markup:
 def _across(board: Board) -> Markup | None:
     if not board.summaries:
         return None
-    lead = tag("p", "Rows trained alone, and the students of one teacher. Ranks are averaged over rows that are complete on every data set. Wins, ties and losses are against "
-               "the strongest control of each table.", class_="size")  # fmt: skip
+    text = (
+        "Rows trained alone, and the students of one teacher. Ranks are averaged over rows that are complete on every "
+        "data set. Wins, ties and losses are against the strongest control of each table."
+    )
+    lead = tag("p", text, class_="size")
     parts: list[Markup] = []
     for split, members in groupby(board.summaries, key=lambda summary: summary.split):
         parts += [tag("h3", split), *map(_summary, members)]
@@ -273,10 +276,10 @@ def _missing(board: Board) -> Markup | None:
 
 def _glossary() -> Markup:
     terms = [tag("div", tag("dt", cell.title), tag("dd", cell.meaning)) for cell in CELLS]
-    strip_term = tag("div", tag("dt", "Every run"), tag("dd", "One dot per run on the table's common axis, the mean as a "
-                     "stroke, the published number as a diamond."))  # fmt: skip
-    sections = tag("div", tag("dt", "Sections"), tag("dd", "Rows of one section share their teacher, run by run. Released "
-                   "forms, and rows with a release's own teacher, stand apart."))  # fmt: skip
+    strip_term = tag("div", tag("dt", "Every run"), tag("dd", "One dot per run on the table's common axis, the mean "
+                     "as a stroke, the published number as a diamond."))  # fmt: skip
+    sections = tag("div", tag("dt", "Sections"), tag("dd", "Rows of one section share their teacher, run by run. "
+                   "Released forms, and rows with a release's own teacher, stand apart."))  # fmt: skip
     return tag(
         "section", tag("h2", "How to read"), tag("dl", terms, strip_term, sections, class_="terms"), id="reading"
     )

@@ -1,4 +1,4 @@
-"""The board, or a selection of it, as Markdown; and tables spliced into a README, so that no cell is written by hand."""
+"""The board, or a selection of it, as Markdown; and tables put into a README, so that no cell is written by hand."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
 
     A control is a corrected row that was trained alone, as one model, on the same runs, that needs no more at
     inference and no more multiply-adds (parameters where those are not counted). Each corrected row that was taught,
-    or has peers, is compared with the strongest of its controls; p values are Holm-corrected over the comparisons of this section. Bold: a
-    corrected p below 0.05, at least 0.2 points better, and at least ten runs.
+    or has peers, is compared with the strongest of its controls; p values are Holm-corrected over the comparisons of
+    this section. Bold: a corrected p below 0.05, at least 0.2 points better, and at least ten runs.
     """
     pairs = [(entry, control) for entry in entries if (control := _strongest(entry, solo)) is not None]
     differences = {id(e): [e.scores[pair] - c.scores[pair] for pair in sorted(e.planned)] for e, c in pairs}

@@ -1,4 +1,4 @@
-"""Paired statistics of a table (protocol, section 5): functions of numbers, seeded, in the units that they are given."""
+"""Paired statistics of a table (protocol, section 5): functions of numbers, seeded, in the units they are given."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def nadeau_bengio(differences: Sequence[float], test_train_ratio: float) -> tuple[float, float]:
     """Corrected resampled t and its two-sided p for overlapping random splits or folds.
 
-    t = mean / sqrt((1/n + n_test/n_train) s^2), n - 1 degrees of freedom (Nadeau and Bengio, Machine Learning 52, 2003).
+    t = mean / sqrt((1/n + n_test/n_train) s^2), n - 1 degrees of freedom (Nadeau, Bengio, Machine Learning 52, 2003).
 
     Args:
         differences: paired differences, one per split; at least two.

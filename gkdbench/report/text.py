@@ -31,8 +31,8 @@ def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
     for column in board.columns:
         _print(column, console)
     for failure in board.failures:
-        line = f"{failure.status}: {failure.label} on {failure.dataset}, {failure.split}, run {failure.index}:{failure.seed}"
-        console.print(Text(f"{line}: {failure.reason}\n  again: {failure.command}"))
+        where = f"{failure.label} on {failure.dataset}, {failure.split}, run {failure.index}:{failure.seed}"
+        console.print(Text(f"{failure.status}: {where}: {failure.reason}\n  again: {failure.command}"))
     if board.missing:
         runs = sum(len(missing.runs) for missing in board.missing)
         console.print(

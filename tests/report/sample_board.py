@@ -23,15 +23,19 @@ def sample_records() -> list[Record]:
                   record("glnn", "GLNN 2x128", mean=0.78, macs=9000, teachers=teacher_of(sage), std=0.012, **place),
                   record("rbm", "RbM 8 experts", mean=0.782, macs=9000, teachers=teacher_of(sage),
                          failed={(4, 4): "oom", (7, 7): "nan"}, **place),
-                  record("kd", "KD to GCN 2x64", mean=0.815, needs="graph", macs=8000, teachers=teacher_of(gat), **place),
-                  record("glnn", "GLNN 2x128", variant="as_released", mean=0.779, macs=9000, teachers=teacher_of(sage), **place),
+                  record("kd", "KD to GCN 2x64", mean=0.815, needs="graph", macs=8000, teachers=teacher_of(gat),
+                         **place),
+                  record("glnn", "GLNN 2x128", variant="as_released", mean=0.779, macs=9000, teachers=teacher_of(sage),
+                         **place),
                   record("glnn", "GLNN 2x256", mean=0.79, macs=18000, teachers=teacher_of(special), **place),
-                  record("dml", "DML 3 peers", mean=0.62, macs=9000, peers=3, ensemble=True, runs=TEN[:4], **place)]  # fmt: skip
+                  record("dml", "DML 3 peers", mean=0.62, macs=9000, peers=3, ensemble=True, runs=TEN[:4],
+                         **place)]  # fmt: skip
     ind = {"dataset": "cora", "data_sha256": sha("cora"), "split": "cpf-lcc-20-30-ind20", "setting": "ind",
            "columns": ("tran", "ind", "prod")}  # fmt: skip
     sage = teacher(mean=0.79, std=0.02, **ind)
     found += [sage, record(mean=0.59, macs=9000, **ind), record(mean=0.591, threads=2, **ind),
-              record("glnn", "GLNN 2x128", variant="as_released", mean=0.785, std=0.017, teachers=teacher_of(sage), **ind)]  # fmt: skip
+              record("glnn", "GLNN 2x128", variant="as_released", mean=0.785, std=0.017, teachers=teacher_of(sage),
+                     **ind)]  # fmt: skip
     return found
 
 

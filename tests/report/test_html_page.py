@@ -85,7 +85,8 @@ def test_equal_records_give_equal_bytes(html: str) -> None:
 def test_marks_verdicts_failures_and_explanations_are_on_the_page(html: str) -> None:
     words = " ".join(Page(html).words)
     for text in ("preview", "incomplete, 8/10", "not reproduced", "reproduced", "not comparable", "Failed runs",
-                 "gkdbench run --only 4:4", "Missing runs", "amazon-photo", "Separate table: threads 2", "abc1234"):  # fmt: skip
+                 "gkdbench run --only 4:4", "Missing runs", "amazon-photo", "Separate table: threads 2",
+                 "abc1234"):  # fmt: skip
         assert text in words
     for cell in CELLS:
         assert cell.meaning in words

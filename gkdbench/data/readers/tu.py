@@ -26,7 +26,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     if (np.diff(indicator) < 0).any() or int(indicator.max()) + 1 != len(labels):
         raise CorruptData(f"{info.name}: the graph indicator does not number {len(labels)} graphs in order")
     graph = graph_of(edges[:, 0], edges[:, 1], len(indicator), undirected=False)
-    codes = [path for path in raw.matching("_node_labels.txt")]
+    codes = raw.matching("_node_labels.txt")
     if codes:
         nodes = _numbers(codes[0]).reshape(len(indicator), -1)[:, 0]
         features = one_hot(nodes - nodes.min())
