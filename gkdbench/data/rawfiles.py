@@ -28,7 +28,7 @@ def refuse_in_worker(what: str) -> None:
     if os.environ.get("GKDBENCH_WORKER") == "1":
         raise UserError(
             f"{what} was asked for inside a worker; labels live in the scoring process, "
-            f"and a method gets what it may see as a TrainView (view.graph, view.features, ...)"
+            f"and a method gets what it may see as a TrainView (view.inputs, view.features, ...)"
         )
 
 

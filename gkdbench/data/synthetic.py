@@ -100,7 +100,7 @@ def power_law(
     if exponent <= 2:
         raise UserError(f"powerlaw: exponent wants a number above 2 (a finite mean degree), got {exponent}")
     rng = np.random.default_rng([seed, n, d, classes, 3])
-    labels = np.arange(n) % classes  # position and weight are independent: the weights below are shuffled
+    labels = rng.permutation(np.arange(n) % classes)
     weight = rng.permutation((np.arange(n) + 1.0) ** (-1.0 / (exponent - 1.0)))
     src, dst = _block_edges(rng, labels, int(n * degree / 2), within, weight)
     features = rng.standard_normal((n, d), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,9 +54,10 @@ class Inputs:
         shift = torch.repeat_interleave(borders[:-1] - start, size)  # old node number -> number in the batch
         index = self.graph.index.long()[edges] + torch.repeat_interleave(shift, degree)
         graph = CSRGraph(edge_borders, index, int(nodes.numel()), self.graph.symmetric)
+        which = hashlib.sha256(graphs.cpu().numpy().tobytes()).hexdigest()[:12]  # another batch is another space
         return Inputs(
-            space=Space(f"{self.space.name}[batch]", self.space.ids[nodes]),
-            items=Space(f"{self.items.name}[batch]", self.items.ids[graphs]),
+            space=Space(f"{self.space.name}[{which}]", self.space.ids[nodes]),
+            items=Space(f"{self.items.name}[{which}]", self.items.ids[graphs]),
             graph=graph,
             features=feature_rows(self.features, nodes),
             segments=borders,

@@ -65,14 +65,16 @@ def _stage_transductive(problem: Problem, name: str) -> Staging:
 
 
 def _stage_inductive(problem: Problem, name: str, *, cold: bool) -> Staging:
-    """Training sees the subgraph induced on all but the unseen nodes, in the order train, val, the rest."""
+    """Training sees the subgraph induced on all but the unseen nodes.
+
+    Its nodes stand in the order of their ids. The released order (train, val, the rest) would tell by position which
+    nodes are validation nodes, and, as splits list them class by class, their labels.
+    """
     split = problem.split
     seen_test = np.setdiff1d(split.test, split.unseen, assume_unique=True)
-    known = np.concatenate([split.train, split.val, seen_test])
-    outside = np.concatenate([known, split.unseen])
-    others = np.setdiff1d(np.arange(problem.task.num_nodes), outside)  # nodes in no set are observed, unlabelled
     full = _whole(problem, f"{name}/full")
-    observed = _induced(full, torch.from_numpy(np.concatenate([known, others])), f"{name}/observed")
+    seen = np.setdiff1d(np.arange(problem.task.num_nodes), split.unseen)
+    observed = _induced(full, torch.from_numpy(seen), f"{name}/observed")
     unseen = _set(full.items, split.unseen)
     scenes = {"observed": observed, "full": full}
     watches = [Watch("ind", "full", unseen, live=False)]
