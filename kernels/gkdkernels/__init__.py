@@ -5,7 +5,7 @@ from gkdkernels.dropout import keyed_dropout
 from gkdkernels.gat import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
 from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
-from gkdkernels.spmm import gcn_weight, spmm
+from gkdkernels.spmm import gcn_norm, gcn_weight, spmm
 
 __all__ = [
     "CSRGraph",
@@ -16,6 +16,7 @@ __all__ = [
     "explain",
     "feature_rows",
     "gat_aggregate",
+    "gcn_norm",
     "gcn_weight",
     "keyed_dropout",
     "segment_max",

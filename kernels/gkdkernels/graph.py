@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
+
+HUB_EDGES = 512  # longer rows are cut into chunks of this many edges by kernels that give one program to a row
 
 
 class CSRGraph:
@@ -59,7 +65,39 @@ class CSRGraph:
         counts = torch.bincount(self.index.long(), minlength=self.num_src)
         indptr = torch.zeros(self.num_src + 1, dtype=self.indptr.dtype, device=self.device)
         indptr[1:] = counts.cumsum(0)
-        return Transposed(CSRGraph.trusted(indptr, self.row[order], self.num_dst, self.symmetric), order)
+        index = self.row[order]
+        if self.symmetric and torch.equal(indptr, self.indptr) and torch.equal(index, self.index):
+            same = CSRGraph.trusted(self.indptr, self.index, self.num_src, self.symmetric)  # both directions share it
+            same.__dict__.update(row=self.row, degree=self.degree)
+            return Transposed(same, order)
+        return Transposed(CSRGraph.trusted(indptr, index, self.num_dst, self.symmetric), order)
+
+    @cached_property
+    def hubs(self) -> Hubs:
+        """The rows with more than `HUB_EDGES` edges, and their chunks. Computed once (a host synchronisation)."""
+        row = (self.degree > HUB_EDGES).nonzero().squeeze(1)
+        chunks = (self.degree[row].long() + (HUB_EDGES - 1)) // HUB_EDGES
+        first = torch.zeros(row.numel() + 1, dtype=torch.int64, device=self.device)
+        first[1:] = chunks.cumsum(0)
+        return Hubs(row, first, torch.repeat_interleave(torch.arange(row.numel(), device=self.device), chunks))
+
+    def prepare(self) -> CSRGraph:
+        """Compute now what kernels keep on the graph, and return the graph.
+
+        `torch.compile` traces what is kept as plain tensors, and cannot trace how it is made: call this before.
+        """
+        for graph in (self, self.transposed.graph):
+            _ = graph.hubs, graph.row, graph.degree
+        return self
+
+    def degree_stats(self) -> DegreeStats:
+        """Statistics of the in-degrees."""
+        if self.num_dst == 0:
+            return DegreeStats(0, 0.0, 0, 0, 0, 0)
+        degree = self.degree.sort().values
+        middle, high = (int(degree[int(q * (self.num_dst - 1))]) for q in (0.5, 0.99))
+        isolated = int((degree == 0).sum())
+        return DegreeStats(int(degree[0]), self.num_edges / self.num_dst, middle, high, int(degree[-1]), isolated)
 
     def to(self, device: torch.device | str) -> CSRGraph:
         """The same graph on `device` (itself when it is there already)."""
@@ -73,6 +111,27 @@ class CSRGraph:
         graph = cls.__new__(cls)
         graph.indptr, graph.index, graph.num_src, graph.symmetric = indptr, index, num_src, symmetric
         graph.num_dst, graph.num_edges = int(indptr.numel() - 1), int(index.numel())
+        return graph
+
+    def parts(self, *, turned: bool = False) -> list[Tensor]:
+        """The graph as plain tensors, for operators that `torch.compile` sees; `from_parts` is the way back.
+
+        Args:
+            turned: with the transpose.
+        """
+        hubs = self.hubs
+        parts = [self.indptr, self.index, self.row, hubs.row, hubs.first, hubs.chunk]
+        return [*parts, *self.transposed.graph.parts(), self.transposed.edge] if turned else parts
+
+    @classmethod
+    def from_parts(cls, parts: list[Tensor], num_src: int) -> CSRGraph:
+        """The graph of `parts`."""
+        indptr, index, row, *more = parts
+        graph = cls.trusted(indptr, index, num_src)
+        graph.__dict__.update(row=row, hubs=Hubs(*more[:3]))
+        if more[3:]:
+            *turned, edge = more[3:]
+            graph.__dict__["transposed"] = Transposed(cls.from_parts(turned, graph.num_dst), edge)
         return graph
 
     @classmethod
@@ -97,6 +156,56 @@ class CSRGraph:
         indptr = torch.zeros(num_dst + 1, dtype=torch.int64, device=edge_index.device)
         indptr[1:] = torch.bincount(dst, minlength=num_dst).cumsum(0)
         return cls(indptr, src[order].contiguous(), num_src, symmetric)
+
+    @classmethod
+    def from_scipy(cls, matrix: spmatrix | sparray, symmetric: bool | None = None) -> CSRGraph:
+        """From the pattern of a scipy sparse matrix [num_dst, num_src]: entry (i, j) is an edge j -> i.
+
+        Duplicates are summed and rows sorted, as scipy does; stored zeros stay edges. The values in edge order are
+        ``matrix.tocsr().sum_duplicates().data``.
+        """
+        from scipy.sparse import csr_array
+
+        csr = csr_array(matrix, copy=True)  # type: ignore[call-overload]
+        csr.sum_duplicates()
+        indptr, index = (torch.from_numpy(np.asarray(part, dtype=np.int64)) for part in (csr.indptr, csr.indices))
+        return cls(indptr, index, int(csr.shape[1]), symmetric)
+
+    @classmethod
+    def from_pyg(cls, data: Any) -> CSRGraph:
+        """From a `torch_geometric.data.Data`: its `edge_index` and number of nodes.
+
+        Raises:
+            ValueError: without an `edge_index` (a `HeteroData`, or an `adj_t` made by `ToSparseTensor`).
+        """
+        edge_index = getattr(data, "edge_index", None)
+        if edge_index is None:
+            raise ValueError(f"data wants an attribute edge_index, got {type(data).__name__} without one")
+        return cls.from_edge_index(edge_index, int(data.num_nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class Hubs:
+    """Rows that are cut into chunks of `HUB_EDGES` edges: chunk c is one of row ``row[chunk[c]]``.
+
+    The chunks of the h-th hub are ``first[h] .. first[h + 1] - 1``, in the order of its edges.
+    """
+
+    row: Tensor  # [H] int64
+    first: Tensor  # [H + 1] int64
+    chunk: Tensor  # [C] int64
+
+
+@dataclass(frozen=True, slots=True)
+class DegreeStats:
+    """In-degrees of a graph: extremes, mean, quantiles (lower), and the number of rows without edges."""
+
+    min: int
+    mean: float
+    median: int
+    p99: int
+    max: int
+    isolated: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,73 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+"""What the row-wise triton kernels share: which program works on which edges, and on how many lanes.
+
+One program takes one row; rows with more than `HUB_EDGES` edges are cut into chunks of that many, which come first in
+the grid, so that no program walks a hub alone while the others have left. Chunks leave partial results, which a second
+launch, one program per hub, merges in the order of the chunks: no atomics, two runs are bitwise equal.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gkdkernels.graph import CSRGraph
+
+
+@triton.jit
+def span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB: tl.constexpr):
+    """(row, lo, hi, is a chunk, has work): the edges [lo, hi) of a program; hubs are left to their chunks."""
+    is_chunk = program < num_chunks
+    hub = tl.load(hub_chunk + program, mask=is_chunk, other=0)
+    hub_at = tl.load(hub_row + hub, mask=is_chunk, other=0)
+    before = tl.load(hub_first + hub, mask=is_chunk, other=0)
+    row = tl.where(is_chunk, hub_at, (program - num_chunks).to(tl.int64))
+    first = tl.load(indptr + row).to(tl.int64)
+    end = tl.load(indptr + row + 1).to(tl.int64)
+    lo = tl.where(is_chunk, first + (program - before) * HUB, first)
+    hi = tl.where(is_chunk, tl.minimum(lo + HUB, end), end)
+    has_work = is_chunk | (end - first <= HUB)
+    hi = tl.where(has_work, hi, lo)
+    return row, lo, hi, is_chunk, has_work
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Shape of a program: a tile of [edges, width] elements, and its warps."""
+
+    edges: int
+    width: int
+    num_warps: int
+
+
+def row_blocks(width: int, *, most: int = 256) -> Blocks:
+    """The tile for rows of `width` features: 1024 elements to a warp keep registers below a hundred.
+
+    Args:
+        most: columns of one program; wider rows take several programs.
+    """
+    columns = min(most, max(8, triton.next_power_of_2(width)))
+    edges = 16 if columns >= 32 else 32
+    return Blocks(edges, columns, max(1, edges * columns // 1024))
+
+
+def hub_arguments(graph: CSRGraph) -> tuple[Tensor, Tensor, Tensor, int]:
+    """(hub rows, first chunks, hub of each chunk, number of chunks): arguments of `span`."""
+    hubs = graph.hubs
+    return hubs.row, hubs.first, hubs.chunk, hubs.chunk.numel()
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums run in: fp32 for halves."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Launches go to the current GPU, which may not be `x`'s."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
