@@ -333,9 +333,10 @@ def gcn_norm(graph: CSRGraph) -> NodeNorm:
 
 
 def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
-    """fp64 ``degree^-1/2`` of the rows and of the columns; inf where there is no edge to use it."""
+    """fp64 ``degree^-1/2`` of the rows and of the columns; 0 where there are no edges."""
     out_of = torch.bincount(graph.index.long(), minlength=graph.num_src)
-    return graph.degree.double().rsqrt(), out_of.double().rsqrt()
+    left, right = (torch.where(d > 0, d.double().rsqrt(), 0) for d in (graph.degree, out_of))
+    return left, right
 
 
 def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None:

@@ -312,7 +312,7 @@ def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor | None = No
         return out.zero_()
     if graph.num_edges == 0:
         return out
-    blocks = row_blocks(width, most=128)
+    blocks = row_blocks(width, most=64)
     *hubs, chunks = hub_arguments(graph)
     with on_device(x):
         edge_product[(chunks + graph.num_dst,)](

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures, feature_rows
+from gkdkernels.graph import DegreeStats
+from scipy.sparse import coo_array
 from torch import Tensor
 
 
@@ -35,6 +38,60 @@ def test_edge_index_is_source_then_target() -> None:
     assert graph.indptr.tolist() == [0, 2, 2, 3, 3]
     assert graph.index.tolist() == [1, 3, 1]
     assert graph.degree.tolist() == [2, 0, 1, 0]
+
+
+def test_symmetric_graphs_share_one_structure() -> None:
+    graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 1, 2, 2, 2], [1, 0, 2, 1, 2, 2]]), 3, symmetric=True)
+    turned = graph.transposed
+    assert turned.graph.index.data_ptr() == graph.index.data_ptr()
+    assert torch.equal(turned.graph.index, graph.row[turned.edge])
+    assert turned.edge.tolist() == [1, 0, 3, 2, 4, 5]
+
+
+def test_unsorted_or_falsely_symmetric_rows_share_nothing() -> None:
+    for index in ([2, 1, 0, 0], [1, 2, 0, 1]):
+        graph = CSRGraph(torch.tensor([0, 2, 3, 4]), torch.tensor(index), 3, symmetric=True)
+        turned = graph.transposed
+        assert turned.graph.index.data_ptr() != graph.index.data_ptr()
+        assert torch.equal(dense(turned.graph), dense(graph).t())
+
+
+def test_hubs_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gkdkernels.graph.HUB_EDGES", 2)
+    graph = CSRGraph(torch.tensor([0, 2, 7, 7, 10]), torch.zeros(10, dtype=torch.int64), 1)
+    assert graph.hubs.row.tolist() == [1, 3]
+    assert graph.hubs.first.tolist() == [0, 3, 5]
+    assert graph.hubs.chunk.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_parts_and_back(graph: CSRGraph) -> None:
+    again = CSRGraph.from_parts(graph.parts(turned=True), graph.num_src)
+    assert torch.equal(dense(again), dense(graph))
+    assert again.row is graph.row
+    assert torch.equal(again.transposed.edge, graph.transposed.edge)
+    assert (again.transposed.graph.num_dst, again.transposed.graph.num_src) == (graph.num_src, graph.num_dst)
+
+
+def test_degree_stats() -> None:
+    graph = CSRGraph(torch.tensor([0, 0, 1, 3, 9]), torch.zeros(9, dtype=torch.int64), 1)
+    assert graph.degree_stats() == DegreeStats(min=0, mean=2.25, median=1, p99=2, max=6, isolated=1)
+    assert CSRGraph(torch.tensor([0]), torch.tensor([], dtype=torch.int64), 1).degree_stats().max == 0
+
+
+@pytest.mark.parametrize("form", ["coo", "csr", "csc"])
+def test_from_scipy(form: str) -> None:
+    entries = coo_array(([5.0, 1.0, 2.0, 0.0], ([0, 2, 2, 1], [3, 1, 1, 0])), shape=(3, 4))
+    graph = CSRGraph.from_scipy(entries.asformat(form))
+    assert (graph.num_dst, graph.num_src) == (3, 4)
+    assert (graph.indptr.tolist(), graph.index.tolist()) == ([0, 1, 2, 3], [3, 0, 1])
+
+
+def test_from_pyg_reads_the_edge_index() -> None:
+    data = SimpleNamespace(edge_index=torch.tensor([[3, 1, 1], [0, 2, 0]]), num_nodes=4)
+    graph = CSRGraph.from_pyg(data)
+    assert (graph.indptr.tolist(), graph.index.tolist()) == ([0, 2, 2, 3, 3], [1, 3, 1])
+    with pytest.raises(ValueError, match="data wants an attribute edge_index, got SimpleNamespace without one"):
+        CSRGraph.from_pyg(SimpleNamespace(edge_index=None))
 
 
 LONG = torch.tensor([0, 2])
