@@ -62,7 +62,7 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
         return total + weight * hard(logits[split:], view.labels[labelled]) if weight else total
 
     def step(epoch: int) -> dict[str, float]:
-        labels = _labelled(view, model, recipe.batch_size) if weight else None
+        labels = labelled_batches(view, model, recipe.batch_size) if weight else None
         losses = []
         for batch in batches(model, pool.numel(), recipe.batch_size):
             labelled = next(labels) if labels else batch[:0]
@@ -73,7 +73,7 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
     return Fitted({"model": predictor})
 
 
-def _labelled(view: TrainView, model: Model, size: int | None) -> Iterator[Tensor]:
-    """Batches of labelled items without end."""
+def labelled_batches(view: TrainView, model: Model, size: int | None) -> Iterator[Tensor]:
+    """Batches of labelled items without end: places [B] in ``view.train``."""
     while True:
         yield from batches(model, len(view.train), size)

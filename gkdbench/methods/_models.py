@@ -72,9 +72,13 @@ def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0) -> Model:
-    """An untrained model of `config` for `view`, on its device, drawn from (seed, peer)."""
-    model = config.build(view.num_features, view.num_classes, Randomness(seed, peer))
+def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra: int = 0) -> Model:
+    """An untrained model of `config` for `view`, on its device, drawn from (seed, peer).
+
+    Args:
+        extra: columns that it reads beside the features (encodings).
+    """
+    model = config.build(view.num_features + extra, view.num_classes, Randomness(seed, peer))
     return model.to(view.device)
 
 

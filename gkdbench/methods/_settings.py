@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gkdbench.data.nodes import NodeTable
 from gkdbench.methods._base import Method, Requirement
+from gkdbench.methods._deepwalk import DeepWalk, deepwalk
+from gkdbench.methods._encodings import Encoder
 from gkdbench.methods._models import backbone_config, describe
 from gkdbench.methods._solo import SoloRecipe
 from gkdbench.nn.model import Backbone
+from gkdbench.protocol.inputs import Inputs
 
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -74,3 +78,39 @@ class Taught(Trained):
         if self.teacher_recipe is not None:
             return {"teacher": Requirement("teacher", {}, self.teacher_recipe)}
         return {"teacher": Requirement("teacher", {"backbone": self.teacher})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(Method):
+    """A method that reads DeepWalk encodings.
+
+    Fields:
+        walk_length, num_walks: nodes of a walk, walks per node. window: of the skip-gram.
+        iterations: passes over the walks. dim: length of an encoding.
+    """
+
+    walk_length: Annotated[int, Field(ge=2)] = 50
+    num_walks: Count = 5
+    window: Count = 5
+    iterations: Count = 1
+    dim: Count = 64
+
+    def encoder(
+        self,
+        inputs: Inputs,
+        seed: int,
+        *,
+        softmax: Literal["negative", "hierarchical"] = "negative",
+        zeros_included: bool = False,
+    ) -> Encoder:
+        """The Encoder of the observed graph `inputs` (a ``TrainView``'s) for the run's `seed`."""
+        settings = DeepWalk(
+            walk_length=self.walk_length,
+            num_walks=self.num_walks,
+            window=self.window,
+            iterations=self.iterations,
+            dim=self.dim,
+            softmax=softmax,
+        )
+        value = deepwalk(inputs.graph, settings, seed).to(inputs.graph.device)
+        return Encoder(NodeTable(inputs.space, value), zeros_included=zeros_included)

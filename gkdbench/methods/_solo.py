@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
+from gkdbench.methods._encodings import Encoder, encoded
 from gkdbench.methods._loop import train
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._steps import adam, batches, descend, mean_loss
@@ -46,12 +47,20 @@ class SoloRecipe:
     drop_last: bool = False
 
 
-def train_solo(view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss) -> Fitted:
-    """Train `config` on the labelled items of `view` with `loss`; the model is called "model"."""
-    model = build(config, view, seed=ctx.seed)
+def train_solo(
+    view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss, encoder: Encoder | None = None
+) -> Fitted:
+    """Train `config` on the labelled items of `view` with `loss`; the model is called "model".
+
+    Args:
+        encoder: puts encodings beside the features, for backbones that read features alone.
+    """
+    model = build(config, view, seed=ctx.seed, extra=encoder.dim if encoder else 0)
     decayed = model.first_layer_parameters() if recipe.decay == "first_layer" else None
     optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
     predictor = as_predictor(config, model, view.num_classes)
+    if encoder:
+        predictor = encoded(predictor, encoder)
     forward = item_forward(view, model, predictor, recipe.fanouts)
 
     def step(epoch: int) -> dict[str, float]:
