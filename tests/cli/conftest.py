@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import gkdbench
+from command import Done, gkdbench
+
+from gkdbench.cli import main
 
 ONLY = "method=mlp,split=builtin-random"
 
@@ -27,3 +29,20 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     done = gkdbench("run", "smoke", "--only", ONLY, "--jobs", "1", "--json", cwd=folder)
     assert done.code == 0, done.err
     return folder, json.loads(done.out)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    """inside(*words, cwd=...): the command in this process, where torch is imported already; without raw data."""
+    monkeypatch.delenv("GKDBENCH_DATA", raising=False)
+
+    def call(*words: str, cwd: Path = tmp_path) -> Done:
+        monkeypatch.chdir(cwd)
+        try:
+            code = main(words)
+        except SystemExit as stop:  # the parser's own refusals
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Done(code, out, err, 0.0)
+
+    return call

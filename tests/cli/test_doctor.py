@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from command import gkdbench
+from command import Done
 
 from gkdbench.verbs import doctor as examine
 
+Inside = Callable[..., Done]
 STATUSES = {"ok", "warn", "bad"}
 
 
-def test_it_says_all_in_json(tmp_path: Path) -> None:
-    done = gkdbench("doctor", "--out", str(tmp_path / "out"), "--json")
+def test_it_says_all_in_json(inside: Inside, tmp_path: Path) -> None:
+    done = inside("doctor", "--out", str(tmp_path / "out"), "--json")
     found = json.loads(done.out)
     assert {row["status"] for row in found} <= STATUSES
     wanted = {"python", "torch", "triton", "gpu", "cores", "allocator", "data", "cache", "out", "extras"}
@@ -24,8 +26,8 @@ def test_it_says_all_in_json(tmp_path: Path) -> None:
     assert all(row["mend"] for row in found if row["status"] == "bad")
 
 
-def test_a_folder_that_is_not_there_is_bad_and_exits_1(tmp_path: Path) -> None:
-    done = gkdbench("doctor", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path))
+def test_a_folder_that_is_not_there_is_bad_and_exits_1(inside: Inside, tmp_path: Path) -> None:
+    done = inside("doctor", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path))
     assert done.code == 1
     assert f"bad   data: {tmp_path / 'nowhere'} is no folder" in done.out
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import gkdbench
+from command import Done
+
+Inside = Callable[..., Done]
 
 KEYS = {
     "methods": ("method", "mlp"),
@@ -19,40 +22,40 @@ KEYS = {
 
 
 @pytest.mark.parametrize("what", KEYS)
-def test_lists(what: str) -> None:
+def test_lists(inside: Inside, what: str) -> None:
     key, name = KEYS[what]
-    rows = json.loads(gkdbench("list", what, "--json").out)
+    rows = json.loads(inside("list", what, "--json").out)
     names = [row[key] for row in rows]
     assert name in names
-    lines = gkdbench("list", what).out.splitlines()
+    lines = inside("list", what).out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == names
 
 
-def test_eight_methods_or_more() -> None:
-    assert len(json.loads(gkdbench("list", "methods", "--json").out)) >= 8
+def test_eight_methods_or_more(inside: Inside) -> None:
+    assert len(json.loads(inside("list", "methods", "--json").out)) >= 8
 
 
-def test_show() -> None:
-    shown = json.loads(gkdbench("show", "glnn", "--dataset", "cora", "--json").out)
+def test_show(inside: Inside) -> None:
+    shown = json.loads(inside("show", "glnn", "--dataset", "cora", "--json").out)
     assert (shown["method"], shown["arxiv"]) == ("glnn", "2110.08727")
     assert shown["settings"]["backbone"] == "mlp"
     assert shown["deviations"]
 
 
-def test_data(tmp_path: Path) -> None:
-    rows = {row["dataset"]: row for row in json.loads(gkdbench("data", "list", "--json").out)}
+def test_data(inside: Inside, tmp_path: Path) -> None:
+    rows = {row["dataset"]: row for row in json.loads(inside("data", "list", "--json").out)}
     assert rows["digits-knn"]["at hand"] == "built in"
     assert rows["cora"]["at hand"].startswith("0/")
-    done = gkdbench("data", "check", "cora", "--data", str(tmp_path), "--json")
+    done = inside("data", "check", "cora", "--data", str(tmp_path), "--json")
     assert done.code == 3
     assert {row["status"] for row in json.loads(done.out)} == {"missing"}
 
 
-def test_fetch_prints_source_files_and_digests() -> None:
-    done = gkdbench("data", "fetch", "cora", "--print")
+def test_fetch_prints_source_files_and_digests(inside: Inside) -> None:
+    done = inside("data", "fetch", "cora", "--print")
     assert done.code == 0
     assert {"Planetoid/Cora/raw/ind.cora.x", "sha256", "curl"} <= set(done.out.split())
 
 
-def test_new_has_no_json_and_says_so() -> None:
-    assert gkdbench("new", "method", "mine", "--json").code == 2
+def test_new_has_no_json_and_says_so(inside: Inside) -> None:
+    assert inside("new", "method", "mine", "--json").code == 2

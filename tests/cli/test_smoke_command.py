@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import gkdbench
+from command import Done, gkdbench
 from conftest import ONLY
 
+Inside = Callable[..., Done]
 SmokeRun = tuple[Path, dict[str, Any]]
 
 
@@ -24,35 +26,35 @@ def test_it_says_what_it_did(smoke_run: SmokeRun) -> None:
     assert json.loads((folder / record).read_text(encoding="utf-8"))["method"] == "mlp"
 
 
-def test_a_second_call_prints_the_board_and_runs_nothing(smoke_run: SmokeRun) -> None:
+def test_a_second_call_prints_the_board_and_runs_nothing(inside: Inside, smoke_run: SmokeRun) -> None:
     folder, _ = smoke_run
-    done = gkdbench("run", "smoke", "--only", ONLY, "--jobs", "1", cwd=folder)
+    done = inside("run", "smoke", "--only", ONLY, "--jobs", "1", cwd=folder)
     assert done.code == 0
     assert "0 cells run, 1 cached, 0 failed" in done.out
     assert f"board: {folder / 'gkdbench-runs' / 'board.html'}" in done.out
     assert "digits-knn" in done.out
 
 
-def test_the_plan_knows_what_is_cached(smoke_run: SmokeRun) -> None:
-    plan = gkdbench("plan", "smoke", "--only", ONLY, "--json", cwd=smoke_run[0])
+def test_the_plan_knows_what_is_cached(inside: Inside, smoke_run: SmokeRun) -> None:
+    plan = inside("plan", "smoke", "--only", ONLY, "--json", cwd=smoke_run[0])
     facts = json.loads(plan.out)
     assert (facts["cells"], facts["cached"], facts["to_run"]) == (1, 1, 0)
 
 
-def test_collect_and_report_read_the_same_folder(smoke_run: SmokeRun, tmp_path: Path) -> None:
+def test_collect_and_report_read_the_same_folder(inside: Inside, smoke_run: SmokeRun, tmp_path: Path) -> None:
     folder, _ = smoke_run
-    assert json.loads(gkdbench("collect", "--json", cwd=folder).out) == []  # the run has merged all
+    assert json.loads(inside("collect", "--json", cwd=folder).out) == []  # the run has merged all
     page, table = tmp_path / "page.html", tmp_path / "board.csv"
-    done = gkdbench("report", "--html", str(page), "--csv", str(table), cwd=folder)
+    done = inside("report", "--html", str(page), "--csv", str(table), cwd=folder)
     assert (done.code, done.out.split()) == (0, [str(page), str(table)])
     assert "mlp" in table.read_text(encoding="utf-8")
 
 
-def test_the_readme_table_is_filled_between_its_marks(smoke_run: SmokeRun, tmp_path: Path) -> None:
+def test_the_readme_table_is_filled_between_its_marks(inside: Inside, smoke_run: SmokeRun, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     text = "before\n<!-- table a datasets=digits-knn cells=row,score,n -->\nold\n<!-- end a -->\nafter\n"
     readme.write_text(text)
-    assert gkdbench("report", "--readme", str(readme), cwd=smoke_run[0]).code == 0
+    assert inside("report", "--readme", str(readme), cwd=smoke_run[0]).code == 0
     first, second = text.splitlines()[:2]
     lines = readme.read_text().splitlines()
     assert (lines[:2], lines[-2:]) == ([first, second], ["<!-- end a -->", "after"])
@@ -60,21 +62,21 @@ def test_the_readme_table_is_filled_between_its_marks(smoke_run: SmokeRun, tmp_p
     assert "old" not in lines
 
 
-def test_verify_recomputes(smoke_run: SmokeRun) -> None:
-    done = gkdbench("verify", "gkdbench-runs", "--json", cwd=smoke_run[0])
+def test_verify_recomputes(inside: Inside, smoke_run: SmokeRun) -> None:
+    done = inside("verify", "gkdbench-runs", "--json", cwd=smoke_run[0])
     assert done.code == 0
     report = json.loads(done.out)
     assert (report["records"], report["problems"], report["exit_code"]) == (1, [], 0)
     assert report["scores"] > 0
 
 
-def test_verify_names_the_record_of_a_flipped_bit(smoke_run: SmokeRun, tmp_path: Path) -> None:
+def test_verify_names_the_record_of_a_flipped_bit(inside: Inside, smoke_run: SmokeRun, tmp_path: Path) -> None:
     shutil.copytree(smoke_run[0] / "gkdbench-runs", tmp_path / "out")
     (side_car,) = (tmp_path / "out").rglob("*.npz")
     content = bytearray(side_car.read_bytes())
     content[len(content) // 2] ^= 1
     side_car.write_bytes(content)
-    done = gkdbench("verify", str(tmp_path / "out"))
+    done = inside("verify", str(tmp_path / "out"))
     assert done.code == 1
     assert f"wrong: {side_car.with_suffix('.json')}" in done.out
 
