@@ -1,0 +1,111 @@
+"""Folded inference of an RbM layer: everything but the routing becomes one linear map per expert.
+
+The weights of a row's experts sum to 1, so that the temperature t, the input gate c and a BatchNorm in evaluation mode
+(mean m, variance v, scale gamma, shift beta) fold exactly into W' and b'. With ``a = gamma / sqrt(v + eps)``:
+
+    W'_e = exp(t) diag(exp(c_e)) W_e diag(a)            b'_e = a (exp(t) b_e - m) + beta
+    y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gkdkernels.experts import LOG_CAP, expert_linear, folded_weight
+from gkdkernels.graph import Features
+from gkdkernels.route import EPS, route_by_memory
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormStatistics:
+    """A BatchNorm in evaluation mode: four vectors [H], and eps."""
+
+    mean: Tensor
+    variance: Tensor
+    scale: Tensor
+    shift: Tensor
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedExperts:
+    """What inference needs of a layer: ``weight: [E, D, H]``, ``bias: [E, H]``, ``direction: [E, D]`` of unit norm."""
+
+    weight: Tensor
+    bias: Tensor
+    direction: Tensor
+
+
+@torch.no_grad()
+def fold_experts(
+    weight: Tensor,
+    bias: Tensor | None,
+    memory: Tensor,
+    *,
+    gate: Tensor | None = None,
+    log_temperature: Tensor | None = None,
+    batch_norm: BatchNormStatistics | None = None,
+) -> FoldedExperts:
+    """Fold a layer once, for any number of `rbm_layer` calls.
+
+    Args:
+        weight, bias, gate, log_temperature: as of `expert_linear`.
+        memory: [E, D], as of `route_by_memory`.
+        batch_norm: of the layer's outputs, if there is one.
+
+    Returns:
+        New tensors of `weight`'s dtype, computed in at least fp32, without gradient.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    _check(weight, memory, batch_norm)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    folded = folded_weight(weight.to(wide), gate, log_temperature)
+    shift = (weight.new_zeros(weight.size(0), weight.size(2)) if bias is None else bias).to(wide)
+    if log_temperature is not None:
+        shift = shift * log_temperature.clamp(max=LOG_CAP).exp()
+    if batch_norm is not None:
+        factor = batch_norm.scale.to(wide) / (batch_norm.variance.to(wide) + batch_norm.eps).sqrt()
+        folded, shift = folded * factor, factor * (shift - batch_norm.mean.to(wide)) + batch_norm.shift.to(wide)
+    direction = F.normalize(memory.to(wide), dim=1, eps=EPS)
+    return FoldedExperts(folded.to(weight.dtype), shift.to(weight.dtype), direction)
+
+
+@torch.no_grad()
+def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, backend: str = "auto") -> Tensor:
+    """One RbM layer in evaluation mode, from folded weights.
+
+    Args:
+        x: [N, D] features of the weights' dtype.
+        folded: of `fold_experts`.
+        k: experts per row.
+        relu: whether the layer ends in a ReLU (the last one does not).
+        backend: as of `route_by_memory` and `expert_linear`.
+
+    Returns:
+        [N, H] of `x`'s dtype, without gradient.
+
+    Raises:
+        ValueError: as `route_by_memory` and `expert_linear`.
+    """
+    index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
+    y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
+    return y.relu_() if relu else y
+
+
+def _check(weight: Tensor, memory: Tensor, batch_norm: BatchNormStatistics | None) -> None:
+    if weight.dim() != 3:
+        raise ValueError(f"weight wants shape [E, D, H], got {tuple(weight.shape)}")
+    experts, width, out = weight.shape
+    if memory.shape != (experts, width):
+        raise ValueError(f"memory wants shape [{experts}, {width}], got {tuple(memory.shape)}")
+    if batch_norm is not None:
+        for name in ("mean", "variance", "scale", "shift"):
+            found = tuple(getattr(batch_norm, name).shape)
+            if found != (out,):
+                raise ValueError(f"batch_norm.{name} wants shape [{out}], got {found}")

@@ -1,0 +1,221 @@
+"""Routing of rows to experts: by cosine to a memory (RbM, Rumiantsev & Coates 2024) or by any scores.
+
+With ``xh = x / |x|`` and ``Mh_e = M_e / |M_e|`` (a zero row stays zero):
+
+    s = xh Mh^T            T = the k largest of s, ties to the lowest expert            alpha = softmax(s_T)
+
+so that ``sum alpha = 1``. Everything but the choice T is differentiable, in x and in M; RbM passes ``memory.detach()``.
+The memory follows the rows that were routed to it, with ``w`` a softmax over those rows:
+
+    M_e <- decay Mh_e + (1 - decay) sum_i w_ie xh_i            w_ie = softmax_{i: e in T(i)}(alpha_ie)
+
+The CPU path divides the product by the norms instead of the features: one pass over x, no normalised copy. Norms and
+cosines of half precisions are fp32: a rounded cosine would change experts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gkdkernels.dispatch import choose, declare
+from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures
+from gkdkernels.spmm import spmm
+
+EPS = 1e-12  # the least norm that divides
+_FEW = 64  # rows up to which one sort is quicker than k passes
+BACKENDS = declare("route_by_memory", "reference", "cpu")
+
+
+def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
+    """The k experts whose memory points most nearly in the direction of each row.
+
+    Args:
+        x: [N, D] features; sparse and mixed ones without gradient. A zero row has cosine 0 to all, so that it takes
+            the first k experts in equal parts.
+        memory: [E, D] float, one direction per expert.
+        k: experts per row, in [1, E].
+        backend: "auto", "reference" (any device), "cpu" or "triton" (dense x).
+
+    Returns:
+        index [N, k] int64, largest cosine first; alpha and cosine [N, k], at least fp32, differentiable in `x` and
+        `memory` once ("reference" and "cpu": any number of times).
+
+    Raises:
+        ValueError: an unknown `backend`, `k` out of range, a sparse x with a gradient, a wrong shape, dtype or device.
+    """
+    check_features(x)
+    if memory.dim() != 2 or memory.size(1) != x.shape[1]:
+        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
+    if not memory.is_floating_point() or memory.device != x.device:
+        raise ValueError(f"memory wants a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
+    _check_k(k, memory.size(0))
+    chosen = choose("route_by_memory", backend, BACKENDS, memory)
+    return _select(cosines(x, memory, backend=chosen), k, fast=chosen != "reference")
+
+
+def route_by_scores(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k largest scores of each row and their softmax: a linear router, or any other.
+
+    Args:
+        scores: [N, E] float.
+        k: experts per row, in [1, E].
+
+    Returns:
+        index [N, k] int64, largest score first, ties to the lowest expert; alpha and score [N, k] of `scores`' dtype,
+        differentiable in `scores`.
+
+    Raises:
+        ValueError: `k` out of range, or a wrong shape or dtype.
+    """
+    if scores.dim() != 2 or not scores.is_floating_point():
+        raise ValueError(f"scores wants a float matrix [N, E], got {scores.dtype} of shape {tuple(scores.shape)}")
+    _check_k(k, scores.size(1))
+    return _select(scores, k, fast=True)
+
+
+@torch.no_grad()
+def memory_update(memory: Tensor, x: Features, index: Tensor, alpha: Tensor, *, decay: float = 0.9) -> Tensor:
+    """The memory after one forward: a moving average towards the rows that each expert received.
+
+    Args:
+        memory: [E, D] float.
+        x: [N, D] the rows that were routed.
+        index: [N, k] int, the experts of each row, distinct.
+        alpha: [N, k] their weights, in [0, 1].
+        decay: of the old direction.
+
+    Returns:
+        [E, D] of `memory`'s dtype, a new tensor without gradient. An expert without rows keeps its direction, scaled by
+        `decay`.
+
+    Raises:
+        ValueError: a wrong shape, or `decay` outside [0, 1].
+    """
+    if memory.dim() != 2 or memory.size(1) != x.shape[1]:
+        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
+    for name, tensor in (("index", index), ("alpha", alpha)):
+        if tensor.dim() != 2 or tensor.size(0) != x.shape[0] or tensor.shape != index.shape:
+            raise ValueError(f"{name} wants shape [{x.shape[0]}, k] as the rows of x, got {tuple(tensor.shape)}")
+    if not 0.0 <= decay <= 1.0:
+        raise ValueError(f"decay wants a value in [0, 1], got {decay}")
+    wide = _wide(memory.dtype)
+    # alpha lies in [0, 1]: its exponential needs no shift
+    pull = routing_matrix(index, alpha.to(wide).exp(), memory.size(0))  # [N, E]
+    total = pull.sum(0)
+    mean = _transposed_product(x, pull / _norms(x, wide)[:, None], wide) / total.clamp(min=1.0)[:, None]
+    return (decay * F.normalize(memory.to(wide), dim=1, eps=EPS) + (1.0 - decay) * mean).to(memory.dtype)
+
+
+def cosines(x: Features, memory: Tensor, *, backend: str = "cpu") -> Tensor:
+    """[N, E] cosines of the rows of ``x: [N, D]`` and ``memory: [E, D]``, at least fp32; differentiable."""
+    wide = torch.promote_types(_wide(_dtype(x)), memory.dtype)
+    direction = F.normalize(memory.to(wide), dim=1, eps=EPS)
+    if backend == "reference":
+        dense = x if isinstance(x, Tensor) else as_dense(x)
+        return F.normalize(dense.to(wide), dim=1, eps=EPS) @ direction.t()
+    return _product(x, direction, wide, backend) / _norms(x, wide)[:, None]
+
+
+def routing_matrix(index: Tensor, alpha: Tensor, experts: int) -> Tensor:
+    """[N, E] with ``alpha: [N, k]`` at the columns ``index: [N, k]`` and 0 elsewhere; differentiable."""
+    return alpha.new_zeros(alpha.size(0), experts).scatter_add(1, index.long(), alpha)
+
+
+def as_dense(x: SparseFeatures | MixedFeatures) -> Tensor:
+    """[N, D] dense copy of sparse or mixed features."""
+    return x.dense() if isinstance(x, SparseFeatures) else torch.cat([x.sparse.dense(), x.dense], 1)
+
+
+def check_features(x: Features) -> None:
+    """Refuse what is no feature matrix, and sparse features that ask for a gradient."""
+    if isinstance(x, Tensor):
+        if x.dim() != 2 or not x.is_floating_point():
+            raise ValueError(f"x wants a float matrix [N, D], got {x.dtype} of shape {tuple(x.shape)}")
+        return
+    sparse, dense = (x, None) if isinstance(x, SparseFeatures) else (x.sparse, x.dense)
+    if sparse.value.requires_grad or (dense is not None and dense.requires_grad):
+        raise ValueError(
+            "x wants no gradient when it is sparse: adversarial augmentation densifies inputs. "
+            "Pass a dense [N, D] tensor to differentiate in x"
+        )
+
+
+def _select(scores: Tensor, k: int, *, fast: bool) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.no_grad():
+        index = (
+            _largest(scores.detach(), k) if fast else scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        )
+    picked = scores.gather(1, index)
+    return index, picked.softmax(1), picked
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """[N, k] columns of the largest entries in falling order, ties to the lowest column (`topk` promises no order)."""
+    if scores.size(0) <= _FEW:
+        return scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    # -inf marks what was taken, so that a score must not be -inf
+    left = scores.clamp(min=torch.finfo(scores.dtype).min)
+    index = torch.empty(scores.size(0), k, dtype=torch.int64, device=scores.device)
+    for slot in range(k):
+        best = left.max(1, keepdim=True).indices  # the first of equal ones
+        index[:, slot : slot + 1] = best
+        if slot + 1 < k:
+            left.scatter_(1, best, -torch.inf)
+    return index
+
+
+def _product(x: Features, direction: Tensor, wide: torch.dtype, backend: str) -> Tensor:
+    """[N, E] ``x direction^T``."""
+    if isinstance(x, Tensor):
+        return x.to(wide) @ direction.t()
+    if isinstance(x, SparseFeatures):
+        return spmm(x.graph, direction.t(), x.value.to(wide), backend=backend)
+    split = x.sparse.shape[1]
+    sparse = _product(x.sparse, direction[:, :split], wide, backend)
+    return sparse + _product(x.dense, direction[:, split:], wide, backend)
+
+
+def _transposed_product(x: Features, weight: Tensor, wide: torch.dtype) -> Tensor:
+    """[E, D] ``weight^T x`` of ``weight: [N, E]``."""
+    if isinstance(x, Tensor):
+        return weight.t() @ x.to(wide)
+    if isinstance(x, SparseFeatures):
+        turned = x.graph.transposed
+        return spmm(turned.graph, weight, x.value.to(wide)[turned.edge]).t()
+    return torch.cat([_transposed_product(x.sparse, weight, wide), _transposed_product(x.dense, weight, wide)], 1)
+
+
+def _norms(x: Features, wide: torch.dtype) -> Tensor:
+    """[N] Euclidean norms of the rows, at least `EPS`."""
+    if isinstance(x, Tensor):
+        return _dense_norms(x, wide).clamp(min=EPS)
+    if isinstance(x, SparseFeatures):
+        return _square_sums(x.graph, x.value.to(wide)).sqrt().clamp(min=EPS)
+    sparse = _square_sums(x.sparse.graph, x.sparse.value.to(wide))
+    return (sparse + _dense_norms(x.dense, wide).square()).sqrt().clamp(min=EPS)
+
+
+def _dense_norms(x: Tensor, wide: torch.dtype) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=wide)
+    return norms
+
+
+def _square_sums(graph: CSRGraph, value: Tensor) -> Tensor:
+    return value.new_zeros(graph.num_dst).index_add_(0, graph.row, value.square())
+
+
+def _dtype(x: Features) -> torch.dtype:
+    if isinstance(x, Tensor):
+        return x.dtype
+    return x.value.dtype if isinstance(x, SparseFeatures) else x.dense.dtype
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _check_k(k: int, experts: int) -> None:
+    if not 1 <= k <= experts:
+        raise ValueError(f"k wants a number of experts in [1, E={experts}], got {k}")
