@@ -84,11 +84,11 @@ def _published(
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` overridden by `above`; tables (a backbone's settings) are merged key by key."""
+    """`below` overridden by `above`; tables (a backbone's settings, an included file's) are merged key by key."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
