@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,23 @@ from gkdbench.cli import main
 ONLY = "method=mlp,split=builtin-random"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli-cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one test at a time: other folders of tests have caches of their own in the same process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def smoke_run(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder that one smoke cell was run in, and what the command said as JSON."""
     folder = tmp_path_factory.mktemp("anywhere")
-    done = gkdbench("run", "smoke", "--only", ONLY, "--jobs", "1", "--json", cwd=folder)
+    env = {"XDG_CACHE_HOME": str(cache_folder)}
+    done = gkdbench("run", "smoke", "--only", ONLY, "--jobs", "1", "--json", cwd=folder, env=env)
     assert done.code == 0, done.err
     return folder, json.loads(done.out)
 
