@@ -1,0 +1,130 @@
+"""Measures of every edge and their gradients on the CPU, without a compiler and without an [E, D] tensor.
+
+`embedding_bag` gathers rows several times faster than `index_select`. A bag of the two ends with the weights 1 and -1
+is their difference, exactly; chunks of differences stay in the cache. The cosine is a sampled product of the matrix
+with its own transpose. The gradient of a measure in x_i is a sum over the edges of i alone, so that an edge and its
+reverse (same measure, same gradient in x_i) are one term: a symmetric graph takes one pass. Every output row is one
+sum in a fixed order.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from gkdkernels.edge_rows import Rows
+
+_CHUNK_ELEMENTS = 1 << 18  # [chunk, D] differences
+
+
+def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
+    """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64."""
+    if rows.other.numel() == 0 or x.size(1) == 0:
+        return x.new_zeros(rows.other.numel())
+    if kind == "cosine":
+        scale = inverse_norm(x)
+        product = _sampled_product(x, rows)
+        product *= scale.index_select(0, rows.row)
+        return product.mul_(scale.index_select(0, rows.other))
+    out = x.new_empty(rows.other.numel())
+    step, weight, bags = _difference_plan(x)
+    for start in range(0, out.numel(), step):
+        edges = slice(start, start + step)
+        difference = _difference(x, rows, edges, weight, bags)
+        difference = difference.abs_() if kind == "l1" else difference.mul_(difference)
+        torch.sum(difference, -1, out=out[edges])
+    return out
+
+
+def gradient(kind: str, x: Tensor, rows: Rows, weight: Tensor, value: Tensor) -> Tensor:
+    """[N, D] ``sum_e weight_e dm_e / dx_i`` over the edges of each row i.
+
+    Args:
+        weight: [E] upstream of each edge's measure.
+        value: [E] the measure.
+    """
+    if rows.other.numel() == 0 or x.size(1) == 0:
+        return torch.zeros_like(x)
+    if kind == "l1":
+        return _l1_gradient(x, rows, weight)
+    if kind == "square":
+        # the two sums below cancel: differences do not change with the mean, and loops have none
+        x, weight = x - x.mean(0), weight.masked_fill(rows.row == rows.other, 0.0)
+        total = row_sum(weight, rows.indptr)
+        return _bag(x, rows, weight).sub_(x * total[:, None]).mul_(-2.0)
+    scale = inverse_norm(x)
+    along = row_sum(weight * value, rows.indptr).mul_(scale * scale)
+    across = _bag(x, rows, weight * scale.index_select(0, rows.other)).mul_(scale[:, None])
+    return across.addcmul_(x, along[:, None], value=-1.0)
+
+
+def inverse_norm(x: Tensor) -> Tensor:
+    """[N] ``1 / |x_i|``, 0 for a zero row."""
+    norm = torch.linalg.vector_norm(x, dim=-1)
+    return torch.where(norm > torch.finfo(x.dtype).tiny, norm.reciprocal(), 0.0)
+
+
+def row_sum(value: Tensor, indptr: Tensor) -> Tensor:
+    """[N] sums of ``value: [E]`` over each row's edges."""
+    return torch.segment_reduce(value, "sum", offsets=indptr, unsafe=True, initial=0.0)
+
+
+def row_max(value: Tensor, indptr: Tensor) -> Tensor:
+    """[N] largest ``value: [E]`` of each row's edges, -inf for none."""
+    return torch.segment_reduce(value, "max", offsets=indptr, unsafe=True, initial=-torch.inf)
+
+
+def _sampled_product(x: Tensor, rows: Rows) -> Tensor:
+    if rows.other.numel() > x.size(0) ** 2:  # parallel edges beyond the complete graph, which torch refuses
+        step = max(1, _CHUNK_ELEMENTS // x.size(1))
+        ends = zip(rows.row.split(step), rows.other.split(step), strict=True)
+        return torch.cat([x.index_select(0, i).mul_(x.index_select(0, j)).sum(-1) for i, j in ends])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR", UserWarning)
+        pattern = torch.sparse_csr_tensor(
+            rows.indptr, rows.other, x.new_zeros(rows.other.numel()), (x.size(0), x.size(0)), check_invariants=False
+        )
+    product: Tensor = torch.sparse.sampled_addmm(pattern, x, x.t(), beta=0.0).values()
+    return product
+
+
+def _bag(x: Tensor, rows: Rows, weight: Tensor) -> Tensor:
+    return torch.embedding_bag(x, rows.other, rows.indptr, mode=0, per_sample_weights=weight, include_last_offset=True)[
+        0
+    ]
+
+
+def _difference_plan(x: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Edges of a chunk, and the weights and offsets of its bags of two."""
+    step = max(1, _CHUNK_ELEMENTS // x.size(1))
+    return step, x.new_tensor([1.0, -1.0]).repeat(step), torch.arange(0, 2 * step + 1, 2)
+
+
+def _difference(x: Tensor, rows: Rows, edges: slice, weight: Tensor, bags: Tensor) -> Tensor:
+    """[chunk, D] ``x_i - x_j``."""
+    ends = torch.stack((rows.row[edges], rows.other[edges]), 1).flatten()
+    count = ends.numel()
+    offsets = bags[: count // 2 + 1].to(ends.dtype)
+    return torch.embedding_bag(x, ends, offsets, mode=0, per_sample_weights=weight[:count], include_last_offset=True)[0]
+
+
+def _l1_gradient(x: Tensor, rows: Rows, weight: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    step, signs, bags = _difference_plan(x)
+    position = torch.arange(step)
+    borders = rows.row[::step].tolist()  # the first row of every chunk
+    last = int(rows.row[-1])
+    for chunk, start in enumerate(range(0, weight.numel(), step)):
+        edges = slice(start, start + step)
+        sign = _difference(x, rows, edges, signs, bags).sign_()
+        count = sign.size(0)
+        first = borders[chunk]
+        stop = (borders[chunk + 1] if chunk + 1 < len(borders) else last) + 1
+        # a row that a chunk's border cuts gets its sum in two parts, in order
+        offsets = (rows.indptr[first : stop + 1].long() - start).clamp_(0, count)
+        out[first:stop] += torch.embedding_bag(
+            sign, position[:count], offsets, mode=0, per_sample_weights=weight[edges], include_last_offset=True
+        )[0]
+    return out

@@ -1,0 +1,62 @@
+"""Edges grouped by node, in both directions, as the plain tensors that operators on edges take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gkdkernels.graph import CSRGraph
+
+
+class Rows(NamedTuple):
+    """One direction of a square graph: edge e joins ``row[e]``, among whose edges it stands, and ``other[e]``."""
+
+    indptr: Tensor  # [N + 1]
+    other: Tensor  # [E]
+    row: Tensor  # [E]
+    hub_row: Tensor  # [H] see `graph.Hubs`
+    hub_first: Tensor  # [H + 1]
+    hub_chunk: Tensor  # [C]
+
+
+class Back(NamedTuple):
+    """The other direction: its edge e is edge ``edge[e]`` of the forward one.
+
+    Without `rows` the graph is its own transpose, row by row, and ``edge[e]`` is the reverse of e.
+    """
+
+    edge: Tensor  # [E] int64
+    rows: Rows | None
+
+
+def forth(graph: CSRGraph) -> Rows:
+    """The in-edges of every node."""
+    hubs = graph.hubs
+    return Rows(graph.indptr, graph.index, graph.row, hubs.row, hubs.first, hubs.chunk)
+
+
+def back(graph: CSRGraph) -> list[Tensor]:
+    """The out-edges of every node, flat for an operator's list argument: ``[edge]`` or ``[edge, *rows]``."""
+    turned = graph.transposed
+    return [turned.edge] if _is_paired(graph) else [turned.edge, *forth(turned.graph)]
+
+
+def unpack_back(tensors: Sequence[Tensor]) -> Back:
+    """What `back` packed."""
+    edge, *rest = tensors
+    return Back(edge, Rows(*rest) if rest else None)
+
+
+def _is_paired(graph: CSRGraph) -> bool:
+    """Whether edge e of the transpose is the reverse of edge e: symmetric, with sorted rows. Looked up once."""
+    turned = graph.transposed.graph
+    kept: bool | None = True if turned is graph else graph.__dict__.get("_paired")
+    if kept is None:
+        if graph.symmetric is False or torch.compiler.is_compiling():
+            return False  # a trace cannot look at data; two passes are right for any graph
+        kept = torch.equal(turned.indptr, graph.indptr) and torch.equal(turned.index, graph.index)
+        graph.__dict__["_paired"] = kept
+    return kept
