@@ -1,4 +1,4 @@
-"""Attention aggregation of GAT (Velickovic et al. 2018, eqs. 1-4): the reference, and the CPU path.
+"""Attention aggregation of GAT (Velickovic et al. 2018, eqs. 1-4).
 
 ``s_e = leaky_relu(el_j + er_i)``, ``p = softmax`` of s over the in-edges of i, ``o_i = sum_e m_e p_e h_j`` with a
 dropout mask m. With ``n_e = (1 - slope) [el_j + er_i < 0]``, the part of the slope that the negative scores lose, the
@@ -10,23 +10,27 @@ gradients need no dot product per edge. For an upstream g and ``delta_i = <g_i, 
     d el_j = <d h_j - b_n, h_j> - t_j
 
 so that backward gathers g only: two weighted sums on the cached transpose, no [E, H, F] tensor.
+
+The reference is below; `gat_cpu` and `gat_triton` are the fast paths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gkdkernels import gat_cpu
 from gkdkernels.dispatch import choose, declare
 from gkdkernels.dropout import keyed_mask
 from gkdkernels.graph import CSRGraph
-from gkdkernels.spmm import bag_sum
+from gkdkernels.registration import register
 
-_BACKENDS = declare("gat_aggregate", "reference", "cpu")
-_SAFE_RANGE = 60.0  # exp(-60) is far from fp32's smallest normal number, 1.2e-38
+_BACKENDS = declare("gat_aggregate", "reference", "cpu", "triton")
 
 
 def gat_aggregate(
@@ -50,7 +54,8 @@ def gat_aggregate(
         negative_slope: of the leaky ReLU, in [0, 1].
         dropout: probability that a coefficient is dropped, after the softmax.
         key: seed of the dropout mask, a function of (key, head, edge id); needed when `dropout` > 0.
-        backend: "auto", "reference" (any device) or "cpu".
+        backend: "auto", "reference" (any device), "cpu", or "triton", whose mask is another draw for the same key:
+            `gat_triton.dropout_mask` (a counter that the kernels evaluate edge by edge, in forward and in backward).
 
     Returns:
         [num_dst, H, F]; rows without edges are 0. Differentiable once ("reference": any number of times).
@@ -59,14 +64,16 @@ def gat_aggregate(
         ValueError: an unknown `backend`, a missing key, a value out of range, or a wrong shape, dtype or device.
     """
     _check(graph, h, el, er, negative_slope, dropout, key)
-    fast = choose("gat_aggregate", backend, _BACKENDS, h) == "cpu"
+    chosen = choose("gat_aggregate", backend, _BACKENDS, h)
+    if chosen != "reference":
+        out: Tensor = _OneGather.apply(  # type: ignore[no-untyped-call]
+            graph, h, el, er, float(negative_slope), float(dropout), key or 0, chosen
+        )
+        return out
     mask = None
     if dropout > 0 and key is not None:
         wide = torch.promote_types(h.dtype, torch.float32)
         mask = keyed_mask(torch.Size((el.size(1), graph.num_edges)), dropout, key, dtype=wide, device=h.device)
-    if fast:
-        out: Tensor = _OneGather.apply(graph, h, el, er, negative_slope, mask)  # type: ignore[no-untyped-call]
-        return out
     return _reference(graph, h, el, er, negative_slope, mask)
 
 
@@ -85,96 +92,162 @@ def _reference(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float,
 
 
 class _OneGather(torch.autograd.Function):
-    """The algebra of the module's docstring on `embedding_bag`, head by head: one head's edge values fit the cache."""
+    """The algebra of the module's docstring."""
 
     @staticmethod
     def forward(
-        ctx: Any, graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, mask: Tensor | None
+        ctx: Any,
+        graph: CSRGraph,
+        h: Tensor,
+        el: Tensor,
+        er: Tensor,
+        slope: float,
+        dropout: float,
+        key: int,
+        backend: str,
     ) -> Tensor:
-        by_head = _by_head(h)  # [H, num_src, F]
-        p, lost = _softmax(graph, el, er, slope)  # [H, E]
-        kept = p if mask is None else p * mask
-        out = by_head.new_empty(by_head.size(0), graph.num_dst, by_head.size(2))
-        out_lost = torch.empty_like(out) if ctx.needs_input_grad[3] else None
-        for head in range(by_head.size(0)):
-            out[head] = bag_sum(graph, by_head[head], kept[head])
-            if out_lost is not None:
-                out_lost[head] = bag_sum(graph, by_head[head], kept[head] * lost[head])
-        ctx.graph, ctx.dtype = graph, h.dtype
-        ctx.save_for_backward(by_head, out, out_lost, p, None if mask is None else kept, lost)
-        return out.transpose(0, 1).to(h.dtype, memory_format=torch.contiguous_format)
+        made = _forward(graph, h, el, er, slope, dropout, key, ctx.needs_input_grad[3], backend)
+        ctx.graph, ctx.settings, ctx.backend = graph, (slope, dropout, key), backend
+        ctx.save_for_backward(*_engine(backend).keep(made, h, el, er))
+        return made[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        graph: CSRGraph = ctx.graph
-        h, out, out_lost, p, kept, lost = ctx.saved_tensors
-        kept = p if kept is None else kept
-        g = _by_head(upstream)  # [H, num_dst, F]
-        _, needs_h, needs_el, needs_er = ctx.needs_input_grad[:4]
-        grad_h = torch.empty_like(h) if needs_h or needs_el else None
-        grad_el = h.new_empty(graph.num_src, h.size(0)) if needs_el else None
-        grad_er = h.new_empty(graph.num_dst, h.size(0)) if needs_er else None
-        for head in range(h.size(0)):
-            delta = (g[head] * out[head]).sum(-1)
-            if grad_er is not None:
-                q_lost = _edge_sum(graph.row, p[head] * lost[head], graph.num_dst)
-                grad_er[:, head] = delta * q_lost - (g[head] * out_lost[head]).sum(-1)
-            if grad_h is None:
-                continue
-            turned = graph.transposed
-            weight = kept[head].index_select(0, turned.edge)
-            grad_h[head] = bag_sum(turned.graph, g[head], weight)
-            if grad_el is not None:
-                back_lost = bag_sum(turned.graph, g[head], weight.mul_(lost[head].index_select(0, turned.edge)))
-                slopes = delta.index_select(0, graph.row).mul_(p[head]).mul_(1.0 - lost[head])
-                through = _edge_sum(graph.index, slopes, graph.num_src)
-                grad_el[:, head] = ((grad_h[head] - back_lost) * h[head]).sum(-1) - through
-        final = None if grad_h is None else grad_h.transpose(0, 1)
-        grads = (None if grad is None else grad.to(ctx.dtype) for grad in (final, grad_el, grad_er))
-        return None, *grads, None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        wanted, (slope, dropout, key) = ctx.needs_input_grad[1:4], ctx.settings
+        grads = _backward(ctx.graph, list(ctx.saved_tensors), g, slope, dropout, key, wanted, ctx.backend)
+        chosen = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
+        return None, *chosen, None, None, None, None
 
 
-def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """[H, E] attention before dropout, and n, the lost part of the slope; at least fp32."""
-    el, er = _wide(el).t().contiguous(), _wide(er).t().contiguous()  # [H, num_src], [H, num_dst]
-    p = el.new_empty(el.size(0), graph.num_edges)
-    for head in range(el.size(0)):
-        torch.index_select(el[head], 0, graph.index, out=p[head])
-        p[head] += er[head].index_select(0, graph.row)
-    lost = (p < 0).to(p.dtype).mul_(1.0 - slope)
-    if graph.num_edges == 0:
-        return p, lost
-    F.leaky_relu_(p, slope)
-    # leaky_relu is monotone and 1-Lipschitz: the largest `el` of all sources bounds each row's scores from above,
-    # and no score lies further below that bound than the range of `el`. A true row maximum is needed only
-    # where exp would underflow.
-    low, high = el.aminmax(dim=1, keepdim=True)
-    if float((high - low).max()) < _SAFE_RANGE:
-        peak = F.leaky_relu(high + er, slope)
+def _engine(backend: str) -> ModuleType:
+    if backend == "triton":
+        from gkdkernels import gat_triton
+
+        return gat_triton
+    return gat_cpu
+
+
+# What follows runs at once, or becomes one call in the graph that `torch.compile` makes.
+
+
+def _forward(
+    graph: CSRGraph,
+    h: Tensor,
+    el: Tensor,
+    er: Tensor,
+    slope: float,
+    dropout: float,
+    key: int,
+    of_er: bool,
+    backend: str,
+) -> list[Tensor]:
+    """The output, and tensors for backward."""
+    made: list[Tensor]
+    if torch.compiler.is_compiling():
+        made = _FORWARD(graph.parts(), graph.num_src, h, el, er, slope, dropout, key, of_er, backend)
     else:
-        at = graph.row.long().expand(p.shape)
-        peak = torch.full_like(er, -torch.inf).scatter_reduce(1, at, p, "amax")
-    for head in range(el.size(0)):
-        p[head] -= peak[head].index_select(0, graph.row)
-    p.exp_()
-    for head in range(el.size(0)):
-        p[head] /= _edge_sum(graph.row, p[head], graph.num_dst).index_select(0, graph.row)
-    return p, lost
+        made = _engine(backend).forward(graph, h, el, er, slope, dropout, key, of_er=of_er)
+    return made
 
 
-def _edge_sum(at: Tensor, value: Tensor, size: int) -> Tensor:
-    """[size] sums of ``value: [E]`` over the edges of each node ``at: [E]``, in the order of the edges."""
-    return value.new_zeros(size).index_add_(0, at, value)
+def _backward(
+    graph: CSRGraph,
+    saved: list[Tensor],
+    g: Tensor,
+    slope: float,
+    dropout: float,
+    key: int,
+    wanted: Sequence[bool],
+    backend: str,
+) -> list[Tensor]:
+    """Gradients of h, el and er; something of no use where not wanted."""
+    grads: list[Tensor]
+    if torch.compiler.is_compiling():
+        parts = graph.parts(turned=True)
+        grads = _BACKWARD(parts, graph.num_src, saved, g, slope, dropout, key, list(wanted), backend)
+    else:
+        of_h, of_el, of_er = wanted
+        engine = _engine(backend)
+        grads = engine.backward(graph, saved, g, slope, dropout, key, of_h=of_h, of_el=of_el, of_er=of_er)
+    return grads
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+def _run_forward(parts: list[Tensor], num_src: int, h: Tensor, *rest: Any) -> list[Tensor]:
+    *arguments, of_er, backend = rest
+    made = _engine(backend).forward(CSRGraph.from_parts(parts, num_src), h, *arguments, of_er=of_er)
+    return _separate(made)
 
 
-def _by_head(x: Tensor) -> Tensor:
-    """[H, N, F] contiguous, at least fp32, from [N, H, F]."""
-    return _wide(x).transpose(0, 1).contiguous()
+def _run_backward(
+    parts: list[Tensor],
+    num_src: int,
+    saved: list[Tensor],
+    g: Tensor,
+    slope: float,
+    dropout: float,
+    key: int,
+    wanted: list[bool],
+    backend: str,
+) -> list[Tensor]:
+    graph, (of_h, of_el, of_er) = CSRGraph.from_parts(parts, num_src), wanted
+    engine = _engine(backend)
+    return _separate(engine.backward(graph, saved, g, slope, dropout, key, of_h=of_h, of_el=of_el, of_er=of_er))
+
+
+def _separate(tensors: list[Tensor]) -> list[Tensor]:
+    """Contiguous tensors that share no memory: what a registered operator may return."""
+    seen: set[int] = set()
+    out = []
+    for tensor in tensors:
+        tensor = tensor.contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        out.append(tensor.clone() if address in seen else tensor)
+        seen.add(address)
+    return out
+
+
+def _fake_forward(
+    parts: list[Tensor],
+    num_src: int,
+    h: Tensor,
+    el: Tensor,
+    er: Tensor,
+    slope: float,
+    dropout: float,
+    key: int,
+    of_er: bool,
+    backend: str,
+) -> list[Tensor]:
+    return [
+        h.new_empty(shape, dtype=dtype)
+        for shape, dtype in _engine(backend).made_like(
+            h, parts[0].numel() - 1, parts[1].numel(), of_er=of_er, dropout=dropout
+        )
+    ]
+
+
+def _fake_backward(parts: list[Tensor], num_src: int, saved: list[Tensor], g: Tensor, *rest: Any) -> list[Tensor]:
+    (of_h, of_el, of_er), num_dst, (_, heads, width) = rest[-2], g.size(0), g.shape
+    return [
+        g.new_empty(num_src, heads, width) if of_h or of_el else g.new_empty(0),
+        g.new_empty(num_src if of_el else 0, heads),
+        g.new_empty(num_dst if of_er else 0, heads),
+    ]
+
+
+_FORWARD = register(
+    "gat_forward(Tensor[] graph, int num_src, Tensor h, Tensor el, Tensor er, float slope, float dropout, int key, "
+    "bool of_er, str backend) -> Tensor[]",
+    _run_forward,
+    fake=_fake_forward,
+)
+_BACKWARD = register(
+    "gat_backward(Tensor[] graph, int num_src, Tensor[] saved, Tensor g, float slope, float dropout, int key, "
+    "bool[] wanted, str backend) -> Tensor[]",
+    _run_backward,
+    fake=_fake_backward,
+)
 
 
 def _check(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int | None) -> None:

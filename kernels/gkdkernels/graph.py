@@ -79,7 +79,8 @@ class CSRGraph:
         chunks = (self.degree[row].long() + (HUB_EDGES - 1)) // HUB_EDGES
         first = torch.zeros(row.numel() + 1, dtype=torch.int64, device=self.device)
         first[1:] = chunks.cumsum(0)
-        return Hubs(row, first, torch.repeat_interleave(torch.arange(row.numel(), device=self.device), chunks))
+        chunk = torch.repeat_interleave(torch.arange(row.numel(), device=self.device), chunks)
+        return Hubs(row, first, chunk, HUB_EDGES)
 
     def prepare(self) -> CSRGraph:
         """Compute now what kernels keep on the graph, and return the graph.
@@ -126,11 +127,11 @@ class CSRGraph:
     @classmethod
     def from_parts(cls, parts: list[Tensor], num_src: int) -> CSRGraph:
         """The graph of `parts`."""
-        indptr, index, row, *more = parts
+        indptr, index, row, hub, first, chunk, *more = parts
         graph = cls.trusted(indptr, index, num_src)
-        graph.__dict__.update(row=row, hubs=Hubs(*more[:3]))
-        if more[3:]:
-            *turned, edge = more[3:]
+        graph.__dict__.update(row=row, hubs=Hubs(hub, first, chunk, HUB_EDGES))
+        if more:
+            *turned, edge = more
             graph.__dict__["transposed"] = Transposed(cls.from_parts(turned, graph.num_dst), edge)
         return graph
 
@@ -186,7 +187,7 @@ class CSRGraph:
 
 @dataclass(frozen=True, slots=True)
 class Hubs:
-    """Rows that are cut into chunks of `HUB_EDGES` edges: chunk c is one of row ``row[chunk[c]]``.
+    """Rows that are cut into chunks of `edges` edges: chunk c is one of row ``row[chunk[c]]``.
 
     The chunks of the h-th hub are ``first[h] .. first[h + 1] - 1``, in the order of its edges.
     """
@@ -194,6 +195,7 @@ class Hubs:
     row: Tensor  # [H] int64
     first: Tensor  # [H + 1] int64
     chunk: Tensor  # [C] int64
+    edges: int
 
 
 @dataclass(frozen=True, slots=True)

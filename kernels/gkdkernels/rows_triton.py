@@ -1,9 +1,9 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 """What the row-wise triton kernels share: which program works on which edges, and on how many lanes.
 
-One program takes one row; rows with more than `HUB_EDGES` edges are cut into chunks of that many, which come first in
-the grid, so that no program walks a hub alone while the others have left. Chunks leave partial results, which a second
-launch, one program per hub, merges in the order of the chunks: no atomics, two runs are bitwise equal.
+One program takes one row; rows with more than `graph.HUB_EDGES` edges are cut into chunks of so many, which come first
+in the grid, so that no program walks a hub alone while the others have left. Chunks leave partial results, which a
+second launch, one program per hub, merges in the order of the chunks: no atomics, two runs are bitwise equal.
 """
 
 from __future__ import annotations
@@ -35,6 +35,23 @@ def span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB: tl.con
     has_work = is_chunk | (end - first <= HUB)
     hi = tl.where(has_work, hi, lo)
     return row, lo, hi, is_chunk, has_work
+
+
+@triton.jit
+def merge_sum(hub_row, hub_first, num_chunks, left, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """``y[k, i] = left_i sum_c partial[k, c]`` of one hub i, over its chunks in order."""
+    acc_dtype: tl.constexpr = tl.float64 if partial.dtype.element_ty == tl.float64 else tl.float32
+    hub = tl.program_id(0)
+    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
+    layer = (tl.program_id(1) // tiles).to(tl.int64)
+    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
+    row = tl.load(hub_row + hub)
+    total = tl.zeros((BLOCK_D,), acc_dtype)
+    for chunk in range(tl.load(hub_first + hub), tl.load(hub_first + hub + 1)):
+        total += tl.load(partial + (layer * num_chunks + chunk) * WIDTH + d, mask=d < WIDTH, other=0.0)
+    if left is not None:
+        total *= tl.load(left + row).to(acc_dtype)
+    tl.store(y + (layer * num_rows + row) * WIDTH + d, total.to(y.dtype.element_ty), mask=d < WIDTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gkdkernels.graph import HUB_EDGES, CSRGraph
-from gkdkernels.rows_triton import hub_arguments, on_device, row_blocks, span, wide_dtype
+from gkdkernels.graph import CSRGraph
+from gkdkernels.rows_triton import hub_arguments, merge_sum, on_device, row_blocks, span, wide_dtype
 
 _NONE = tl.constexpr(2**31 - 1)
 
@@ -73,23 +73,6 @@ def row_sum(
         total *= tl.load(left + row).to(acc_dtype)
     out = (layer * num_rows + row) * WIDTH + d
     tl.store(y + out, total.to(y.dtype.element_ty), mask=(d < WIDTH) & has_work & (is_chunk == 0))
-
-
-@triton.jit
-def merge_sum(hub_row, hub_first, num_chunks, left, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
-    """``y[k, i] = left_i sum_c partial[k, c]`` of one hub i, over its chunks in order."""
-    acc_dtype: tl.constexpr = tl.float64 if partial.dtype.element_ty == tl.float64 else tl.float32
-    hub = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
-    layer = (tl.program_id(1) // tiles).to(tl.int64)
-    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
-    row = tl.load(hub_row + hub)
-    total = tl.zeros((BLOCK_D,), acc_dtype)
-    for chunk in range(tl.load(hub_first + hub), tl.load(hub_first + hub + 1)):
-        total += tl.load(partial + (layer * num_chunks + chunk) * WIDTH + d, mask=d < WIDTH, other=0.0)
-    if left is not None:
-        total *= tl.load(left + row).to(acc_dtype)
-    tl.store(y + (layer * num_rows + row) * WIDTH + d, total.to(y.dtype.element_ty), mask=d < WIDTH)
 
 
 @triton.jit
@@ -249,7 +232,7 @@ def sum_rows(
         row_sum[(chunks + graph.num_dst, tiles)](
             graph.indptr, graph.index, _dense(weight), left, right, arg, edge, *hubs, chunks, x, y, partial,
             graph.num_dst, num_src,
-            WIDTH=width, HUB=HUB_EDGES, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
+            WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
         if chunks:
             merge_sum[(hubs[0].numel(), tiles)](
@@ -280,8 +263,8 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
     with on_device(x):
         row_max[(chunks + graph.num_dst, tiles)](
             graph.indptr, graph.index, _dense(weight), *hubs, chunks, x, y, arg, partial, partial_arg,
-            graph.num_dst, num_src,
-            WIDTH=width, HUB=HUB_EDGES, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=2 * blocks.num_warps,
+            graph.num_dst, num_src, WIDTH=width, HUB=graph.hubs.edges,
+            BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=2 * blocks.num_warps,
         )  # fmt: skip
         if chunks:
             merge_max[(hubs[0].numel(), tiles)](
@@ -317,7 +300,7 @@ def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor | None = No
     with on_device(x):
         edge_product[(chunks + graph.num_dst,)](
             graph.indptr, graph.index, arg, *hubs, chunks, x, g, out, layers, graph.num_dst, num_src,
-            WIDTH=width, HUB=HUB_EDGES, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
+            WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,30 @@ ZOO: dict[str, Callable[[], CSRGraph]] = {
 def graph(request: pytest.FixtureRequest) -> CSRGraph:
     """Each graph of the zoo."""
     return ZOO[request.param]()
+
+
+@pytest.fixture(params=[name for name in ZOO if name not in ("hub", "odd")])
+def small_graph(request: pytest.FixtureRequest) -> CSRGraph:
+    """The graphs of the zoo with a few rows: the interpreter takes milliseconds for each."""
+    return ZOO[request.param]()
+
+
+@pytest.fixture
+def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of more than 4 edges count as hubs."""
+    monkeypatch.setattr("gkdkernels.graph.HUB_EDGES", 4)
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory from `new_empty` is not right by luck: it holds NaN, or the largest integer."""
+    clean = Tensor.new_empty
+
+    def poisoned(self: Tensor, *size: Any, **options: Any) -> Tensor:
+        out = clean(self, *size, **options)
+        return out.fill_(torch.nan if out.is_floating_point() else torch.iinfo(out.dtype).max)
+
+    monkeypatch.setattr(Tensor, "new_empty", poisoned)
 
 
 @pytest.fixture(scope="session")

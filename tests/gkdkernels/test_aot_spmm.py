@@ -19,7 +19,8 @@ def request(name: str, width: int, *, most: int = 256, warps: int = 1, arch: int
     blocks = row_blocks(width, most=most)
     constants: dict[str, int | None] = {"WIDTH": width, "BLOCK_D": blocks.width, **dict.fromkeys(without.split())}
     if name.startswith("merge"):
-        return Request(f"gkdkernels.spmm_triton:{name}", TYPES, constants, 1, arch)
+        module = "rows_triton" if name == "merge_sum" else "spmm_triton"
+        return Request(f"gkdkernels.{module}:{name}", TYPES, constants, 1, arch)
     constants |= {"HUB": 512, "BLOCK_E": blocks.edges}
     return Request(f"gkdkernels.spmm_triton:{name}", TYPES, constants, warps * blocks.num_warps, arch)
 

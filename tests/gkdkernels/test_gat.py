@@ -149,7 +149,7 @@ def test_half_precision(odd: CSRGraph, draw: Draw, backend: str, dtype: torch.dt
         ({"negative_slope": 1.5}, r"negative_slope wants a value in \[0, 1\], got 1.5"),
         ({"dropout": -0.1}, r"dropout wants a probability in \[0, 1\], got -0.1"),
         ({"dropout": 0.1}, "key wants a seed when dropout > 0"),
-        ({"backend": "triton"}, "wants one of auto, reference, cpu; got 'triton'"),
+        ({"backend": "cuda"}, "wants one of auto, reference, cpu, triton; got 'cuda'"),
     ],
 )
 def test_bad_input(odd: CSRGraph, change: dict[str, object], words: str) -> None:
