@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -31,14 +31,15 @@ class Request:
 
     Attributes:
         kernel: "module:name" of a `triton.jit` function.
-        types: argument -> triton type, e.g. "*bf16", "i32"; pointers are taken as aligned to 16 bytes.
+        types: argument -> triton type, e.g. "*bf16", "i32", or several for a tuple; pointers are taken as aligned to
+            16 bytes.
         constants: `constexpr` arguments, and arguments that are None.
         num_warps: per program.
         arch: 80 (A100), 90 (H100, H200), 100 (B200).
     """
 
     kernel: str
-    types: Mapping[str, str]
+    types: Mapping[str, str | Sequence[str]]
     constants: Mapping[str, Constant]
     num_warps: int = 4
     arch: int = 90
@@ -93,15 +94,19 @@ def _compile(request: Request) -> Resources:
 
     module, _, name = request.kernel.partition(":")
     kernel: Any = getattr(import_module(module), name)
-    signature = {
+    signature: dict[str, Any] = {
         argument: "constexpr" if argument in request.constants else request.types[argument]
         for argument in kernel.arg_names
     }
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, argument in enumerate(kernel.arg_names)
-        if signature[argument].startswith("*")
-    }
+    aligned: dict[tuple[int, ...], list[list[str | int]]] = {}
+    for i, argument in enumerate(kernel.arg_names):
+        kind = signature[argument]
+        if isinstance(kind, str):
+            places: dict[tuple[int, ...], str] = {(i,): kind}
+        else:
+            signature[argument] = tuple(kind)
+            places = {(i, j): part for j, part in enumerate(kind)}
+        aligned |= {at: [["tt.divisibility", 16]] for at, part in places.items() if part.startswith("*")}
     source = ASTSource(fn=kernel, signature=signature, constexprs=dict(request.constants), attrs=aligned)
     start = time.perf_counter()
     compiled: Any = triton.compile(

@@ -1,0 +1,164 @@
+"""The CPU path of `mutual_kl`: stock torch over blocks of nodes that stay in the cache.
+
+One read and one write of the logits. Everything between (softmax, gradient, Gram matrix) works on a block of nodes
+of all peers, [K, n, C], that fits the second-level cache; both K x K products are matrix products over that block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BLOCK_ELEMENTS = 1 << 18  # of [K, n, C]: with its twin of probabilities 2 MB, enough work for two threads per call
+_GRAM_ROWS = 32  # nodes per Gram matrix: short fp32 sums, which are then added in fp64
+
+
+def peer_pass_cpu(
+    logits: list[Tensor],
+    weight: Tensor | None,
+    kl_mask: Tensor | None,
+    targets: Tensor | None,
+    entropy_mask: Tensor | None,
+    scale: Tensor,
+    entropy: bool,
+    multi_label: bool,
+    learns: bool,
+    per_node: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `peer_pass` of the module `mutual_kl`."""
+    peers, (rows, classes) = len(logits), logits[0].shape
+    of_kl, of_ce, of_entropy = scale.tolist()
+    loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
+    grad = logits[0].new_empty((peers, rows, classes) if learns else 0)
+    node_kl = scale.new_empty((rows, peers, peers) if per_node else 0)
+    mix = None
+    if weight is not None and weight.dim() == 2:
+        pairs = weight.detach().clone().fill_diagonal_(0)
+        mix = of_kl * (pairs.sum(0).diag() - pairs).t()  # [K, K], d loss / d z = mix @ p
+    for block, log_p, p in _blocks(logits, scale.dtype, multi_label):
+        g = None
+        if learns:
+            g = grad[:, block]
+            g = g if grad.dtype == scale.dtype else torch.empty(g.shape, dtype=scale.dtype)  # [K, n, C]
+            if targets is not None or entropy or mix is None:
+                g.zero_()
+        if targets is not None:
+            loss += of_ce * _cross_entropy(log_p, p, targets[block], of_ce, g)
+        if entropy:
+            mask = None if entropy_mask is None else entropy_mask[block]
+            loss -= of_entropy * _entropy(log_p, p, mask, of_entropy, g)
+        if weight is not None:
+            if kl_mask is not None:
+                p.mul_(kl_mask[block, None])
+            if mix is not None:
+                if g is not None:
+                    flat = g.view(peers, -1)
+                    torch.addmm(flat, mix, p[0].view(peers, -1), beta=float(targets is not None or entropy), out=flat)
+                kl += _gram_kl(log_p, p, _GRAM_ROWS).sum(0, dtype=torch.float64)
+            else:
+                taught = weight.detach()[block].permute(1, 0, 2) * of_kl  # [K, n, 1]
+                if g is not None:
+                    g.addcmul_(p[0], taught.sum(0)).sub_((p[0] * taught).sum(0))
+                rows_kl = _gram_kl(log_p, p, 1)  # [n, K, K]
+                kl += rows_kl.sum(0, dtype=torch.float64)
+                loss += torch.einsum("inz,nij->j", taught, rows_kl)
+                if per_node:
+                    node_kl[block] = of_kl * rows_kl
+        if g is not None and grad.dtype != scale.dtype:
+            grad[:, block] = g
+    kl *= of_kl
+    if mix is not None:
+        loss += (pairs * kl).sum(0)
+    return loss.to(scale.dtype), kl.to(scale.dtype), grad, node_kl
+
+
+def teacher_side_cpu(
+    logits: list[Tensor], weight: Tensor, g: Tensor, kl_mask: Tensor | None, scale: Tensor, multi_label: bool
+) -> Tensor:
+    """As `teacher_side` of the module `mutual_kl`."""
+    peers = len(logits)
+    grad = logits[0].new_empty(peers, *logits[0].shape)
+    weight = weight.detach()
+    if weight.dim() == 2:
+        pairs = (weight * (scale[0] * g)).fill_diagonal_(0)
+        mix = pairs.sum(1).diag() - pairs  # [K, K]
+    else:
+        mix = scale[0] * (g.sum().expand(peers).diag() - g)
+    for block, log_p, p in _blocks(logits, scale.dtype, multi_label):
+        natural = log_p[0] - log_p[1] if multi_label else log_p[0]
+        pull = (mix @ natural.view(peers, -1)).view(natural.shape)  # [K, n, C] sum_j g_j w_ij (log p_i - log p_j)
+        if weight.dim() == 3:
+            pull *= weight[block].permute(1, 0, 2)
+        side = p[0] * p[1] * pull if multi_label else p[0] * (pull - (p[0] * pull).sum(-1, keepdim=True))
+        grad[:, block] = side if kl_mask is None else side * kl_mask[block, None]
+    return grad
+
+
+def _blocks(logits: list[Tensor], dtype: torch.dtype, multi_label: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Log-probabilities and probabilities [S, K, n, C] of n nodes at a time, in buffers that each block overwrites.
+
+    S = 1, or 2 with several labels: of each label being there, and not.
+    """
+    peers, (rows, classes), sides = len(logits), logits[0].shape, 2 if multi_label else 1
+    if rows * classes == 0:
+        return
+    step = max(_GRAM_ROWS, _BLOCK_ELEMENTS // (sides * peers * classes) // _GRAM_ROWS * _GRAM_ROWS)
+    buffers = torch.empty(2, sides * peers * min(step, rows) * classes, dtype=dtype)
+    for start in range(0, rows, step):
+        block = slice(start, min(rows, start + step))
+        shape = (sides, peers, block.stop - start, classes)
+        log_p, p = (buffer[: sides * peers * shape[2] * classes].view(shape) for buffer in buffers)
+        for k, z in enumerate(logits):
+            if multi_label:
+                wide = z[block].to(dtype)
+                log_p[0, k], log_p[1, k] = F.logsigmoid(wide), F.logsigmoid(-wide)
+            else:
+                torch.log_softmax(z[block], -1, dtype=dtype, out=log_p[0, k])
+        torch.exp(log_p, out=p)
+        yield block, log_p, p
+
+
+def _gram_kl(log_p: Tensor, p: Tensor, together: int) -> Tensor:
+    """[n / together, K, K] KL_ij, summed over `together` nodes at a time. Overwrites `log_p`.
+
+    A logarithm that all peers share cancels in ``<p_i, log p_i> - <p_i, log p_j>``. Without it the products are as
+    small as the peers' disagreement, and so is their rounding: identical peers give exactly 0.
+    """
+    _, peers, rows, _ = p.shape
+    log_p -= log_p.sum(1, keepdim=True).div_(peers)
+    groups = rows // together if rows % together == 0 else rows
+    gram = p.new_zeros(groups, peers, peers)
+    for x, y in zip(p, log_p, strict=True):
+        gram.baddbmm_(x.view(peers, groups, -1).transpose(0, 1), y.view(peers, groups, -1).permute(1, 2, 0))
+    return gram.diagonal(dim1=1, dim2=2)[..., None] - gram
+
+
+def _cross_entropy(log_p: Tensor, p: Tensor, targets: Tensor, scale: float, g: Tensor | None) -> Tensor:
+    """[K] summed over the labels of the block; adds its gradient to `g`."""
+    if targets.is_floating_point():
+        there = ~targets.isnan()
+        y = targets.to(p.dtype).where(there, 0)
+        if g is not None:
+            g += scale * (p[0] - y) * there
+        inside = (y * log_p[0] + (1 - y) * log_p[1]) * there
+        return -inside.sum((1, 2), dtype=torch.float64)
+    at = (targets >= 0).nonzero()[:, 0]
+    label = targets[at].long()
+    if g is not None:
+        g[:, at] += scale * p[0][:, at]
+        g[:, at, label] -= scale
+    return -log_p[0][:, at, label].sum(1, dtype=torch.float64)
+
+
+def _entropy(log_p: Tensor, p: Tensor, mask: Tensor | None, scale: float, g: Tensor | None) -> Tensor:
+    """[K] summed over the rows of the block; adds the gradient of minus its mean to `g`."""
+    rows = -(p * log_p).sum((0, -1))  # [K, n]
+    if mask is not None:
+        rows = rows * mask
+    if g is not None:
+        slope = p[0] * p[1] * (log_p[0] - log_p[1]) if p.size(0) == 2 else p[0] * (log_p[0] + rows[..., None])
+        g += scale * (slope if mask is None else slope * mask[:, None])
+    return rows.sum(1, dtype=torch.float64)
