@@ -130,5 +130,5 @@ def _obstacle(backend: str, device: torch.device) -> str | None:
 _INSTALL = {
     "triton": "pip install triton",
     "numba": 'pip install "gkdbench[numba]"',
-    "torch_scatter": 'pip install "gkdbench[scatter]" --no-build-isolation (compiles against torch)',
+    "torch_scatter": 'pip install "gkdbench[torch-scatter]" --no-build-isolation (compiles against torch)',
 }
