@@ -35,7 +35,7 @@ from gkdkernels.spmm import spmm
 
 LOG_CAP = math.log(100.0)  # of the exponents of gate and temperature
 DROPOUTS = ("row", "pair")
-BACKENDS = declare("expert_linear", "reference", "cpu")
+BACKENDS = declare("expert_linear", "reference", "cpu", "triton")
 
 
 def expert_linear(

@@ -15,17 +15,20 @@ cosines of half precisions are fp32: a rounded cosine would change experts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gkdkernels.dispatch import choose, declare
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures
+from gkdkernels.registration import register
 from gkdkernels.spmm import spmm
 
 EPS = 1e-12  # the least norm that divides
 _FEW = 64  # rows up to which one sort is quicker than k passes
-BACKENDS = declare("route_by_memory", "reference", "cpu")
+BACKENDS = declare("route_by_memory", "reference", "cpu", "triton")
 
 
 def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -52,6 +55,9 @@ def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto
         raise ValueError(f"memory wants a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
     _check_k(k, memory.size(0))
     chosen = choose("route_by_memory", backend, BACKENDS, memory)
+    if chosen == "triton" and isinstance(x, Tensor):
+        index, alpha, cosine = _operator(x, memory, k)
+        return index, alpha, cosine
     return _select(cosines(x, memory, backend=chosen), k, fast=chosen != "reference")
 
 
@@ -164,6 +170,56 @@ def _largest(scores: Tensor, k: int) -> Tensor:
         if slot + 1 < k:
             left.scatter_(1, best, -torch.inf)
     return index
+
+
+def _forward(x: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    from gkdkernels.route_triton import route_triton
+
+    return route_triton(x, memory, k)[:3]
+
+
+def _fake(x: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(_wide(x.dtype), memory.dtype)
+    index = x.new_empty(x.size(0), k, dtype=torch.int64)
+    return index, x.new_empty(x.size(0), k, dtype=wide), x.new_empty(x.size(0), k, dtype=wide)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[0])
+    ctx.save_for_backward(*inputs[:2], *output)
+
+
+def _gradients(ctx: Any, _: Tensor, dalpha: Tensor, dcosine: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    """With ``ds = alpha (dalpha - <alpha, dalpha>) + dcosine`` at the chosen experts and 0 elsewhere, ``u = ds / |x|``:
+
+    d x = u Mh - (<ds, s> / |x|^2) x          d Mh = u^T x          d M = (d Mh - <d Mh, Mh> Mh) / |M|
+    """
+    x, memory, index, alpha, cosine = ctx.saved_tensors
+    ds = alpha * (dalpha - (alpha * dalpha).sum(1, keepdim=True)) + dcosine  # [N, k]
+    rows, norm = x.to(ds.dtype), torch.linalg.vector_norm(x, dim=1, dtype=ds.dtype, keepdim=True)
+    scale = norm.clamp(min=EPS)
+    at = routing_matrix(index, ds / scale, memory.size(0))  # [N, E]
+    length = torch.linalg.vector_norm(memory, dim=1, dtype=ds.dtype, keepdim=True)
+    direction = memory.to(ds.dtype) / length.clamp(min=EPS)
+    dx = dmemory = None
+    if ctx.needs_input_grad[0]:
+        # below EPS the norm is a constant
+        pull = torch.where(norm > EPS, (ds * cosine).sum(1, keepdim=True) / scale.square(), 0.0)
+        dx = (at @ direction).addcmul_(pull, rows, value=-1).to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        turned = at.t() @ rows  # [E, D]
+        along = torch.where(length > EPS, (turned * direction).sum(1, keepdim=True), 0.0)
+        dmemory = ((turned - along * direction) / length.clamp(min=EPS)).to(memory.dtype)
+    return dx, dmemory, None
+
+
+_operator = register(
+    "route_by_memory(Tensor x, Tensor memory, int k) -> (Tensor, Tensor, Tensor)",
+    _forward,
+    fake=_fake,
+    setup_context=_save,
+    backward=_gradients,
+)
 
 
 def _product(x: Features, direction: Tensor, wide: torch.dtype, backend: str) -> Tensor:

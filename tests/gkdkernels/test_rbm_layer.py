@@ -1,0 +1,76 @@
+"""Folded inference equals the layer as it is trained: routing, gate, experts, temperature, BatchNorm, ReLU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gkdkernels import SparseFeatures
+from gkdkernels.experts import expert_linear
+from gkdkernels.rbm_layer import BatchNormStatistics, fold_experts, rbm_layer
+from gkdkernels.route import route_by_memory
+from torch import Tensor
+
+Draw = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize("gate", [False, True], ids=["open", "gate"])
+@pytest.mark.parametrize("temperature", [None, math.log(2.0), 9.0])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_folded_equals_the_layer(
+    draw: Draw,
+    device: torch.device,
+    batch_norm: bool,
+    gate: bool,
+    temperature: float | None,
+    backend: str,
+    dtype: torch.dtype,
+) -> None:
+    x, weight, bias, memory = draw(37, 6), draw(5, 6, 4) / 3, draw(5, 4), draw(5, 6)
+    x, weight = (t.to(dtype).double() for t in (x, weight))
+    c = draw(5, 6) / 2 if gate else None
+    t = None if temperature is None else torch.tensor(temperature, dtype=torch.float64)
+    norm = BatchNormStatistics(draw(4), draw(4).square(), draw(4), draw(4)) if batch_norm else None
+    index, alpha, _ = route_by_memory(x, memory, 3, backend="reference")
+    y = expert_linear(x, weight, bias, index, alpha, gate=c, log_temperature=t, backend="reference")
+    if norm is not None:
+        y = F.batch_norm(y, norm.mean, norm.variance, norm.scale, norm.shift, eps=norm.eps)
+    on = device if backend == "triton" else torch.device("cpu")
+    folded = fold_experts(weight.to(dtype), bias.to(dtype), memory.float(), gate=c, log_temperature=t, batch_norm=norm)
+    moved = type(folded)(folded.weight.to(on), folded.bias.to(on), folded.direction.to(on))
+    for relu in (True, False):
+        got = rbm_layer(x.to(dtype).to(on), moved, 3, relu=relu, backend=backend)
+        assert got.dtype == dtype
+        wanted = y.relu() if relu else y
+        error = (got.cpu().double() - wanted).norm() / wanted.norm()
+        assert error <= (1e-5 if dtype == torch.float32 else 2e-2), float(error)
+
+
+def test_layers_without_bias_and_with_sparse_features(draw: Draw) -> None:
+    x, weight, memory = draw(20, 6) * (draw(20, 6) > 0), draw(4, 6, 3), draw(4, 6)
+    index, alpha, _ = route_by_memory(x, memory, 2)
+    y = expert_linear(x, weight, None, index, alpha)
+    folded = fold_experts(weight, None, memory)
+    torch.testing.assert_close(rbm_layer(SparseFeatures.from_dense(x), folded, 2, relu=False), y)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": torch.zeros(2, 3)}, r"weight wants shape \[E, D, H\], got \(2, 3\)"),
+        ({"memory": torch.zeros(2, 4)}, r"memory wants shape \[2, 3\], got \(2, 4\)"),
+        (
+            {"batch_norm": BatchNormStatistics(*[torch.zeros(4)] * 3, torch.zeros(5))},
+            r"batch_norm.shift wants shape \[4\]",
+        ),
+    ],
+)
+def test_bad_input(change: dict[str, object], words: str) -> None:
+    good = {"weight": torch.zeros(2, 3, 4), "bias": torch.zeros(2, 4), "memory": torch.zeros(2, 3)}
+    with pytest.raises(ValueError, match=words):
+        fold_experts(**{**good, **change})  # type: ignore[arg-type]
