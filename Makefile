@@ -2,6 +2,7 @@
 # make test       environment, style, types, tests (minutes)
 # make test-full  the long tests too; a summary goes to tests/full-log.md
 # make check      style and types only
+# make gpu        on a machine with a GPU: the gate of the kernels, then every bench, into results/kernels/
 #
 # PYTHON: the interpreter that makes the environment; VENV: where it lies; JOBS: processes that run tests.
 
@@ -14,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --co
 TORCH := $(shell grep '^torch==' constraints.txt)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: run test test-full check clean
+.PHONY: run test test-full check gpu clean
 
 run: $(VENV)/.installed
 	$(BIN)/gkdbench run smoke
@@ -29,6 +30,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# PYTHON's own torch decides about CUDA: the pinned CPU build of `make test` would see no device.
+gpu:
+	$(PYTHON) tests/gpu_bench.py --out results/kernels
 
 # Stamps: a second call installs nothing, a change of the requirements installs again.
 $(VENV)/.torch: constraints.txt

@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("second")
 
     _data_verbs(verbs)
+    _profile_verbs(verbs)
     sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
     sub.add_argument("kind", choices=("method",))
     sub.add_argument("name", help="lower case, words joined by underscores")
@@ -126,6 +127,34 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         if name == "fetch":
             sub.add_argument("name")
             sub.add_argument("--print", action="store_true", help="only print source, files, sha256 and the command")
+
+
+def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "speed: the kernels beside their peers"
+    profile = verbs.add_parser("profile", help=text, description=text)
+    actions = profile.add_subparsers(metavar="ACTION", required=True)
+    text = "operators x shapes x peers, each ratio behind a gate of values and gradients"
+    sub = actions.add_parser("kernels", help=text, description=text)
+    sub.set_defaults(verb="profile:kernels")
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--bars", action="store_true", help="the promised ratios on a CPU, met or not")
+    what.add_argument("--steps", action="store_true", help="training steps of GCN and GAT beside PyG's")
+    what.add_argument("--growth", action="store_true", help="time and memory over three decades of edges")
+    what.add_argument("--list", action="store_true", help="print the names of the cases")
+    sub.add_argument("--case", metavar="PATTERN", help="cases whose names contain or match this")
+    sub.add_argument("--quick", action="store_true", help="tiny inputs: shows that all works, its numbers mean nothing")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
+    sub.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    sub.add_argument("--caches", choices=("warm", "cold"), default="warm", help="before each call (default: warm)")
+    sub.add_argument("--rounds", type=int, default=15, help="samples of each candidate (default: 15)")
+    sub.add_argument("--budget", type=float, default=60.0, help="seconds a case, five rounds at least (default: 60)")
+    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--json", metavar="FILE", help="write everything, samples and provenance included")
+    text = "fill the tables of a Markdown file from stored results, and draw the plots beside it"
+    sub = actions.add_parser("docs", help=text, description=text)
+    sub.set_defaults(verb="profile:docs")
+    sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")
+    sub.add_argument("--into", default="docs/kernels.md", help="the Markdown file (default: docs/kernels.md)")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def names(wheel: Path) -> set[str]:
 
 
 def test_it_has_all_modules_and_data_files(names: set[str]) -> None:
-    patterns = ("*.py", "*.toml", "*.json", "*.css", "py.typed")
+    patterns = ("*.py", "*.toml", "*.json", "*.css", "*.cpp", "py.typed")
     wanted = {
         path.relative_to(base).as_posix()
         for base in (ROOT, ROOT / "kernels")
@@ -45,7 +45,7 @@ def test_it_has_all_modules_and_data_files(names: set[str]) -> None:
 def test_it_has_nothing_else(names: set[str]) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"gkdbench", "gkdkernels"}
     assert [name for name in names if Path(name).name.startswith(("test_", "conftest", "bench_"))] == []
-    assert [name for name in names if Path(name).suffix not in (".py", ".toml", ".json", ".css", ".typed")
+    assert [name for name in names if Path(name).suffix not in (".py", ".toml", ".json", ".css", ".cpp", ".typed")
             and ".dist-info/" not in name] == []  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
+from gkdkernels.cost import Cost
 
 from gkdbench.measure.kernels.cases import build
 from gkdbench.measure.kernels.gate import Verdict, answer, judge, truth
@@ -75,12 +76,13 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """One case: its rows, and whether ours may be compared."""
+    """One case: its rows, whether ours may be compared, and what the operator must move and compute."""
 
     case: Case
     caches: Caches
     rows: list[Row]
     green: bool
+    cost: Cost
 
     def row(self, name: str) -> Row | None:
         """The row of that name if it was timed."""
@@ -118,6 +120,7 @@ class Result:
             "case": asdict(self.case),
             "caches": self.caches,
             "green": self.green,
+            "cost": asdict(self.cost),
             "rows": [asdict(row) for row in self.rows],
             "ratios": ratios,
         }
@@ -178,7 +181,7 @@ def run_case(
             if settings.memory:
                 used = allocated(runs[row.name], device)
                 row.peak_bytes, row.largest_bytes = used.peak_bytes, used.largest_bytes
-    return Result(case, settings.caches, rows, green)
+    return Result(case, settings.caches, rows, green, problem.cost)
 
 
 def timed(problem: Problem, forward: Forward, case: Case) -> Callable[[], object]:

@@ -1,0 +1,197 @@
+"""Tables and plots of stored results: ratios and shares of roofs, never seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gkdbench.errors import UserError
+from gkdbench.measure.svg import Bar, Dot, bar_plot, roofline_plot
+
+BLOCKS = ("bars", "steps", "growth", "cpu", "gpu")
+NOTHING = "Not measured."
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file of `gkdbench profile kernels --json`."""
+
+    name: str
+    told: dict[str, Any]
+
+    @property
+    def gpu(self) -> bool:
+        return self.told["provenance"].get("gpu") is not None
+
+
+def read_results(paths: Sequence[Path]) -> list[Stored]:
+    """All JSON files, by name.
+
+    Raises:
+        UserError: a path that is not there, a file of another kind, or one of a quick run.
+    """
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} is not there; `gkdbench profile kernels --json {path}/cpu.json` makes results")
+        files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or told.get("format") != 1:
+            raise UserError(f"{file} is no result of `gkdbench profile kernels --json`")
+        if told["quick"]:
+            raise UserError(f"{file} is of a quick run, whose numbers mean nothing: run it without --quick")
+        found.append(Stored(file.stem, told))
+    return found
+
+
+def fill(text: str, stored: Sequence[Stored]) -> str:
+    """`text` with the content of every ``<!-- bench NAME --> ... <!-- end NAME -->`` made anew.
+
+    Raises:
+        UserError: a mark of an unknown name, or without its end.
+    """
+    for name in re.findall(r"<!-- bench (\S+) -->", text):
+        if name not in BLOCKS:
+            raise UserError(f"<!-- bench {name} --> wants one of {', '.join(BLOCKS)}")
+        begin, end = f"<!-- bench {name} -->", f"<!-- end {name} -->"
+        if text.count(end) != 1:
+            raise UserError(f"{begin} wants one {end} after it, got {text.count(end)}")
+        head, _, rest = text.partition(begin)
+        tail = rest.partition(end)[2]
+        text = f"{head}{begin}\n{block(name, stored)}\n{end}{tail}"
+    return text
+
+
+def block(name: str, stored: Sequence[Stored]) -> str:
+    """The Markdown of one block."""
+    if name in ("cpu", "gpu"):
+        chosen = [one for one in stored if one.gpu == (name == "gpu") and not one.told.get("bars")]
+        results = [result for one in chosen for result in one.told.get("results", [])]
+        lines = [_place(result) for result in results]
+        head = ("case", "ours", "fastest peer", "ours / peer (95 % interval)", "of the roof", "of the floor")
+        return _with_machine(chosen, _markdown(head, lines)) if lines else NOTHING
+    chosen = [one for one in stored if one.told.get(name)]
+    if not chosen:
+        return NOTHING
+    rows = [row for one in chosen for row in one.told[name]]
+    return _with_machine(chosen, _markdown(*_TABLES[name](rows)))
+
+
+def plots(stored: Sequence[Stored]) -> dict[str, str]:
+    """File name -> SVG: a bar plot and a roofline for each file that has results."""
+    found = {}
+    for one in stored:
+        bars, dots, roofs = [], [], one.told["roofs"]
+        for result in one.told.get("results", []):
+            mine, peer = _fastest(result, ours=True), _fastest(result, ours=False)
+            ratio = _ratio(result, mine, peer)
+            if ratio is not None:
+                bars.append(Bar(result["name"], ratio["value"], ratio["low"], ratio["high"]))
+            if mine is not None and result["green"]:
+                cost, seconds = result["cost"], _seconds(mine)
+                dots.append(Dot(result["name"], cost["flops"] / max(cost["bytes"], 1), cost["flops"] / seconds))
+        machine = _machine(one)
+        if bars:
+            found[f"kernels-{one.name}-bars.svg"] = bar_plot(f"Time over the fastest peer's; {machine}", bars)
+        if dots:
+            roof = roofline_plot(f"Roofline; {machine}", roofs["bytes_per_s"], roofs["flops_per_s"], dots)
+            found[f"kernels-{one.name}-roofline.svg"] = roof
+    return found
+
+
+def _place(result: dict[str, Any]) -> tuple[str, ...]:
+    mine, peer = _fastest(result, ours=True), _fastest(result, ours=False)
+    if not result["green"]:
+        return (result["name"], "", "", "gate red", "", "")
+    ratio = _ratio(result, mine, peer)
+    return (
+        result["name"],
+        mine["name"] if mine else "",
+        peer["name"] if peer else "none ran",
+        _interval(ratio) if ratio else "",
+        f"{mine['percent_of_roof']:.0f} %" if mine else "",
+        f"{mine['percent_of_floor']:.0f} %" if mine else "",
+    )
+
+
+def _ratio(result: dict[str, Any], mine: dict[str, Any] | None, peer: dict[str, Any] | None) -> dict[str, Any] | None:
+    if mine is None or peer is None:
+        return None
+    clock = "device" if mine["samples"][0]["device_s"] is not None else "wall"
+    wanted = (mine["name"], peer["name"], clock)
+    rows: list[dict[str, Any]] = result["ratios"]
+    return next((row for row in rows if (row["ours"], row["other"], row["clock"]) == wanted), None)
+
+
+def _fastest(result: dict[str, Any], *, ours: bool) -> dict[str, Any] | None:
+    rows = [r for r in result["rows"] if r["status"] == "ok" and r["ours"] == ours and not r["yardstick"]]
+    return min(rows, key=_seconds, default=None)
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    clock = "wall_s" if row["samples"][0]["device_s"] is None else "device_s"
+    values = sorted(float(sample[clock]) for sample in row["samples"])
+    return values[len(values) // 2]
+
+
+def _bars(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    lines: list[tuple[str, ...]] = [
+        (
+            row["bar"]["what"],
+            f"<= {row['bar']['limit']:.2f} of {row['against']}",
+            _interval(row["ratio"]) if row["ratio"] else row["reason"],
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    return ("operator", "bar", "measured (95 % interval)", "verdict"), lines
+
+
+def _steps(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    said = [_interval(row["ratio"]) if row["ratio"] else "logits differ" for row in rows]
+    lines: list[tuple[str, ...]] = [
+        (row["data"], row["model"], row["way"], words) for row, words in zip(rows, said, strict=True)
+    ]
+    return ("data set", "model", "step", "ours / PyG (95 % interval)"), lines
+
+
+def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    lines: list[tuple[str, ...]] = [
+        (
+            row["operator"],
+            row["backend"],
+            f"{row['time_exponent']:.2f}",
+            f"{row['memory_exponent']:.2f}",
+            f"{row['largest_share']:.0%}",
+        )
+        for row in rows
+    ]
+    return ("operator", "backend", "time ~ E^", "memory ~ E^", "largest allocation / (edges x features)"), lines
+
+
+_TABLES = {"bars": _bars, "steps": _steps, "growth": _growth}
+
+
+def _interval(ratio: dict[str, Any]) -> str:
+    return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], n={ratio['n']}"
+
+
+def _with_machine(stored: Sequence[Stored], table: str) -> str:
+    return f"Measured on {'; '.join(dict.fromkeys(_machine(one) for one in stored))}.\n\n{table}"
+
+
+def _machine(one: Stored) -> str:
+    where = one.told["provenance"]
+    device = where.get("gpu") or f"{where['cpu']}, {one.told['threads']} threads"
+    return f"{device}, torch {where['torch']}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,277 @@
+"""``profile kernels``: the operators beside their peers; ``profile docs``: tables and plots from what was stored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gkdbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from gkdkernels import CSRGraph
+
+    from gkdbench.measure.kernels.bench import Result, Settings
+    from gkdbench.measure.kernels.steps import StepData
+    from gkdbench.measure.roofs import Roofs
+    from gkdbench.measure.timers import Clock
+
+FORMAT = 1  # of the JSON files
+
+
+def kernels(args: argparse.Namespace) -> int:
+    """``gkdbench profile kernels``. Exit codes: 0 measured; 1 a gate is red, or a bar is not met."""
+    if args.list:
+        return _print_names(args)
+    environment = wanted_environment(args.threads)
+    if any(os.environ.get(name) != value for name, value in environment.items()):
+        # both the allocator and OpenMP read their settings when a process starts
+        command = [sys.executable, "-m", "gkdbench.cli", "profile", "kernels", *words(args)]
+        return subprocess.run(command, env=os.environ | environment).returncode
+    return _measure(args)
+
+
+def wanted_environment(threads: int) -> dict[str, str]:
+    """What the measuring process runs under: threads, and the allocator's setting of the runner's workers."""
+    from gkdbench.execute.pool import ALLOCATOR
+
+    if threads < 1:
+        raise UserError(f"--threads wants at least 1, got {threads}")
+    return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def words(args: argparse.Namespace) -> list[str]:
+    """The arguments as they are typed."""
+    found = []
+    for name, value in sorted(vars(args).items()):
+        if name == "verb" or value is None or value is False:
+            continue
+        found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return found
+
+
+def _measure(args: argparse.Namespace) -> int:
+    import torch
+
+    from gkdbench.measure.kernels.bench import Settings
+    from gkdbench.measure.roofs import measure_roofs
+    from gkdbench.measure.timers import check_clock, clock_for
+
+    torch.set_num_threads(args.threads)
+    device = _device(args.device)
+    clock = clock_for(device)
+    try:
+        error = check_clock(clock, device)
+    except RuntimeError as failure:
+        raise UserError(f"{failure}; is the machine busy?") from failure
+    roofs = measure_roofs(clock, device, quick=args.quick)
+    settings = Settings(
+        rounds=5 if args.quick else args.rounds,
+        budget_s=1.0 if args.quick else args.budget,
+        slow=not args.quick,
+        caches=args.caches,
+    )
+    print(
+        f"{device}, {args.threads} threads, caches {args.caches}; clock checked: off by {error:.1%} on a known duration"
+    )
+    told: dict[str, Any] = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
+    told |= {"roofs": asdict(roofs), "provenance": _provenance(device)}
+    if args.bars:
+        fine = _bars(args, device, clock, roofs, settings, told)
+    elif args.steps:
+        fine = _steps(args, device, clock, settings, told)
+    elif args.growth:
+        fine = _growth(args, device, clock, roofs, settings, told)
+    else:
+        fine = _cases(args, device, clock, roofs, settings, told)
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
+        print(f"written: {path}")
+    return 0 if fine else 1
+
+
+def _cases(
+    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
+) -> bool:
+    from gkdbench.measure.kernels.bench import run_cases
+    from gkdbench.measure.kernels.cases import all_cases, chosen, quick_cases
+
+    table = quick_cases() if args.quick else all_cases(device, _data_sets(args.data))
+    cases, fine = chosen(table, args.case), True
+    told["results"] = []
+    load = _loader(args.data)
+    for result in run_cases(cases, device=device, clock=clock, roofs=roofs, settings=settings, load=load):
+        print_result(result)
+        fine &= result.green
+        told["results"].append(result.as_json())
+    return fine
+
+
+def print_result(result: Result) -> None:
+    """Ratios and reasons of one case; no seconds, which mean nothing on another machine."""
+    print(f"\n{result.case.name}  [{result.caches}]  gate {'green' if result.green else 'RED: no ratio is printed'}")
+    mine = result.fastest(ours=True)
+    for row in result.rows:
+        words = row.reason or row.status
+        if row.status == "ok" and result.green and mine is not None:
+            place = f"{row.percent_of_roof:.0f}% of the roof" if row.percent_of_roof is not None else ""
+            if row is mine:
+                words = f"the time that others are held against; {place}"
+            elif (found := result.ratio(mine.name, row.name)) is not None:
+                words = f"{mine.name} / this = {found}; {place}"
+        print(f"  {row.name:44} {words}")
+
+
+def _bars(
+    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
+) -> bool:
+    from dataclasses import replace
+
+    from gkdbench.measure.kernels.bars import bars, candidates_of, hold
+    from gkdbench.measure.kernels.bench import run_cases
+
+    if device.type != "cpu":
+        raise UserError(f"the bars are those of CPUs, got --device {device}; want --device cpu")
+    lines = bars(quick=args.quick)
+    results, told["results"], told["bars"] = {}, [], []
+    for case in dict.fromkeys(bar.case.name for bar in lines):
+        one = next(bar.case for bar in lines if bar.case.name == case)
+        only = candidates_of(lines, one)
+        # candidates that were asked for take part however long they compile
+        own = replace(settings, only=only, slow=settings.slow and bool(only), memory=False)
+        load = _loader(args.data)
+        (results[case],) = run_cases([one], device=device, clock=clock, roofs=roofs, settings=own, load=load)
+        told["results"].append(results[case].as_json())
+    held = [hold(bar, results) for bar in lines]
+    for one_held in held:
+        bar, found = one_held.bar, one_held.ratio
+        said = str(found) if found is not None else one_held.reason
+        print(f"{one_held.verdict:13} {bar.what:36} <= {bar.limit:.2f} of {one_held.against}: {said}")
+        told["bars"].append({**asdict(one_held), "verdict": one_held.verdict})
+    return all(one_held.verdict == "met" for one_held in held)
+
+
+def _steps(
+    args: argparse.Namespace, device: torch.device, clock: Clock, settings: Settings, told: dict[str, Any]
+) -> bool:
+    from gkdbench.measure.kernels.steps import BARS, compare_steps, faster
+
+    steps = []
+    for data in _step_data(args):
+        try:
+            found = list(compare_steps(data, clock, device, rounds=settings.rounds, budget_s=settings.budget_s))
+        except ImportError as error:
+            raise UserError(str(error)) from error
+        steps += found
+        for step in found:
+            said = str(step.ratio) if step.ratio is not None else f"logits differ by {step.error:.1e}: no ratio"
+            print(f"{step.data:18} {step.model:4} {step.way:22} ours / PyG = {said}")
+    told["steps"] = [asdict(step) for step in steps]
+    fine = True
+    for way, least in BARS.items():
+        factor = faster(steps, way)
+        met = factor is not None and factor >= least
+        fine &= met
+        said = "not measured" if factor is None else f"{factor:.2f} times PyG's speed, {'met' if met else 'not met'}"
+        print(f"{way}: geometric mean wants >= {least:g}: {said}")
+    return fine
+
+
+def _growth(
+    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
+) -> bool:
+    from gkdbench.measure.kernels.growth import EDGES, grow
+
+    edges = tuple(count // 100 for count in EDGES[1:]) if args.quick else EDGES
+    found = list(grow(device, clock, roofs, settings, edges))
+    for one in found:
+        powers = f"time ~ E^{one.time_exponent:.2f}, memory ~ E^{one.memory_exponent:.2f}"
+        share = f"largest allocation {one.largest_share:.0%} of edges x features"
+        print(f"{one.operator:22} {powers}, {share}: {'held' if one.held else 'not held'}")
+    told["growth"] = [asdict(one) for one in found]
+    return all(one.held for one in found)
+
+
+def docs(args: argparse.Namespace) -> int:
+    """``gkdbench profile docs``: fill the marked blocks of a Markdown file, write the plots beside it."""
+    from gkdbench.measure.kernels.tables import fill, plots, read_results
+
+    stored = read_results([Path(path) for path in args.paths])
+    into = Path(args.into)
+    if not into.is_file():
+        raise UserError(f"{into} is no file; want a Markdown file with marks like <!-- bench bars -->")
+    into.write_text(fill(into.read_text(encoding="utf-8"), stored), encoding="utf-8")
+    for name, text in plots(stored).items():
+        (into.parent / name).write_text(text, encoding="utf-8")
+    print(f"filled: {into}")
+    return 0
+
+
+def _print_names(args: argparse.Namespace) -> int:
+    from gkdbench.measure.kernels.cases import all_cases, chosen, quick_cases
+
+    table = quick_cases() if args.quick else all_cases(_device(args.device), _data_sets(args.data))
+    print("\n".join(case.name for case in chosen(table, args.case)))
+    return 0
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device wants auto, cpu or cuda:i; got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _data_sets(folder: str | None) -> tuple[str, ...]:
+    """Those whose files are at hand."""
+    from gkdbench.data.datasets import available
+    from gkdbench.measure.kernels.graphs import DATA_SETS
+
+    return tuple(name for name in DATA_SETS if available(name, data=folder))
+
+
+def _loader(folder: str | None) -> Any:
+    def load(name: str) -> CSRGraph:
+        from gkdbench.data.datasets import load_task
+
+        return load_task(name, data=folder).graph
+
+    return load
+
+
+def _step_data(args: argparse.Namespace) -> Iterator[StepData]:
+    from gkdbench.data.datasets import load_task
+    from gkdbench.data.preprocess import with_self_loops
+    from gkdbench.measure.kernels.steps import StepData
+
+    names = _data_sets(args.data)
+    if args.quick or not names:
+        names = ("csbm",) if not names else names[:1]
+    for name in names:
+        task = load_task(name, data=args.data)
+        yield StepData(name, with_self_loops(task.graph), task.features, task.labels, task.num_classes)
+
+
+def _provenance(device: torch.device) -> dict[str, Any]:
+    from gkdbench.execute.pool import allocator_of
+    from gkdbench.execute.provenance import provenance
+    from gkdbench.measure.kernels.bench import Result
+
+    found = provenance(Result, device=str(device), allocator=allocator_of(dict(os.environ)))
+    return found.model_dump(mode="json")
