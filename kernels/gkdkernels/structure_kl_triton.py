@@ -19,11 +19,10 @@ from gkdkernels.edge_kernels import MEASURE
 from gkdkernels.edge_measure_cpu import inverse_norm
 from gkdkernels.edge_rows import Back, Rows
 from gkdkernels.graph import HUB_EDGES
-from gkdkernels.rows_triton import on_device, row_blocks, span, wide_dtype
-from gkdkernels.spmm_triton import merge_sum
+from gkdkernels.rows_triton import merge_sum, on_device, row_blocks, span, wide_dtype
 
-_ROWS, _EDGES = 16, 16  # tile of the kernels on one number an edge; a hub has a program and _HUB_TILE lanes of its own
-_HUB_TILE = 1024
+TILE_ROWS, TILE_EDGES = 8, 16  # of the kernels on one number an edge; four elements to a lane keep registers low
+HUB_TILE = 1024  # a hub has a program of its own
 
 
 @triton.jit
@@ -463,5 +462,5 @@ def _scale(kind: str, x: Tensor) -> Tensor | None:
 def _launches(rows: Rows) -> list[tuple[bool, int, int, int, int]]:
     """(hubs, programs, rows of a tile, edges of a tile, warps) of the launches that cover every row."""
     nodes, hubs = rows.indptr.numel() - 1, rows.hub_row.numel()
-    launches = [(False, triton.cdiv(nodes, _ROWS), _ROWS, _EDGES, 1), (True, hubs, 1, _HUB_TILE, 4)]
+    launches = [(False, triton.cdiv(nodes, TILE_ROWS), TILE_ROWS, TILE_EDGES, 1), (True, hubs, 1, HUB_TILE, 4)]
     return [launch for launch in launches if launch[1]]
