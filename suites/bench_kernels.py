@@ -1,4 +1,4 @@
-"""The kernels' bench for pytest-benchmark: ``pytest suites/bench_kernels.py`` (the ``bench`` extra); never collected otherwise.
+"""The kernels' bench for pytest-benchmark: ``pytest suites/bench_kernels.py``, with the ``bench`` extra.
 
 Every case runs through the gate first and is timed by our own clock, candidates in turns; its samples are what
 pytest-benchmark stores and compares. ``GKDBENCH_BENCH=full`` runs the full table instead of tiny inputs.
@@ -68,7 +68,7 @@ def feed(benchmark: Any, result: Result) -> None:
 
 
 class Replayed:
-    """A timer that a call of `step` advances by the next sample: what was measured in turns is not measured again alone."""
+    """A timer that a call of `step` advances by the next sample: nothing is measured a second time, alone."""
 
     def __init__(self, samples: Any) -> None:
         self._samples, self._now = samples, 0.0

@@ -1,4 +1,4 @@
-"""``make gpu``: the gate on the GPU, then all benches; one JSON file each. Stops before any time when the gate is red."""
+"""``make gpu``: the gate on the GPU, then all benches, one JSON file each; a red gate stops it before any time."""
 
 from __future__ import annotations
 

@@ -95,5 +95,5 @@ def hold(bar: Bar, results: Mapping[str, Result]) -> Held:
     if found is not None:
         return Held(bar, found, against, "")
     reasons = [f"{row.name}: {row.reason}" for row in result.rows if row.name in (bar.ours, against) and row.reason]
-    red = [] if result.green else ["the gate is red"]
+    red = ["the gate is red"] if any(row.ours and row.status == "red" for row in result.rows) else []
     return Held(bar, None, against, "; ".join([*red, *reasons]) or f"{bar.ours} has no such candidate")

@@ -1,0 +1,260 @@
+"""Plants one fault at a time in a copy of the kernels, and shows that the gate turns red.
+
+``python tests/gkdkernels/mutations.py [NAME ...]`` runs all, or those whose names contain a word. A fault whose source
+is not found exactly once, and tests that are red without any fault, are failures of this script too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "kernels" / "gkdkernels"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One wrong line.
+
+    Attributes:
+        file: in `gkdkernels`.
+        right, wrong: the source, found once, and what it becomes.
+        tests: files of this folder that have to notice; `only` narrows them (pytest's -k).
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+    only: str = ""
+
+
+SPMM, SPMM_TRITON = ("test_spmm.py",), ("test_spmm_triton.py",)
+GAT, GAT_TRITON = ("test_gat.py",), ("test_gat_triton.py",)
+MUTUAL, STRUCTURE, EXPERTS = (
+    ("test_mutual_kl.py",),
+    ("test_edge_log_probs.py", "test_structure_kl.py"),
+    ("test_experts.py",),
+)
+
+FAULTS = [
+    Fault(
+        "graph: transpose of the wrong ends",
+        "graph.py",
+        "counts = torch.bincount(self.index.long(), minlength=self.num_src)",
+        "counts = torch.bincount(self.row.long(), minlength=self.num_src)[: self.num_src]",
+        ("test_graph.py", "test_spmm.py"),
+    ),
+    Fault(
+        "spmm cpu: edges without their weights",
+        "spmm_cpu.py",
+        "per_sample_weights=None if weight is None else weight.detach().contiguous(),",
+        "per_sample_weights=None,",
+        SPMM,
+    ),
+    Fault(
+        "spmm cpu: tie of maxima to the next edge",
+        "spmm_cpu.py",
+        "first = torch.where(graph.degree > 0, graph.indptr[:-1], -1).long()[:, None]",
+        "first = torch.where(graph.degree > 0, graph.indptr[1:] - 1, -1).long()[:, None]",
+        SPMM,
+    ),
+    Fault(
+        "spmm triton: bf16 accumulation",
+        "spmm_triton.py",
+        "        acc += value\n    total = tl.sum(acc, 0)",
+        "        acc += value.to(tl.float16).to(acc_dtype)\n    total = tl.sum(acc, 0)",
+        SPMM_TRITON,
+    ),
+    Fault(
+        "spmm triton: missing mask of the last edges",
+        "spmm_triton.py",
+        "        mask = live[:, None] & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
+        "        mask = (live[:, None] | True) & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
+        SPMM_TRITON,
+    ),
+    Fault(
+        "spmm triton: tie of maxima to another edge",
+        "spmm_triton.py",
+        "first = tl.min(tl.where(wins, seen, _NONE), 0)",
+        "first = tl.max(tl.where(wins, seen, -1), 0)",
+        SPMM_TRITON,
+    ),
+    Fault(
+        "spmm triton: a hub's later chunks dropped from the maximum",
+        "spmm_triton.py",
+        "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0)\n        better",
+        "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0) - 100.0\n        better",
+        SPMM_TRITON,
+    ),
+    Fault(
+        "gat cpu: gradient over the forward edges",
+        "gat_cpu.py",
+        "grad_h[head] = bag_sum(turned.graph, g[head], weight)",
+        "grad_h[head] = bag_sum(turned.graph, g[head], kept[head])",
+        GAT,
+    ),
+    Fault(
+        "gat cpu: dropout left out of the kept part",
+        "gat_cpu.py",
+        "out_lost[head] = bag_sum(graph, by_head[head], kept[head] * lost[head])",
+        "out_lost[head] = bag_sum(graph, by_head[head], p[head] * lost[head])",
+        GAT,
+    ),
+    Fault(
+        "gat cpu: no shift where exp underflows",
+        "gat_cpu.py",
+        "_SAFE_RANGE = 60.0",
+        "_SAFE_RANGE = 6000.0",
+        GAT,
+    ),
+    Fault(
+        "gat triton: dropout of one draw too few",
+        "gat_triton.py",
+        "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, scale, 0.0)",
+        "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, 1.0, 0.0)",
+        GAT_TRITON,
+    ),
+    Fault(
+        "mutual_kl cpu: teachers and learners swapped",
+        "mutual_kl_cpu.py",
+        "mix = of_kl * (pairs.sum(0).diag() - pairs).t()",
+        "mix = of_kl * (pairs.sum(1).diag() - pairs)",
+        MUTUAL,
+    ),
+    Fault(
+        "mutual_kl cpu: the mask is forgotten",
+        "mutual_kl_cpu.py",
+        "p.mul_(kl_mask[block, None])",
+        "p.mul_(torch.ones_like(kl_mask[block, None]))",
+        MUTUAL,
+    ),
+    Fault(
+        "mutual_kl cpu: the diagonal counts",
+        "mutual_kl_cpu.py",
+        "pairs = weight.detach().clone().fill_diagonal_(0)",
+        "pairs = weight.detach().t().clone().fill_diagonal_(1)",
+        MUTUAL,
+    ),
+    Fault(
+        "mutual_kl triton: classes beyond the last",
+        "mutual_kl_triton.py",
+        "e = tl.where(there, tl.exp(shifted), 0.0)",
+        "e = tl.exp(shifted)",
+        MUTUAL,
+    ),
+    Fault(
+        "structure_kl cpu: the row's sum is not taken off",
+        "edge_log_probs.py",
+        "torch.sub(g, weight, out=weight).mul_(slope(kernel, measure, width))",
+        "weight = g * slope(kernel, measure, width)",
+        STRUCTURE,
+    ),
+    Fault(
+        "structure_kl cpu: only one direction of a symmetric graph",
+        "edge_log_probs.py",
+        "out: Tensor = gradient(kind, wide, rows, weight.add_(reverse), measure)",
+        "out: Tensor = gradient(kind, wide, rows, weight, measure)",
+        STRUCTURE,
+    ),
+    Fault(
+        "structure_kl cpu: cosine without its projection",
+        "edge_measure_cpu.py",
+        "return across.addcmul_(x, along[:, None], value=-1.0)",
+        "return across",
+        STRUCTURE,
+    ),
+    Fault(
+        "structure_kl triton: another slope of rbf",
+        "structure_kl_triton.py",
+        "value = measure * 0.0 - 0.5 / (width * width)",
+        "value = measure * 0.0 - 1.0 / (width * width)",
+        ("test_structure_kl_triton.py",),
+    ),
+    Fault(
+        "experts cpu: a bias for the wrong rows",
+        "experts_cpu.py",
+        "torch.addmm(bias[expert], taken, weight[expert], out=per_pair[span])",
+        "torch.addmm(bias[0], taken, weight[expert], out=per_pair[span])",
+        EXPERTS,
+    ),
+    Fault(
+        "experts cpu: gradients of weights without alpha",
+        "experts_cpu.py",
+        "            upstream.mul_(share[span])\n",
+        "            pass\n",
+        EXPERTS,
+    ),
+    Fault(
+        "route: ties to the highest expert",
+        "route.py",
+        "best = left.max(1, keepdim=True).indices",
+        "best = left.size(1) - 1 - left.flip(1).max(1, keepdim=True).indices",
+        ("test_route.py",),
+    ),
+    Fault(
+        "readouts: ties to the highest row",
+        "readout.py",
+        'winner = torch.full(shape, rows, device=x.device).scatter_reduce(0, where, row.where(wins, rows), "amin")',
+        'winner = torch.full(shape, -1, device=x.device).scatter_reduce(0, where, row.where(wins, -1), "amax")',
+        ("test_readout.py",),
+    ),
+]
+FAST = "graph: transpose of the wrong ends"  # caught in seconds: it is part of the normal tests
+
+
+def caught(fault: Fault | None, tests: tuple[str, ...], only: str = "") -> str:
+    """What the tests say of a copy with the fault: "caught", "missed", or why nothing can be said."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        shutil.copytree(SOURCES, home / "gkdkernels", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests" / "gkdkernels", home / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "tests" / "conftest.py", home / "conftest.py")
+        (home / "pytest.ini").write_text("[pytest]\nmarkers =\n    full: slow\n    data: files\n", encoding="utf-8")
+        if fault is not None:
+            path = home / "gkdkernels" / fault.file
+            text = path.read_text(encoding="utf-8")
+            if text.count(fault.right) != 1:
+                return f"not planted: {fault.file} has its line {text.count(fault.right)} times"
+            path.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
+        environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        where = "import gkdkernels; print(gkdkernels.__file__)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", where], capture_output=True, text=True, env=environment, cwd=home
+        )
+        if not loaded.stdout.startswith(folder):
+            return f"not planted: the copy does not load: {(loaded.stderr or loaded.stdout).strip()[-200:]}"
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not full"]
+        command += [*(f"tests/{name}" for name in tests), *(["-k", only] if only else [])]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home)
+    # 1 is a failed test; everything else but 0 is a run that was none
+    return {0: "missed", 1: "caught"}.get(done.returncode, f"no run: {done.stdout.strip()[-300:]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one line for each fault; 0 if all are caught and the tests are green without them."""
+    asked = sys.argv[1:] if argv is None else argv
+    faults = [fault for fault in FAULTS if not asked or any(word in fault.name for word in asked)]
+    healthy: dict[tuple[tuple[str, ...], str], bool] = {}
+    bad = 0
+    for fault in faults:
+        run = (fault.tests, fault.only)
+        if run not in healthy:
+            healthy[run] = caught(None, *run) == "missed"
+        verdict = caught(fault, *run) if healthy[run] else "nothing shown: the tests are red without a fault"
+        bad += verdict != "caught"
+        print(f"{verdict:8} {fault.name}", flush=True)
+    print(f"{len(faults) - bad} of {len(faults)} caught")
+    return 1 if bad or not faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
