@@ -31,6 +31,9 @@ def resolve(
     the data set, and then the first word of the split id ("planetoid", "cpf", ...: features are scaled differently). A
     recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands in for the tables before it.
 
+    A file that says ``fitting = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for the
+    data set: setting is "tran" or "ind", teacher the one asked for. ``recipe=None`` in `overrides` asks for none.
+
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
         UserError: a value of the wrong type or out of range.
@@ -38,8 +41,8 @@ def resolve(
     cls = METHODS.get(name)
     known = {field.name for field in dataclasses.fields(cls)}
     chosen = dict(overrides or {})
-    recipe = chosen.pop("recipe", None) or recipe
     tables = _tables(cls.__module__, name)
+    recipe = chosen.pop("recipe", None if recipe else _fitting(cls, tables, dataset, split, chosen)) or recipe
     where = [dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
@@ -93,10 +96,26 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None) -> str | None:
-    value = tables.get("recipe", {}).get(recipe or "", {}).get("backbone") or tables.get("default", {}).get("backbone")
-    if value is None:
-        value = next((f.default for f in dataclasses.fields(cls) if f.name == "backbone"), None)
+    value = tables.get("recipe", {}).get(recipe or "", {}).get("backbone") or _default(cls, tables, "backbone")
     return value if isinstance(value, str) else None
+
+
+def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:
+    """What ``[default]``, or else the field `key` itself says; None without such a field."""
+    own = next((field.default for field in dataclasses.fields(cls) if field.name == key), None)
+    return tables.get("default", {}).get(key) or own
+
+
+def _fitting(
+    cls: type[Method], tables: Mapping[str, Any], dataset: str | None, split: str | None, chosen: Mapping[str, Any]
+) -> str | None:
+    """The recipe that the file names for this setting and teacher, if it has one for the data set."""
+    if "fitting" not in tables or split is None:
+        return None
+    inductive = any(word.startswith("ind") for word in split.split("-"))  # cpf-lcc-20-30-ind20, planetoid-ind
+    teacher = chosen.get("teacher", _default(cls, tables, "teacher"))
+    recipe: str = tables["fitting"].format(setting="ind" if inductive else "tran", teacher=teacher)
+    return recipe if dataset in tables.get("recipe", {}).get(recipe, {}) else None
 
 
 @cache
