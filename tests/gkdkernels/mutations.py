@@ -71,7 +71,7 @@ FAULTS = [
         "spmm triton: bf16 accumulation",
         "spmm_triton.py",
         "        acc += value\n    total = tl.sum(acc, 0)",
-        "        acc += value.to(tl.float16).to(acc_dtype)\n    total = tl.sum(acc, 0)",
+        "        acc = (acc + value).to(tl.bfloat16).to(acc_dtype)\n    total = tl.sum(acc, 0)",
         SPMM_TRITON,
     ),
     Fault(
@@ -117,7 +117,7 @@ FAULTS = [
         GAT,
     ),
     Fault(
-        "gat triton: dropout of one draw too few",
+        "gat triton: what dropout keeps is not scaled up",
         "gat_triton.py",
         "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, scale, 0.0)",
         "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, 1.0, 0.0)",

@@ -1,0 +1,100 @@
+"""Tables and plots of stored results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from gkdkernels.cost import Cost
+
+from gkdbench.errors import UserError
+from gkdbench.measure.kernels.bench import Result, Row
+from gkdbench.measure.kernels.problem import Case
+from gkdbench.measure.kernels.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
+from gkdbench.measure.svg import Bar, bar_plot
+from gkdbench.measure.timers import Sample
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
+
+
+def row(name: str, seconds: float, *, ours: bool) -> Row:
+    return Row(name, ours, False, samples=[Sample(seconds)] * 5, percent_of_roof=50.0, percent_of_floor=20.0)
+
+
+@pytest.fixture
+def told() -> dict[str, Any]:
+    rows = [row("gkdkernels cpu", 0.001234, ours=True), row("torch <plain>", 0.004936, ours=False)]
+    case = Case("spmm", {"width": 8}, "g", "sum")
+    result = Result(case, "warm", rows, True, Cost(800, 1600)).as_json()
+    where = {"gpu": None, "cpu": "a processor", "torch": "2.13.0"}
+    roofs = {"bytes_per_s": 1e10, "flops_per_s": 1e11}
+    found = {"format": 1, "quick": False, "threads": 2, "roofs": roofs, "provenance": where, "results": [result]}
+    loaded: dict[str, Any] = json.loads(json.dumps(found))
+    return loaded
+
+
+def test_a_table_has_ratios_and_no_seconds(told: dict[str, Any]) -> None:
+    text = fill("a\n<!-- bench cpu -->\nold\n<!-- end cpu -->\nb", [Stored("cpu", told)])
+    assert text.startswith("a\n<!-- bench cpu -->\nMeasured on a processor, 2 threads, torch 2.13.0.")
+    assert text.endswith("<!-- end cpu -->\nb")
+    line = (
+        "| spmm-sum/g/width=8/float32/fwd+bwd | gkdkernels cpu | torch <plain> | 0.25 [0.25, 0.25], n=5 | 50 % | 20 % |"
+    )
+    assert line in text
+    assert "old" not in text
+    assert "0.0012" not in text
+    again = fill(text, [Stored("cpu", told)])
+    assert again == text
+
+
+def test_a_red_gate_shows_no_number(told: dict[str, Any]) -> None:
+    told["results"][0] |= {"green": False, "ratios": []}
+    text = fill("<!-- bench cpu -->\n<!-- end cpu -->", [Stored("cpu", told)])
+    assert "gate red" in text
+    assert "50 %" not in text
+    assert plots([Stored("cpu", told)]) == {}
+
+
+def test_what_was_not_measured_is_said(told: dict[str, Any]) -> None:
+    assert NOTHING in fill("<!-- bench gpu -->\n<!-- end gpu -->", [Stored("cpu", told)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<!-- bench cpus -->", "wants one of bars"),
+        ("<!-- bench cpu -->", "wants one <!-- end cpu --> after it, got 0"),
+    ],
+)
+def test_bad_marks(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        fill(text, [])
+
+
+def test_the_document_has_all_marks() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert all(text.count(f"<!-- bench {name} -->") == text.count(f"<!-- end {name} -->") == 1 for name in BLOCKS)
+
+
+def test_files_that_are_no_results(tmp_path: Path, told: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is not there"):
+        read_results([tmp_path / "none"])
+    file = tmp_path / "x.json"
+    file.write_text("[]")
+    with pytest.raises(UserError, match="is no result"):
+        read_results([tmp_path])
+    file.write_text(json.dumps({**told, "quick": True}))
+    with pytest.raises(UserError, match="quick run, whose numbers mean nothing"):
+        read_results([file])
+    file.write_text(json.dumps(told))
+    assert [one.name for one in read_results([tmp_path])] == ["x"]
+
+
+def test_plots_are_whole_and_escaped(told: dict[str, Any]) -> None:
+    found = plots([Stored("cpu", told)])
+    assert set(found) == {"kernels-cpu-bars.svg", "kernels-cpu-roofline.svg"}
+    for text in (*found.values(), bar_plot("<&>", [Bar("a<b", 2.0, 1.5, 3.0)])):
+        assert ElementTree.fromstring(text).tag.endswith("svg")
