@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from gkdbench.nn.model import settings_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 Variant = Literal["corrected", "as_released"]
@@ -77,5 +77,5 @@ class Method(ABC):
         return "earlier"
 
     def config(self) -> dict[str, Any]:
-        """Every field, as plain data: what the record stores and the key covers."""
-        return dataclasses.asdict(self)
+        """Every field, as plain data: what the record stores and the key covers (see `settings_of`)."""
+        return settings_of(self)

@@ -14,6 +14,7 @@ from gkdbench.errors import UnknownName, UserError
 from gkdbench.methods import METHODS
 from gkdbench.methods._base import Method
 from gkdbench.methods._models import backbone_config, strictly
+from gkdbench.nn.model import settings_of
 
 
 def resolve(
@@ -53,7 +54,7 @@ def resolve(
         raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
     backbone, settings = values.get("backbone", backbone), values.get("model", {})
     if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
-        values["model"] = dataclasses.asdict(backbone_config(backbone, settings))  # type: ignore[call-overload]
+        values["model"] = settings_of(backbone_config(backbone, settings))
     method: Method = strictly(cls, values, f"method {name!r}")
     return method
 

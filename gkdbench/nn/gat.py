@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from gkdkernels import CSRGraph, Features, gat_aggregate
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear, feature_product, uniform
-from gkdbench.nn.model import Backbone, BlockModel, Trace, check_choice, check_range
+from gkdbench.nn.model import NEUTRAL, Backbone, BlockModel, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
@@ -30,6 +30,8 @@ class GAT(Backbone):
         attention_dropout: on the coefficients.
         value_dropout: on the transformed features that are summed, not on the scores made of them; the release of
             Velickovic et al. has it, most re-implementations do not.
+        head_dropout: each head drops its own input, instead of all heads the same one; as `value_dropout`, from the
+            release.
         negative_slope: of the score's leaky ReLU.
         norm: between layer and activation.
         activation: between layers.
@@ -51,12 +53,13 @@ class GAT(Backbone):
     norm: Norm = "none"
     activation: Activation = "elu"
     residual: bool = False
+    head_dropout: bool = field(default=False, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
-        for field in ("head_width", "heads", "out_heads", "layers"):
-            check_range(self, field, 1)
-        for field in ("dropout", "attention_dropout", "value_dropout", "negative_slope"):
-            check_range(self, field, 0, 1)
+        for name in ("head_width", "heads", "out_heads", "layers"):
+            check_range(self, name, 1)
+        for name in ("dropout", "attention_dropout", "value_dropout", "negative_slope"):
+            check_range(self, name, 0, 1)
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
@@ -92,6 +95,7 @@ class GATConv(nn.Module):
         negative_slope: float,
         attention_dropout: float,
         value_dropout: float,
+        head_dropout: float,
         name: str,
         randomness: Randomness,
     ) -> None:
@@ -99,6 +103,11 @@ class GATConv(nn.Module):
         self.heads, self.features, self.name, self.randomness = heads, features, name, randomness
         self.negative_slope, self.attention_dropout = negative_slope, attention_dropout
         self.value_dropout = KeyedDropout(value_dropout, name=f"{name}.value", randomness=randomness)
+        self.head_dropouts = nn.ModuleList(
+            KeyedDropout(head_dropout, name=f"{name}.heads.{head}", randomness=randomness)
+            for head in range(heads)
+            if head_dropout
+        )
         gain = math.sqrt((in_features + heads * features) / (in_features + features))  # bound of one head's matrix
         self.linear = FeatureLinear(
             in_features, heads * features, name=f"{name}.linear", randomness=randomness, bias=False, gain=gain
@@ -109,15 +118,10 @@ class GATConv(nn.Module):
 
     def forward(self, x: Features, graph: CSRGraph) -> Tensor:
         """[num_dst, heads, features] from ``x: [num_src, in]``; destinations are the first rows of the sources."""
-        heads, features = self.heads, self.features
-        weight = self.linear.weight.view(-1, heads, features)  # [in, H, F]
-        # a score is linear in x: its columns W a stand beside W, and one product of x makes features and scores
-        scores = [(weight * a).sum(-1) for a in (self.source, self.target)]  # [in, H] each
-        joint = feature_product(x, torch.cat([self.linear.weight, *scores], 1))
-        h, el, er = torch.split(joint, [heads * features, heads, heads], 1)
+        h, el, er = self._scored(x)
         out: Tensor = gat_aggregate(
             graph,
-            self.value_dropout(h).view(-1, heads, features),
+            self.value_dropout(h).view(-1, self.heads, self.features),
             el,
             er[: graph.num_dst],
             negative_slope=self.negative_slope,
@@ -125,6 +129,23 @@ class GATConv(nn.Module):
             key=self.randomness.key(f"{self.name}.attention"),
         )
         return out
+
+    def _scored(self, x: Features) -> tuple[Tensor, ...]:
+        """Features [num_src, H * F] and the scores' two parts [num_src, H] each, of all heads.
+
+        A score is linear in x: its columns W a stand beside W, and one product of x makes features and scores.
+        """
+        heads, features = self.heads, self.features
+        weight = self.linear.weight.view(-1, heads, features)  # [in, H, F]
+        scores = [(weight * a).sum(-1) for a in (self.source, self.target)]  # [in, H] each
+        if not self.head_dropouts or not self.training:
+            joint = feature_product(x, torch.cat([self.linear.weight, *scores], 1))
+            return torch.split(joint, [heads * features, heads, heads], 1)
+        parts = []
+        for head, dropout in enumerate(self.head_dropouts):
+            columns = torch.cat([weight[:, head], *(score[:, head : head + 1] for score in scores)], 1)  # [in, F + 2]
+            parts.append(torch.split(feature_product(dropout(x), columns), [features, 1, 1], 1))
+        return tuple(torch.cat(part, 1) for part in zip(*parts, strict=True))
 
 
 class GATModel(BlockModel):
@@ -141,6 +162,7 @@ class GATModel(BlockModel):
                 negative_slope=config.negative_slope,
                 attention_dropout=config.attention_dropout,
                 value_dropout=config.value_dropout,
+                head_dropout=config.dropout if config.head_dropout else 0.0,
                 name=f"convs.{i}",
                 randomness=randomness,
             )
@@ -149,7 +171,8 @@ class GATModel(BlockModel):
         self.biases = nn.ParameterList(torch.zeros(width) for width in widths)
         self.norms = nn.ModuleList(norm_layer(config.norm, width) for width in widths[:-1])
         self.dropouts = nn.ModuleList(
-            KeyedDropout(config.dropout, name=f"dropouts.{i}", randomness=randomness) for i in range(config.layers)
+            KeyedDropout(0.0 if config.head_dropout else config.dropout, name=f"dropouts.{i}", randomness=randomness)
+            for i in range(config.layers)
         )
         self.skips = nn.ModuleList(
             FeatureLinear(shape[0], width, name=f"skips.{i}", randomness=randomness, bias=False)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gkdkernels import CSRGraph, Features, segment_mean
 from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.random import Randomness
+
+NEUTRAL = {"neutral": True}
+"""Metadata of a field that was added later and whose default leaves every number as it was: `settings_of` leaves it
+out at its default, so that keys of published rows stay what they were."""
+
+
+def settings_of(config: object) -> dict[str, Any]:
+    """The fields of a configuration as plain data, without neutral ones at their default."""
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    values = dataclasses.asdict(config)  # type: ignore[call-overload]
+    return {f.name: values[f.name] for f in fields if not f.metadata.get("neutral") or values[f.name] != f.default}
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,3 +201,12 @@ def test_unknown_names_carry_what_is_known() -> None:
     with pytest.raises(UnknownName) as caught:
         resolve("teacher", {"recipe": "nobody1999"})
     assert caught.value.known == recipes("teacher")
+
+
+def test_a_neutral_setting_is_no_part_of_the_key_at_its_default() -> None:
+    plain = resolve("teacher", {"backbone": "gat"}).config()["model"]
+    dropped = resolve("teacher", {"backbone": "gat", "model": {"head_dropout": True}}).config()["model"]
+    assert "head_dropout" not in plain
+    assert dropped == plain | {"head_dropout": True}
+    again = resolve("teacher", {"backbone": "gat", "model": plain | {"head_dropout": False}})
+    assert again.config()["model"] == plain
