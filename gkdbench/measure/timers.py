@@ -21,7 +21,7 @@ Caches = Literal["warm", "cold"]
 
 CLOCK_TOLERANCE = 0.05  # of a known duration
 _KNOWN_S = 0.005
-_TRIALS = 20  # of the known duration: a busy machine takes the processor away in some
+_TRIALS = 20  # of the known duration: a busy machine takes the processor away at the ends of some
 _LEAST_S = 0.001  # of one sample with warm caches: shorter runs are repeated within the sample
 _CPU_CACHE_BYTES = 32 << 20  # where the system does not tell
 
@@ -150,8 +150,8 @@ def measure(
 def check_clock(clock: Clock, device: torch.device) -> float:
     """Measure a known duration; returns the relative error.
 
-    On the CPU a loop that ends when another clock says so. On a GPU a kernel that counts cycles, once and four times as
-    long: the difference is three times the short one, whatever the frequency, if the clock waits for the device.
+    On the CPU a loop that tells by another clock how long it took. On a GPU a kernel that counts cycles, once so long and
+    once four times as long: the ratio is four, whatever the frequency, if the clock waits for the device.
 
     Raises:
         RuntimeError: an error above `CLOCK_TOLERANCE` in all trials: no time may be printed.
@@ -164,8 +164,9 @@ def check_clock(clock: Clock, device: torch.device) -> float:
 
 def _clock_error(clock: Clock, device: torch.device) -> float:
     if device.type == "cpu":
-        measured = clock.sample(lambda: _spin(_KNOWN_S), repeats=1, caches="warm").wall_s
-        return abs(measured / _KNOWN_S - 1.0)
+        took = [_KNOWN_S]
+        measured = clock.sample(lambda: took.append(_spin(_KNOWN_S)), repeats=1, caches="warm").wall_s
+        return abs(measured / took[-1] - 1.0)
     cycles = int(_KNOWN_S * 1e9)
 
     def sleep(count: int) -> Sample:
@@ -176,10 +177,12 @@ def _clock_error(clock: Clock, device: torch.device) -> float:
     return max(abs(b / a / 4.0 - 1.0) if a else float("inf") for a, b in pairs)
 
 
-def _spin(seconds: float) -> None:
-    end = time.monotonic_ns() + int(seconds * 1e9)
-    while time.monotonic_ns() < end:
+def _spin(seconds: float) -> float:
+    """Busy for at least `seconds`; returns for how long, as a machine with other work may take the processor away."""
+    begin = time.monotonic_ns()
+    while (took := time.monotonic_ns() - begin) < seconds * 1e9:
         pass
+    return took * 1e-9
 
 
 def cpu_cache_bytes() -> int:
