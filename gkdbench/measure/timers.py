@@ -150,8 +150,8 @@ def measure(
 def check_clock(clock: Clock, device: torch.device) -> float:
     """Measure a known duration; returns the relative error.
 
-    On the CPU a loop that tells by another clock how long it took. On a GPU a kernel that counts cycles, once so long and
-    once four times as long: the ratio is four, whatever the frequency, if the clock waits for the device.
+    On the CPU a loop that tells by another clock how long it took. On a GPU a kernel that counts cycles, once so many
+    and once four times as many: the ratio is four, whatever the frequency, if the clock waits for the device.
 
     Raises:
         RuntimeError: an error above `CLOCK_TOLERANCE` in all trials: no time may be printed.
