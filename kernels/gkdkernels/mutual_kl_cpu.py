@@ -2,18 +2,24 @@
 
 One read and one write of the logits. Everything between (softmax, gradient, Gram matrix) works on a block of nodes
 of all peers, [K, n, C], that fits the second-level cache; both K x K products are matrix products over that block.
+Each thread takes blocks of its own through all steps, rather than a share of every step: the threads meet once a call
+and not at every torch operation. Sums over blocks are added in their order, whatever the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 1 << 18  # of [K, n, C]: with its twin of probabilities 2 MB, enough work for two threads per call
+_BLOCK_ELEMENTS = 1 << 18  # of [K, n, C]: with its twin of probabilities 2 MB, and work enough to hide the calls' cost
 _GRAM_ROWS = 32  # nodes per Gram matrix: short fp32 sums, which are then added in fp64
+
+Result = TypeVar("Result")
 
 
 def peer_pass_cpu(
@@ -31,14 +37,17 @@ def peer_pass_cpu(
     """As `peer_pass` of the module `mutual_kl`."""
     peers, (rows, classes) = len(logits), logits[0].shape
     of_kl, of_ce, of_entropy = scale.tolist()
-    loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
     grad = logits[0].new_empty((peers, rows, classes) if learns else 0)
     node_kl = scale.new_empty((rows, peers, peers) if per_node else 0)
-    mix = None
+    weight = None if weight is None else weight.detach()
+    pairs = mix = None
     if weight is not None and weight.dim() == 2:
-        pairs = weight.detach().clone().fill_diagonal_(0)
+        pairs = weight.clone().fill_diagonal_(0)
         mix = of_kl * (pairs.sum(0).diag() - pairs).t()  # [K, K], d loss / d z = mix @ p
-    for block, log_p, p in _blocks(logits, scale.dtype, multi_label):
+
+    def visit(block: slice, log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """loss [K] and KL [K, K] of a block, in fp64; writes its gradient."""
+        loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
         g = None
         if learns:
             g = grad[:, block]
@@ -50,27 +59,32 @@ def peer_pass_cpu(
         if entropy:
             mask = None if entropy_mask is None else entropy_mask[block]
             loss -= of_entropy * _entropy(log_p, p, mask, of_entropy, g)
-        if weight is not None:
-            if kl_mask is not None:
-                p.mul_(kl_mask[block, None])
-            if mix is not None:
-                if g is not None:
-                    flat = g.view(peers, -1)
-                    torch.addmm(flat, mix, p[0].view(peers, -1), beta=float(targets is not None or entropy), out=flat)
-                kl += _gram_kl(log_p, p, _GRAM_ROWS).sum(0, dtype=torch.float64)
-            else:
-                taught = weight.detach()[block].permute(1, 0, 2) * of_kl  # [K, n, 1]
-                if g is not None:
-                    g.addcmul_(p[0], taught.sum(0)).sub_((p[0] * taught).sum(0))
-                rows_kl = _gram_kl(log_p, p, 1)  # [n, K, K]
-                kl += rows_kl.sum(0, dtype=torch.float64)
-                loss += torch.einsum("inz,nij->j", taught, rows_kl)
-                if per_node:
-                    node_kl[block] = of_kl * rows_kl
+        if weight is not None and kl_mask is not None:
+            p.mul_(kl_mask[block, None])
+        if mix is not None:
+            if g is not None:
+                flat = g.view(peers, -1)
+                torch.addmm(flat, mix, p[0].view(peers, -1), beta=float(targets is not None or entropy), out=flat)
+            kl += _gram_kl(log_p, p, _GRAM_ROWS).sum(0, dtype=torch.float64)
+        elif weight is not None:
+            taught = weight[block].permute(1, 0, 2) * of_kl  # [K, n, 1]
+            if g is not None:
+                g.addcmul_(p[0], taught.sum(0)).sub_((p[0] * taught).sum(0))
+            rows_kl = _gram_kl(log_p, p, 1)  # [n, K, K]
+            kl += rows_kl.sum(0, dtype=torch.float64)
+            loss += torch.einsum("inz,nij->j", taught, rows_kl)
+            if per_node:
+                node_kl[block] = of_kl * rows_kl
         if g is not None and grad.dtype != scale.dtype:
             grad[:, block] = g
+        return loss, kl
+
+    loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
+    for part, part_kl in _over_blocks(logits, scale.dtype, multi_label, visit):
+        loss += part
+        kl += part_kl
     kl *= of_kl
-    if mix is not None:
+    if pairs is not None:
         loss += (pairs * kl).sum(0)
     return loss.to(scale.dtype), kl.to(scale.dtype), grad, node_kl
 
@@ -87,38 +101,67 @@ def teacher_side_cpu(
         mix = pairs.sum(1).diag() - pairs  # [K, K]
     else:
         mix = scale[0] * (g.sum().expand(peers).diag() - g)
-    for block, log_p, p in _blocks(logits, scale.dtype, multi_label):
+
+    def visit(block: slice, log_p: Tensor, p: Tensor) -> None:
         natural = log_p[0] - log_p[1] if multi_label else log_p[0]
         pull = (mix @ natural.view(peers, -1)).view(natural.shape)  # [K, n, C] sum_j g_j w_ij (log p_i - log p_j)
         if weight.dim() == 3:
             pull *= weight[block].permute(1, 0, 2)
         side = p[0] * p[1] * pull if multi_label else p[0] * (pull - (p[0] * pull).sum(-1, keepdim=True))
         grad[:, block] = side if kl_mask is None else side * kl_mask[block, None]
+
+    _over_blocks(logits, scale.dtype, multi_label, visit)
     return grad
 
 
-def _blocks(logits: list[Tensor], dtype: torch.dtype, multi_label: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Log-probabilities and probabilities [S, K, n, C] of n nodes at a time, in buffers that each block overwrites.
+def _over_blocks(
+    logits: list[Tensor],
+    dtype: torch.dtype,
+    multi_label: bool,
+    visit: Callable[[slice, Tensor, Tensor], Result],
+) -> list[Result]:
+    """`visit` every block of nodes with its log-probabilities and probabilities [S, K, n, C], which it may overwrite.
 
     S = 1, or 2 with several labels: of each label being there, and not.
     """
     peers, (rows, classes), sides = len(logits), logits[0].shape, 2 if multi_label else 1
     if rows * classes == 0:
-        return
+        return []
     step = max(_GRAM_ROWS, _BLOCK_ELEMENTS // (sides * peers * classes) // _GRAM_ROWS * _GRAM_ROWS)
-    buffers = torch.empty(2, sides * peers * min(step, rows) * classes, dtype=dtype)
-    for start in range(0, rows, step):
-        block = slice(start, min(rows, start + step))
-        shape = (sides, peers, block.stop - start, classes)
-        log_p, p = (buffer[: sides * peers * shape[2] * classes].view(shape) for buffer in buffers)
-        for k, z in enumerate(logits):
-            if multi_label:
-                wide = z[block].to(dtype)
-                log_p[0, k], log_p[1, k] = F.logsigmoid(wide), F.logsigmoid(-wide)
-            else:
-                torch.log_softmax(z[block], -1, dtype=dtype, out=log_p[0, k])
-        torch.exp(log_p, out=p)
-        yield block, log_p, p
+    blocks = [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
+
+    def walk(share: list[slice]) -> list[Result]:
+        found = []
+        buffers = torch.empty(2, sides * peers * min(step, rows) * classes, dtype=dtype)
+        for block in share:
+            shape = (sides, peers, block.stop - block.start, classes)
+            log_p, p = (buffer[: sides * peers * shape[2] * classes].view(shape) for buffer in buffers)
+            for k, z in enumerate(logits):
+                if multi_label:
+                    wide = z[block].to(dtype)
+                    log_p[0, k], log_p[1, k] = F.logsigmoid(wide), F.logsigmoid(-wide)
+                else:
+                    torch.log_softmax(z[block], -1, dtype=dtype, out=log_p[0, k])
+            torch.exp(log_p, out=p)
+            found.append(visit(block, log_p, p))
+        return found
+
+    threads = min(torch.get_num_threads(), len(blocks))
+    if threads == 1:
+        return _without_grad(walk, blocks)
+    each = -(-len(blocks) // threads)
+    shares = [blocks[i : i + each] for i in range(0, len(blocks), each)]
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(len(shares), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = [part for parts in pool.map(lambda share: _without_grad(walk, share), shares) for part in parts]
+    torch.set_num_threads(before)  # threads that torch starts later take the last number that any thread has set
+    return found
+
+
+def _without_grad(walk: Callable[[list[slice]], list[Result]], share: list[slice]) -> list[Result]:
+    """Whether gradients are recorded is a thread's own, and on in a new one."""
+    with torch.no_grad():
+        return walk(share)
 
 
 def _gram_kl(log_p: Tensor, p: Tensor, together: int) -> Tensor:

@@ -369,6 +369,23 @@ def test_blocks_of_nodes_are_one_block(draw: Draw, monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("case", [CASES[7], CASES[10]], ids=str)
+def test_threads_do_not_change_a_bit(case: Case, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gkdkernels.mutual_kl_cpu._BLOCK_ELEMENTS", 1)
+    given = inputs(Case(**{**vars(case), "rows": 150}), draw)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            loss, kl = given.call(torch.float32, "cpu", torch.device("cpu"))
+            runs.append((loss, kl, *given.gradients(loss).values()))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backward_can_run_twice(backend: str, draw: Draw, device: torch.device) -> None:
     z = draw(2, 9, 4).to(device).requires_grad_()
