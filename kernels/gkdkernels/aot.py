@@ -53,7 +53,7 @@ class Resources:
         stack_bytes: per thread; spilled registers live there.
         local_bytes: per thread, static local memory.
         shared_bytes: per program.
-        wide_loads: 128-bit loads from global memory in the code (LDG.128).
+        wide_loads: 128-bit loads from global memory in the code (LDG.128, and LDGSTS.128 straight into shared memory).
         loads: all loads from global memory in the code.
         compile_s: CPU time of the compiler and the assembler, which a busy machine does not stretch.
     """
@@ -125,8 +125,8 @@ def _compile(request: Request) -> Resources:
         stack_bytes=number("STACK"),
         local_bytes=number("LOCAL"),
         shared_bytes=int(compiled.metadata.shared),
-        wide_loads=len(re.findall(r"LDG\.E\S*\.128", code)),
-        loads=len(re.findall(r"LDG\.E", code)),
+        wide_loads=len(re.findall(r"LDG(?:STS)?\.E\S*\.128", code)),
+        loads=len(re.findall(r"LDG(?:STS)?\.E", code)),
         compile_s=seconds,
     )
 

@@ -17,7 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 from gkdkernels.dispatch import interpreted
+from gkdkernels.route_triton import padded_experts, tile_rows
 from gkdkernels.rows_triton import on_device
+
+_SIDE = 64  # of the largest tile
 
 
 @triton.jit
@@ -36,7 +39,7 @@ def count_experts(
     e = tl.arange(0, BLOCK_E)
     total = tl.zeros((BLOCK_E,), tl.int32)
     for slot in range(K):
-        expert = tl.load(index + n * K + slot, mask=n < num_rows, other=-1)
+        expert = tl.load(index + n * K + slot, mask=n < num_rows, other=-1).to(tl.int32)
         total += tl.sum((expert[:, None] == e[None, :]).to(tl.int32), 0)
     tl.store(counts + tile * EXPERTS + e, total, mask=e < EXPERTS)
 
@@ -60,16 +63,16 @@ def place_pairs(
     live = n < num_rows
     taken = tl.zeros((BLOCK_N, BLOCK_E), tl.int32)
     for slot in range(K):
-        expert = tl.load(index + n * K + slot, mask=live, other=-1)
+        expert = tl.load(index + n * K + slot, mask=live, other=-1).to(tl.int32)
         taken += (expert[:, None] == e[None, :]).to(tl.int32)
-    first = tl.load(start + e.to(tl.int64) * num_tiles + tile, mask=e < EXPERTS, other=0)
-    place = first[None, :] + (tl.cumsum(taken, 0) - taken)  # [BLOCK_N, BLOCK_E]
+    rank = tl.cumsum(taken, 0) - taken  # [BLOCK_N, BLOCK_E] pairs of the expert in the rows above
     for slot in range(K):
-        expert = tl.load(index + n * K + slot, mask=live, other=-1)
+        expert = tl.load(index + n * K + slot, mask=live, other=-1).to(tl.int32)
         here = expert[:, None] == e[None, :]
-        at = tl.sum(tl.where(here, place, 0), 1)
-        tl.store(order + at, n * K + slot, mask=live & (expert >= 0) & (expert < EXPERTS))
-        place += here.to(tl.int64)
+        known = live & (expert >= 0) & (expert < EXPERTS)
+        first = tl.load(start + expert.to(tl.int64) * num_tiles + tile, mask=known, other=0)
+        tl.store(order + first + tl.sum(tl.where(here, rank, 0), 1), n * K + slot, mask=known)
+        rank += here.to(tl.int32)
 
 
 @triton.jit
@@ -100,7 +103,7 @@ def expert_products(
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """``out_p = alpha_p (a W_e + b_e)`` of every pair p, and ``dots_p = <a W_e, other>``, one for each column of tiles."""
+    """``out_p = alpha_p (a W_e + b_e)`` of every pair p, and ``dots_p = <a W_e, other>``, one per column of tiles."""
     acc_dtype: tl.constexpr = tl.float64 if a.dtype.element_ty == tl.float64 else tl.float32
     tile, column = tl.program_id(0), tl.program_id(1)
     e = tl.arange(0, BLOCK_E).to(tl.int64)
@@ -203,17 +206,24 @@ class Tiles:
     num_warps: int
 
 
-def tile_sizes(inner: int, out: int) -> Tiles:
-    """The tile of a product of [pairs, inner] and [inner, out]; each side at least 16, the least of a tensor core."""
-    columns = max(16, min(64, triton.next_power_of_2(out)))
-    depth = max(16, min(32, triton.next_power_of_2(inner)))
-    return Tiles(64, columns, depth, 4)
+def tile_sizes(inner: int, out: int, dtype: torch.dtype) -> Tiles:
+    """The tile of a product of [pairs, inner] and [inner, out]; each side at least 16, the least of a tensor core.
+
+    Eight warps and, where a factor takes 4 bytes or more, half the depth keep registers below 128.
+    """
+    columns = max(16, min(_SIDE, triton.next_power_of_2(out)))
+    depth = max(16, min(32 if dtype.itemsize == 2 else 16, triton.next_power_of_2(inner)))
+    return Tiles(_SIDE, columns, depth, 8)
+
+
+def gradient_rows(width: int, dtype: torch.dtype) -> int:
+    """Rows of the weight that one program of `weight_gradient` sums: three TF32 products take twice the registers."""
+    return max(16, min(_SIDE if dtype.itemsize == 2 else _SIDE // 2, int(triton.next_power_of_2(width))))
 
 
 def weight_splits(pairs: int, width: int, out: int, experts: int, *, programs: int = 528) -> int:
     """Parts of each expert's pairs in `weight_gradient`: enough to fill a GPU, at least 256 pairs each."""
-    tiles = tile_sizes(width, out)
-    at_once = triton.cdiv(width, tiles.rows) * triton.cdiv(out, tiles.columns) * experts
+    at_once = triton.cdiv(width, _SIDE) * triton.cdiv(out, _SIDE) * experts
     most = max(1, pairs // (256 * experts))
     return max(1, min(programs // max(1, int(at_once)), most))
 
@@ -227,18 +237,18 @@ class SortedPairs:
     experts: int
 
 
-def sort_pairs(index: Tensor, experts: int, counts: Tensor | None = None, rows_per_tile: int = 64) -> SortedPairs:
+def sort_pairs(index: Tensor, experts: int, counts: Tensor | None = None) -> SortedPairs:
     """Counting sort, stable, on the device; for at least one pair.
 
     Args:
         index: [N, k] int, contiguous.
         experts: E.
-        counts: [tiles, E] int32 of tiles of `rows_per_tile` rows, where routing has counted already.
+        counts: [tiles, E] int32 of tiles of `tile_rows` rows, where routing has counted already.
     """
     rows, k = index.shape
-    padded = max(16, triton.next_power_of_2(experts))
-    num_tiles = triton.cdiv(rows, rows_per_tile)
-    sizes = {"EXPERTS": experts, "K": k, "BLOCK_N": rows_per_tile, "BLOCK_E": padded}
+    block = tile_rows(experts)
+    num_tiles = triton.cdiv(rows, block)
+    sizes = {"EXPERTS": experts, "K": k, "BLOCK_N": block, "BLOCK_E": padded_experts(experts)}
     order = index.new_empty(rows * k, dtype=torch.int64)
     with on_device(index):
         if counts is None:
@@ -306,7 +316,7 @@ def _products(
 ) -> Tensor | None:
     """Fill ``out: [N k, OUT]`` and return the dots with `other`, [N k, columns], if it is given."""
     experts, inner, width = weight.shape
-    number, tiles = pairs.order.numel(), tile_sizes(inner, width)
+    number, tiles = pairs.order.numel(), tile_sizes(inner, width, a.dtype)
     columns = triton.cdiv(width, tiles.columns)
     wide = torch.promote_types(a.dtype, torch.float32)
     dots = None if other is None else a.new_empty(number, columns, dtype=wide)
@@ -329,7 +339,7 @@ def _products(
             OUT=width,
             SHARE=number // a.size(0),
             OTHER_SHARE=1 if other is None else number // other.size(0),
-            BLOCK_E=max(16, triton.next_power_of_2(experts)),
+            BLOCK_E=padded_experts(experts),
             BLOCK_M=tiles.rows,
             BLOCK_N=tiles.columns,
             BLOCK_K=tiles.depth,
@@ -343,8 +353,8 @@ def _products(
 def _weight_gradient(pairs: SortedPairs, g: Tensor, x: Tensor, alpha: Tensor, k: int) -> Tensor:
     """[E, D, H], at least fp32."""
     number, width, out = pairs.order.numel(), x.size(1), g.size(1)
-    tiles = tile_sizes(number, out)
-    block_d = max(16, min(64, triton.next_power_of_2(width)))
+    tiles = tile_sizes(number, out, x.dtype)
+    block_d = gradient_rows(width, x.dtype)
     splits = weight_splits(number, width, out, pairs.experts)
     parts = x.new_empty(splits, pairs.experts, width, out, dtype=torch.promote_types(x.dtype, torch.float32))
     grid = (triton.cdiv(width, block_d) * triton.cdiv(out, tiles.columns), pairs.experts, splits)

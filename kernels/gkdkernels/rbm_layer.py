@@ -5,6 +5,8 @@ The weights of a row's experts sum to 1, so that the temperature t, the input ga
 
     W'_e = exp(t) diag(exp(c_e)) W_e diag(a)            b'_e = a (exp(t) b_e - m) + beta
     y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
+
+On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gkdkernels.dispatch import choose, declare
 from gkdkernels.experts import LOG_CAP, expert_linear, folded_weight
 from gkdkernels.graph import Features
-from gkdkernels.route import EPS, route_by_memory
+from gkdkernels.registration import register
+from gkdkernels.route import EPS, check_routing, route_by_memory
+
+BACKENDS = declare("rbm_layer", "reference", "cpu", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +99,32 @@ def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, 
     Raises:
         ValueError: as `route_by_memory` and `expert_linear`.
     """
-    index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
-    y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
+    if isinstance(x, Tensor) and choose("rbm_layer", backend, BACKENDS, x) == "triton":
+        check_routing(x, folded.direction, k)
+        if x.dtype != folded.weight.dtype:
+            raise ValueError(f"x wants the folded weights' {folded.weight.dtype}, got {x.dtype}")
+        y: Tensor = _operator(x, folded.weight, folded.bias, folded.direction, k)
+    else:
+        index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
+        y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
     return y.relu_() if relu else y
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, direction: Tensor, k: int) -> Tensor:
+    from gkdkernels.experts_triton import forward_triton
+    from gkdkernels.route_triton import route_triton
+
+    index, alpha, _, counts = route_triton(x, direction, k)
+    return forward_triton(x, weight, bias, index, alpha, counts)
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, direction: Tensor, k: int) -> Tensor:
+    return x.new_empty(x.size(0), weight.size(2))
+
+
+_operator = register(
+    "rbm_layer(Tensor x, Tensor weight, Tensor bias, Tensor direction, int k) -> Tensor", _forward, fake=_fake
+)
 
 
 def _check(weight: Tensor, memory: Tensor, batch_norm: BatchNormStatistics | None) -> None:

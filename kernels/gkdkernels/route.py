@@ -48,12 +48,7 @@ def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto
     Raises:
         ValueError: an unknown `backend`, `k` out of range, a sparse x with a gradient, a wrong shape, dtype or device.
     """
-    check_features(x)
-    if memory.dim() != 2 or memory.size(1) != x.shape[1]:
-        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
-    if not memory.is_floating_point() or memory.device != x.device:
-        raise ValueError(f"memory wants a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
-    _check_k(k, memory.size(0))
+    check_routing(x, memory, k)
     chosen = choose("route_by_memory", backend, BACKENDS, memory)
     if chosen == "triton" and isinstance(x, Tensor):
         index, alpha, cosine = _operator(x, memory, k)
@@ -146,6 +141,16 @@ def check_features(x: Features) -> None:
             "x wants no gradient when it is sparse: adversarial augmentation densifies inputs. "
             "Pass a dense [N, D] tensor to differentiate in x"
         )
+
+
+def check_routing(x: Features, memory: Tensor, k: int) -> None:
+    """Refuse arguments of `route_by_memory` that do not belong together."""
+    check_features(x)
+    if memory.dim() != 2 or memory.size(1) != x.shape[1]:
+        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
+    if not memory.is_floating_point() or memory.device != x.device:
+        raise ValueError(f"memory wants a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
+    _check_k(k, memory.size(0))
 
 
 def _select(scores: Tensor, k: int, *, fast: bool) -> tuple[Tensor, Tensor, Tensor]:

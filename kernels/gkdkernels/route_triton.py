@@ -91,16 +91,25 @@ class RouteTiles:
     num_warps: int
 
 
+def padded_experts(experts: int) -> int:
+    """A power of two, at least the 16 of a tensor core's tile."""
+    return max(16, int(triton.next_power_of_2(experts)))
+
+
+def tile_rows(experts: int) -> int:
+    """Rows of a tile of routing and of the counting sort, whose counts are those of routing: 1024 scores."""
+    return max(16, min(64, 1024 // padded_experts(experts)))
+
+
 def route_tiles(experts: int, k: int, width: int) -> RouteTiles:
-    """The tile of `route_rows`: 1024 scores to 4 warps."""
-    padded = max(16, triton.next_power_of_2(experts))
-    rows = max(16, min(64, 2048 // padded))
+    """The tile of `route_rows`."""
+    padded = padded_experts(experts)
     depth = max(16, min(32, triton.next_power_of_2(width)))
-    return RouteTiles(rows, padded, triton.next_power_of_2(k), depth, 4 if padded <= 256 else 8)
+    return RouteTiles(tile_rows(experts), padded, triton.next_power_of_2(k), depth, 4 if padded <= 256 else 8)
 
 
 def route_triton(x: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """index, alpha and cosine [N, k], and counts [tiles, E] int32 of the tiles of `route_tiles`. No autograd."""
+    """index, alpha and cosine [N, k], and counts [tiles, E] int32 of tiles of `tile_rows`. No autograd."""
     (rows, width), experts = x.shape, memory.size(0)
     wide = torch.promote_types(torch.promote_types(x.dtype, torch.float32), memory.dtype)
     tiles = route_tiles(experts, k, width)

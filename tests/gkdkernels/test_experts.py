@@ -10,10 +10,11 @@ import torch
 from gkdkernels import MixedFeatures, SparseFeatures, keyed_dropout
 from gkdkernels.experts import expert_linear
 from gkdkernels.experts_cpu import dense_pays
-from gkdkernels.experts_triton import tile_sizes
+from gkdkernels.experts_triton import Tiles, tile_sizes, weight_splits
 from gkdkernels.graph import Features
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from released_experts import race
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -315,6 +316,11 @@ def test_dropout_on_sparse_features_is_on_their_non_zeros(draw: Draw) -> None:
     torch.testing.assert_close(expert_linear(sparse, *rest, dropout=0.5, key=9), expert_linear(dropped.dense(), *rest))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_peer_of_the_bench_computes_the_same(whole: bool) -> None:
+    race(4, 2, rows=50, width=7, rounds=1, whole=whole)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(0, 40),
@@ -408,4 +414,9 @@ def test_a_gradient_of_sparse_features_is_refused() -> None:
 
 
 def test_tiles_follow_the_shape() -> None:
-    assert tile_sizes(256, 256).rows == 64
+    assert tile_sizes(256, 256, torch.bfloat16) == Tiles(64, 64, 32, 8)
+    assert tile_sizes(256, 256, torch.float32).depth == 16
+    assert tile_sizes(3, 7, torch.float32) == Tiles(64, 16, 16, 8)
+    assert weight_splits(60_000, 256, 256, 8) == 4
+    assert weight_splits(100, 256, 256, 8) == 1
+    assert weight_splits(60_000, 64, 64, 1) == 234

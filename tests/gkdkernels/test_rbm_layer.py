@@ -59,6 +59,12 @@ def test_layers_without_bias_and_with_sparse_features(draw: Draw) -> None:
     torch.testing.assert_close(rbm_layer(SparseFeatures.from_dense(x), folded, 2, relu=False), y)
 
 
+def test_features_of_another_precision_are_refused(draw: Draw, device: torch.device) -> None:
+    folded = fold_experts(draw(4, 6, 3).to(device), None, draw(4, 6).to(device))
+    with pytest.raises(ValueError, match=r"x wants the folded weights' torch.float64, got torch.float32"):
+        rbm_layer(draw(5, 6).float().to(device), folded, 2, backend="triton")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
