@@ -1,0 +1,15 @@
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from gkdbench.testing import MethodCase
+
+
+class TestRbM(MethodCase):
+    name = "rbm"
+    epochs = 3
+    overrides: ClassVar[Mapping[str, Any]] = {"model": {"hidden": 16}}
+    unread: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("walk_length", "num_walks", "window", "iterations", "dim"), "encodings are off"),
+        **dict.fromkeys(("adv_eps", "adv_steps"), "attacks are off"),
+        "steps": "the release knows one kind",
+    }

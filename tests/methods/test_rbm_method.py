@@ -1,0 +1,249 @@
+"""RbM: its loss, its stages, its controls, and what its release does otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gkdbench.data.nodes import NodeSet
+from gkdbench.methods import _mixture, _routing
+from gkdbench.methods._config import recipes, resolve
+from gkdbench.methods._losses import kl_to_teacher, supervised
+from gkdbench.methods._models import build
+from gkdbench.nn.mixture import MixtureModel, Routing
+from gkdbench.testing.method_case import identical
+
+SMALL = {"hidden": 16, "layers": 2, "experts": 4, "k": 2}
+SHORT = {"epochs": 3, "pretrain": 2}
+
+
+def objective(bench: Any, name: str = "rbm", **overrides: Any) -> tuple[Any, Any, MixtureModel, Any]:
+    """The loss of one forward, the view, a routed model and the teacher."""
+    method: Any = resolve(name, {"model": {**SMALL, "dropout": 0.0}, **overrides})
+    view = bench.given("tran").view
+    teacher = bench.workshop.teachers(method, bench.problem("tran"))["teacher"].read(view)
+    model = build(method.student(), view, seed=0)
+    assert isinstance(model, MixtureModel)
+    model.begin_routing(view.inputs.features)
+    return _mixture.Objective(method, view, teacher, model), view, model, teacher
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.4)])
+def test_the_loss_is_that_of_the_formula(bench: Any, weights: tuple[float, float, float]) -> None:
+    vq, sim, lb = weights
+    options = {"label_weight": 0.3, "tau": 0.7, "commitment": vq, "spread": sim, "balance": lb}
+    loss, view, model, teacher = objective(bench, **options)
+    observed, labelled = torch.arange(3, 70), torch.arange(0, 40, 2)
+    items = torch.cat([observed, view.train.position[labelled]])
+    rows = view.inputs.rows(NodeSet(view.items, items))
+    trace = model.eval().node_trace(rows, None)
+    wanted = 0.7 * kl_to_teacher(trace.logits[:67], teacher.logits.value[observed], tau=0.7)
+    wanted = wanted + 0.3 * supervised(trace.logits[67:], view.labels[labelled])
+    for layer, routing in zip(model.expert_layers, trace.routings, strict=True):
+        memory = F.normalize(layer.memory, dim=1)
+        x = F.normalize(routing.x, dim=1)
+        weight = torch.zeros(len(x), 4).scatter(1, routing.index, routing.alpha)
+        wanted = wanted - vq * (weight * (x @ memory.t())).sum(1).mean() + sim * (memory @ memory.t()).mean()
+        wanted = wanted + lb * weight.sum(0).var() / weight.sum(0).mean() ** 2
+    got = loss(rows, _mixture.Batch(observed, labelled))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    mine = torch.autograd.grad(got, [layer.weight for layer in model.expert_layers])
+    reference = torch.autograd.grad(wanted, [layer.weight for layer in model.expert_layers])
+    for a, b in zip(mine, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    named = {"commitment": vq, "spread": sim, "balance": lb}
+    assert set(loss.means()) == {"kl", "ce", *(name for name, value in named.items() if value)}
+
+
+def test_routing_losses_by_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    score = torch.randn(20, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    index = torch.stack([torch.arange(20) % 4, (torch.arange(20) + 1) % 4], dim=1)
+
+    def routing(score: torch.Tensor) -> Routing:
+        return Routing(torch.zeros(20, 3), index, score.softmax(1), score)
+
+    assert torch.autograd.gradcheck(lambda s: _routing.commitment(routing(s)), (score,))
+    assert torch.autograd.gradcheck(lambda s: _routing.variation(_routing.weight_per_expert(routing(s), 4)), (score,))
+    unit = torch.eye(3, 5, dtype=torch.float64)
+    assert float(_routing.spread(unit)) == pytest.approx(1 / 3)
+    assert float(_routing.spread(unit[:1].repeat(3, 1))) == pytest.approx(1.0)
+
+
+def test_only_routed_epochs_are_selected_and_the_switch_is_smooth(bench: Any) -> None:
+    run = bench.run("rbm", model={**SMALL, "norm": "batch", "gate": True}, **SHORT)
+    (model,) = run.outcome.models
+    assert model["selected_epoch"] > 2
+    assert run.outcome.epochs == 5
+    assert run.outcome.extra["switch_jump"] <= 1e-5
+    for name in ("commitment", "spread", "balance"):
+        trace = run.scored.arrays[f"terms/{name}"]
+        assert (trace[:2] == 0).all()
+        assert (trace[2:] != 0).all()
+
+
+def test_the_release_jumps_and_selects_among_all_epochs(bench: Any) -> None:
+    released = bench.run("rbm", model=SMALL, variant="as_released", **SHORT)
+    assert released.outcome.extra["switch_jump"] > 0.1
+    reported = []
+    for variant in ("corrected", "as_released"):
+        run = bench.run("rbm", model=SMALL, variant=variant, epochs=1, pretrain=6, lr=1e-9)
+        reported.append(run.outcome.models[0]["selected_epoch"])
+    assert reported[0] == 7
+    assert reported[1] <= 6
+
+
+def test_diagnostics_say_where_rows_went(bench: Any) -> None:
+    extra = bench.run("rbm", model=SMALL, **SHORT).outcome.extra
+    for layer in range(2):
+        assert sum(extra[f"load_{layer}_{expert}"] for expert in range(4)) == pytest.approx(1.0)
+        assert 0 < extra[f"routing_entropy_{layer}"] <= np.log(2) + 1e-6
+    per_expert = (16 + 1) * 16 + (16 + 1) * 3
+    memories = 4 * (16 + 16)
+    assert extra["parameters_total"] == 4 * per_expert + 2 + memories
+    assert extra["parameters_active"] == 2 * per_expert + 2 + memories
+
+
+def test_without_teacher_weight_the_teacher_is_not_read(bench: Any) -> None:
+    options = {"model": SMALL, "label_weight": 1.0, **SHORT}
+    assert identical(bench.final("rbm", **options), bench.final("rbm", teacher="gcn", **options))
+    more = {**options, "label_weight": 0.5}
+    assert not identical(bench.final("rbm", **more), bench.final("rbm", teacher="gcn", **more))
+
+
+@pytest.mark.parametrize("rule", ["random", "random_each", "frozen"])
+def test_controls_train_without_memory_losses(bench: Any, rule: str) -> None:
+    options = {"model": {**SMALL, "routing": rule}, **SHORT}
+    run = bench.run("rbm", **options)
+    assert "terms/commitment" not in run.scored.arrays
+    assert "terms/spread" not in run.scored.arrays
+    assert (run.scored.arrays["terms/balance"][2:] > 0).all()
+    assert identical(run.final["model"], bench.final("rbm", commitment=0.0, spread=0.0, **options))
+
+
+def test_steps_per_batch_and_per_epoch(bench: Any, adam_steps: Any) -> None:
+    """210 nodes in batches of 100: 3 steps an epoch, or one; the release has one of 1 + 3 forwards."""
+    options = {"model": SMALL, "batch_size": 100, "epochs": 2, "pretrain": 1}
+    bench.run("rbm", **options)
+    before = adam_steps()
+    counted = []
+    for more in ({}, {"steps": "per_epoch"}, {"variant": "as_released"}):
+        bench.run("rbm", **options, **more)
+        counted.append(adam_steps() - before - sum(counted))
+    assert counted == [9, 3, 3]
+
+
+def test_one_step_on_the_mean_is_the_gradient_of_the_whole(bench: Any) -> None:
+    """Two equal halves: the mean of their gradients is that of one batch (the sum is twice it)."""
+    loss, view, model, _ = objective(bench, label_weight=0.0, commitment=0.0, spread=0.0, balance=0.0)
+    everything = view.inputs.everything.position
+
+    def of(items: torch.Tensor) -> Any:
+        return lambda: loss(view.inputs.rows(NodeSet(view.items, items)), _mixture.Batch(items, items[:0]))
+
+    found = []
+    for parts, mean in (([everything], True), (everything.split(105), True), (everything.split(105), False)):
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        _mixture.descend_together(model.eval(), still, [of(part) for part in parts], mean=mean)
+        found.append(model.expert_layers[0].weight.grad.clone())  # type: ignore[union-attr]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[2], 2 * found[0], rtol=1e-4, atol=1e-7)
+
+
+def test_the_released_kl_is_none() -> None:
+    """Scaled log-probabilities do not sum to 1: negative values, and a minimum that is not at the teacher."""
+    teacher = torch.tensor([[2.0, 0.0, -1.0]])
+    student = torch.tensor([[0.0, 0.0, 0.0]], requires_grad=True)
+    for tau in (0.5, 2.0):
+        assert float(kl_to_teacher(student.detach(), teacher, tau=tau)) > 0
+    generator = torch.Generator().manual_seed(0)
+    pairs = 3 * torch.randn(200, 2, 3, generator=generator)
+    values = [float(_mixture.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
+    assert min(values) < 0
+    same = _mixture.scaled_log_probabilities(teacher, teacher, tau=1.0)
+    assert float(same) == pytest.approx(0.0, abs=1e-6)
+    close = _mixture.scaled_log_probabilities(student, teacher, tau=1.0)
+    torch.testing.assert_close(close, kl_to_teacher(student, teacher))
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_memories_move_in_attacks_in_the_release_only(bench: Any, released: bool) -> None:
+    moved = []
+    for steps in (0, 3):
+        variant = "as_released" if released else "corrected"
+        options = {"adv_weight": 0.1, "adv_steps": steps, "adv_eps": 0.0, "spread": 0.0, "variant": variant}
+        loss, view, model, _ = objective(bench, **options)
+        items = view.inputs.everything.position
+        model.train()
+        loss(view.inputs.rows(view.inputs.everything), _mixture.Batch(items, items[:0]))
+        moved.append(model.router_tensors()[0].clone())
+    assert torch.equal(*moved) != released
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_weight_decay_reaches_memories_in_the_release_only(bench: Any, released: bool) -> None:
+    """Of the first layer, whose rows do not depend on weights."""
+    variant = "as_released" if released else "corrected"
+    options = {"model": SMALL, "spread": 1e-3, "variant": variant, **SHORT}
+    light, heavy = (bench.final("rbm", weight_decay=decay, **options)["layers.0.memory"] for decay in (0.0, 10.0))
+    assert torch.equal(light, heavy) != released
+
+
+@pytest.mark.parametrize("variant", ["corrected", "as_released"])
+def test_options_train_together(bench: Any, variant: str) -> None:
+    options = {"encodings": True, "walk_length": 8, "num_walks": 1, "dim": 8, "adv_weight": 0.05, "similarity": 0.1}
+    run = bench.run("rbm", "ind", model=SMALL, variant=variant, **options, **SHORT)
+    assert {m["needs"] for m in run.outcome.models} == {"features+encodings"}
+    assert (run.scored.arrays["terms/adversarial"] > 0).all()
+    assert (run.scored.arrays["terms/similarity"] > 0).all()
+
+
+PUBLISHED = {
+    "cora_tran": (512, 3, 0.3, 4, 3, 0.0, 0.01, 0.01, False, 0.01, 5e-4, 12, 0.2, 1.29, (50, 5, 5, 1, 64), 0.04),
+    "cora_ind": (256, 3, 0.4, 4, 3, 0.1, 0.01, 0.05, True, 0.01, 1e-4, 12, 0.2, 0.6, (50, 5, 5, 1, 64), 0.04),
+    "citeseer_ind": (512, 2, 0.6, 4, 3, 1e-6, 0.05, 0.05, False, 0.005, 1e-3, 25, 0.1, 0.55, (50, 5, 5, 3, 16), 0.045),
+    "pubmed_tran": (256, 2, 0.5, 7, 2, 0.01, 1e-7, 0.025, True, 0.005, 5e-4, 10, 0.0, 1.0, (50, 1, 5, 3, 16), 0.005),
+    "amazon-photo_tran": (1024, 2, 0, 5, 3, 0.05, 0.05, 0.05, True, 0.01, 5e-4, 3, 0.4, 0.5, (30, 1, 5, 1, 64), 0.1),
+    "coauthor-cs_ind": (128, 2, 0.5, 6, 3, 0.1, 1e-7, 0.05, False, 0.001, 1e-4, 3, 0.3, 0.65, (70, 1, 5, 1, 64), 0.07),
+    "coauthor-physics_tran": (64, 2, 0.6, 5, 2, 0.05, 0, 0, True, 0.01, 1e-4, 6, 0.1, 1.2, (70, 1, 5, 1, 64), 0.05),
+    "ogbn-arxiv_tran": (1024, 3, 0.2, 5, 3, 0.05, 0.01, 1e-7, False, 0.005, 0, 4, 0.2, 1.0, (50, 5, 5, 1, 128), 0.02),
+}
+"""Rows of the published table with a GraphSAGE teacher: width, layers, dropout, E, k, vq, sim, lb, gate, lr, decay,
+pre-training epochs, lambda, tau, walks, eps."""
+
+
+@pytest.mark.parametrize("cell", PUBLISHED)
+def test_published_settings(cell: str) -> None:
+    m: Any = resolve("rbm", recipe=f"rumiantsev2024_rbm_{cell}_sage")
+    size = (m.model["hidden"], m.model["layers"], m.model["dropout"], m.model["experts"], m.model["k"])
+    losses = (m.commitment, m.spread, m.balance, m.model["gate"])
+    training = (m.lr, m.weight_decay, m.pretrain, m.label_weight, m.tau)
+    walks = (m.walk_length, m.num_walks, m.window, m.iterations, m.dim)
+    assert (*size, *losses, *training, walks, m.adv_eps) == PUBLISHED[cell]
+    assert m.model["norm"] == ("batch" if "ogbn" in cell else "none")
+    assert m.model["decay"] == 0.9
+    assert (m.epochs, m.patience, m.batch_size, m.encodings, m.adv_weight, m.similarity) == (500, 50, None, False, 0, 0)
+
+
+@pytest.mark.parametrize("student", ["rbm", "moe"])
+def test_every_released_configuration_has_its_recipe_and_teacher(student: str) -> None:
+    named = recipes(student)
+    assert len(named) == 9 * 3
+    assert {name.rpartition("_")[0].rpartition("_")[2] + name.rpartition("_")[2] for name in named} == {
+        "trangcn",
+        "transage",
+        "indsage",
+    }
+    for name in named:
+        student_of: Any = resolve(student, recipe=name)
+        (need,) = student_of.requires().values()
+        teacher: Any = resolve(need.method, need.overrides, recipe=need.recipe)
+        assert teacher.backbone == name.rpartition("_")[2]
+        assert (teacher.lr, teacher.fanouts, teacher.batch_size) == (0.01, (), None)
+        if "products" not in name:
+            assert teacher.model["hidden"] == student_of.model["hidden"]
+            assert teacher.model["layers"] == student_of.model["layers"]
