@@ -9,8 +9,8 @@ from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, 
 from gkdkernels.mutual_kl import mutual_kl
 from gkdkernels.rbm_layer import BatchNormStatistics, FoldedExperts, fold_experts, rbm_layer
 from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
-from gkdkernels.soft_kl import Logits, LogProbs, Probs, soft_kl
 from gkdkernels.route import memory_update, route_by_memory, route_by_scores
+from gkdkernels.soft_kl import Logits, LogProbs, Probs, soft_kl
 from gkdkernels.spmm import gcn_norm, gcn_weight, spmm
 from gkdkernels.structure_kl import structure_kl
 
