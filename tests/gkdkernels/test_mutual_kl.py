@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gkdkernels.mutual_kl import mutual_kl
+from gkdkernels import mutual_kl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
