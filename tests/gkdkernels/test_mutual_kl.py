@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -367,6 +367,32 @@ def test_blocks_of_nodes_are_one_block(draw: Draw, monkeypatch: pytest.MonkeyPat
     cut = given.call(torch.float64, "cpu", cpu)
     for one, other in zip((*cut, *given.gradients(cut[0]).values()), wanted, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that torch hands out uninitialised is full of NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("case", [CASES[4], CASES[7], CASES[10], CASES[13], CASES[18]], ids=str)
+def test_every_element_is_written(case: Case, backend: str, draw: Draw, device: torch.device) -> None:
+    given = inputs(case, draw)
+    loss, kl = given.call(torch.float32, backend, device)
+    assert all(x.isfinite().all() for x in (loss, kl, *given.gradients(loss).values()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_targets_of_either_integer(backend: str, draw: Draw, device: torch.device) -> None:
+    given = inputs(CASES[5], draw)
+    wide = given.call(torch.float64, backend, device)[0]
+    narrow = given.call(torch.float64, backend, device, targets=given.options["targets"].int().to(device))[0]
+    assert torch.equal(wide, narrow)
 
 
 @pytest.mark.parametrize("case", [CASES[7], CASES[10]], ids=str)
