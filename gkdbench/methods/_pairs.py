@@ -18,6 +18,9 @@ from gkdbench.methods._adversarial import densified
 from gkdbench.nn.model import Model
 from gkdbench.protocol.inputs import Inputs
 
+EDGES_AT_ONCE = 1 << 16
+"""Edges whose [C] values are held at a time, where a term needs them edge by edge."""
+
 
 def without_loops(graph: CSRGraph) -> CSRGraph:
     """`graph` [N x N] less the edges i -> i; the others in their order."""

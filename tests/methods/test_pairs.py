@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gkdkernels import CSRGraph, Features, SparseFeatures
+from pairloops import CLASSES, NODES, graph, loop_kl, pairs, random
 
 from gkdbench.data.nodes import Space
 from gkdbench.methods import _pairs
@@ -24,35 +25,6 @@ from gkdbench.methods._pairs import (
 from gkdbench.nn.gcn import GCN
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
-
-NODES, CLASSES = 20, 4
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def graph(edges: int = 60) -> CSRGraph:
-    """Directed, with self-loops, an isolated node (the last) and a repeated edge."""
-    index = torch.randint(NODES - 1, (2, edges), generator=torch.Generator().manual_seed(3))
-    loops = torch.arange(5).repeat(2, 1)
-    return CSRGraph.from_edge_index(torch.cat([index, index[:, :1], loops], dim=1), NODES)
-
-
-def pairs(edges: CSRGraph, weight: torch.Tensor | None = None) -> list[tuple[int, int, float]]:
-    """(i, j, weight) of every pair: edges j -> i, and all (i, i)."""
-    found = [(int(i), int(j)) for i, j in zip(edges.row, edges.index, strict=True)]
-    weights = [1.0] * len(found) if weight is None else weight.tolist()
-    return [(*pair, w) for pair, w in zip(found, weights, strict=True)] + [(i, i, 1.0) for i in range(NODES)]
-
-
-def loop_kl(student: torch.Tensor, teacher: torch.Tensor, found: list[tuple[int, int, float]], tau: float) -> Any:
-    total, count = torch.zeros((), dtype=torch.float64), 0.0
-    for i, j, weight in found:
-        p, q = (teacher[j] / tau).softmax(0), (student[i] / tau).softmax(0)
-        total = total + weight * (p * (p.log() - q.log())).sum()
-        count += weight
-    return total / count
 
 
 def test_loops_are_left_out_and_nothing_else() -> None:
