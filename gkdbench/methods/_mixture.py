@@ -147,9 +147,9 @@ class MixtureStudent(Encoded, Taught):
         """The release's forwards of an epoch: labelled nodes, then all observed ones, in the order of their numbers."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         size = self.batch_size or len(everything)
-        for labelled in torch.arange(len(view.train)).split(size):
+        for labelled in torch.split(torch.arange(len(view.train)), size):
             yield Batch(nothing, labelled)
-        for observed in everything.split(size):
+        for observed in torch.split(everything, size):
             yield Batch(observed, torch.arange(0))
 
     @property
