@@ -39,7 +39,7 @@ class FFG2M(Taught):
     year: ClassVar[int | None] = 2023
     arxiv: ClassVar[str] = "2305.10758"
     repository: ClassVar[str] = "LirongWu/FF-G2M"
-    licence: ClassVar[str] = "MIT"
+    licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",

@@ -45,7 +45,7 @@ class HGMD(Taught):
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2407.14768"
     repository: ClassVar[str] = "LirongWu/HGMD"
-    licence: ClassVar[str] = "MIT"
+    licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "targets are the teacher's on all data sets; the release adds 1e-6 to mixed ones off the citation sets",

@@ -42,7 +42,7 @@ class KRD(Taught):
     year: ClassVar[int | None] = 2023
     arxiv: ClassVar[str] = "2306.05628"
     repository: ClassVar[str] = "LirongWu/KRD"
-    licence: ClassVar[str] = "MIT"
+    licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "seeds are the suite's; the release adds the counter of its loop to the seed: 42, 43, 45, 48, 52",
