@@ -140,8 +140,8 @@ FAULTS = [
     Fault(
         "mutual_kl cpu: the diagonal counts",
         "mutual_kl_cpu.py",
-        "pairs = weight.detach().clone().fill_diagonal_(0)",
-        "pairs = weight.detach().t().clone().fill_diagonal_(1)",
+        "mix = of_kl * (pairs.sum(0).diag() - pairs).t()",
+        "mix = of_kl * (weight.sum(0).diag() - pairs).t()",
         MUTUAL,
     ),
     Fault(
