@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", metavar="FILE", help="write CSV")
     sub.add_argument("--readme", metavar="FILE", help="fill the tables of a Markdown file")
     sub.add_argument("--title", default="gkdbench board")
-    sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed", json=False)
+    sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
     sub.add_argument("first")
     sub.add_argument("second")
 

@@ -117,7 +117,14 @@ def fill_tables(path: Path, board: Board) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule."""
-    from gkdbench.report.comparison import compare as pair
+    import dataclasses
 
-    print(pair(records_in([args.first]), records_in([args.second])).to_text())
+    from gkdbench.report.comparison import compare as pair
+    from gkdbench.verbs.printing import show
+
+    found = pair(records_in([args.first]), records_in([args.second]))
+    if args.json:
+        show(dataclasses.asdict(found), as_json=True)
+    else:
+        print(found.to_text())
     return 0
