@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+ONLY = "method=mlp,split=builtin-random"
+"""The cells of the one small run that these tests share."""
+
 
 @dataclass(frozen=True)
 class Done:

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Done, gkdbench
+from command import ONLY, Done, gkdbench
 
 from gkdbench.cli import main
-
-ONLY = "method=mlp,split=builtin-random"
-
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

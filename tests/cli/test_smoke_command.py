@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Done, gkdbench
-from conftest import ONLY
+from command import ONLY, Done, gkdbench
 
 Inside = Callable[..., Done]
 SmokeRun = tuple[Path, dict[str, Any]]
