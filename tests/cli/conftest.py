@@ -12,6 +12,7 @@ from command import ONLY, Done, gkdbench
 
 from gkdbench.cli import main
 
+
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cli-cache")
