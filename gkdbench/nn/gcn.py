@@ -12,13 +12,13 @@ from gkdkernels import CSRGraph, Features, gcn_weight, spmm
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear
-from gkdbench.nn.model import Backbone, BlockModel, Trace, check_choice, check_range
+from gkdbench.nn.model import BlockModel, StackedBackbone, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCN(Backbone):
+class GCN(StackedBackbone):
     """``H' = act(norm(A_hat H W + b))`` with symmetric normalisation of the graph as given.
 
     Args:
@@ -51,10 +51,6 @@ class GCN(Backbone):
         check_range(self, "dropout", 0, 1)
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
-
-    def widths(self, in_features: int, out_features: int) -> list[int]:
-        """Widths from input to output, ``layers + 1`` of them."""
-        return [in_features, *[self.hidden] * (self.layers - 1), out_features]
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
         return GCNModel(self, in_features, out_features, randomness)

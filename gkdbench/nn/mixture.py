@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import feature_product, uniform
-from gkdbench.nn.model import Backbone, Model, Trace, check_choice, check_range
+from gkdbench.nn.model import Backbone, Model, StackedBackbone, Trace, check_choice, check_range
 from gkdbench.nn.parts import NORMS, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 from gkdbench.nn.stats import RunningStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(Backbone):
+class Mixture(StackedBackbone):
     """What all mixtures have; reads no graph. Layers have a norm and a ReLU between them.
 
     Args:
@@ -53,10 +53,6 @@ class Mixture(Backbone):
         check_choice(self, "norm", NORMS)
         check_choice(self, "dropout_per", ("row", "pair"))
         check_positive(self, "temperature")
-
-    def widths(self, in_features: int, out_features: int) -> list[int]:
-        """Widths from input to output, ``layers + 1`` of them."""
-        return [in_features, *[self.hidden] * (self.layers - 1), out_features]
 
     def expert_macs(self, in_features: int, out_features: int, num_nodes: int, nnz: int) -> int:
         """Multiply-adds of the experts that are used; the first layer multiplies non-zeros."""

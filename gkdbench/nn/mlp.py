@@ -10,13 +10,13 @@ from gkdkernels import CSRGraph, Features
 from torch import nn
 
 from gkdbench.nn.linear import FeatureLinear
-from gkdbench.nn.model import Backbone, Model, Trace, check_choice, check_range
+from gkdbench.nn.model import Model, StackedBackbone, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLP(Backbone):
+class MLP(StackedBackbone):
     """Linear layers with norm, activation and dropout between them; reads no graph.
 
     Args:
@@ -43,10 +43,6 @@ class MLP(Backbone):
         check_range(self, "dropout", 0, 1)
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
-
-    def widths(self, in_features: int, out_features: int) -> list[int]:
-        """Widths from input to output, ``layers + 1`` of them."""
-        return [in_features, *[self.hidden] * (self.layers - 1), out_features]
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
         return MLPModel(self, in_features, out_features, randomness)

@@ -122,6 +122,17 @@ class Backbone(ABC):
         """
 
 
+class StackedBackbone(Backbone):
+    """A backbone of ``layers`` layers, the hidden ones ``hidden`` wide."""
+
+    hidden: int
+    layers: int
+
+    def widths(self, in_features: int, out_features: int) -> list[int]:
+        """Widths from input to output, ``layers + 1`` of them."""
+        return [in_features, *[self.hidden] * (self.layers - 1), out_features]
+
+
 def parameter_count(model: nn.Module) -> int:
     """Number of trainable scalars."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

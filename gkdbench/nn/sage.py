@@ -12,7 +12,7 @@ from gkdkernels import CSRGraph, Features, spmm
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear
-from gkdbench.nn.model import Backbone, BlockModel, Trace, check_choice, check_range
+from gkdbench.nn.model import BlockModel, StackedBackbone, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
@@ -20,7 +20,7 @@ RELU_GAIN = 2.0**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAGE(Backbone):
+class SAGE(StackedBackbone):
     """GraphSAGE, full batch or on sampled blocks.
 
     Args:
@@ -52,10 +52,6 @@ class SAGE(Backbone):
         check_choice(self, "aggregator", ("gcn", "mean"))
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
-
-    def widths(self, in_features: int, out_features: int) -> list[int]:
-        """Widths from input to output, ``layers + 1`` of them."""
-        return [in_features, *[self.hidden] * (self.layers - 1), out_features]
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
         return SAGEModel(self, in_features, out_features, randomness)
