@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.records.canonical import canonical_json
-from gkdbench.records.key import GroupIdentity, cell_key
+from gkdbench.records.key import GroupIdentity, cell_key, member_seed
 from gkdbench.records.schema import DataInfo, Record, Row, TeacherInfo
 from gkdbench.records.store import CellAddress, GroupAddress
 
@@ -83,7 +83,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cell:
-    """One run of a group. Its teachers are the same index and seed of the teachers' groups."""
+    """One run of a group. Its teachers are the same index and seed of the teachers' groups; the further models of a
+    run (see `gkdbench.records.key.member_seed`) share its teachers."""
 
     group: Group
     index: int
@@ -106,7 +107,12 @@ class Cell:
     @cached_property
     def requires(self) -> dict[str, Cell]:
         """Role -> the teacher's cell."""
-        return {role: Cell(group, self.index, self.seed, self.tier) for role, group in self.group.teachers.items()}
+        needs = self.group.method.requires()
+        members = {role: (needs[role].member if role in needs else None) or 0 for role in self.group.teachers}
+        return {
+            role: Cell(group, self.index, member_seed(self.seed, members[role]), self.tier)
+            for role, group in self.group.teachers.items()
+        }
 
     def __str__(self) -> str:
         of = self.group.identity

@@ -135,6 +135,8 @@ class _Maker:
             role: self.group(self._required(need, data.name, split), dataset, split)
             for role, need in method.requires().items()
         }
+        for need, member in zip(method.requires().values(), list(teachers.values()), strict=True):
+            teachers |= member.teachers if need.member is not None else {}
         identity = GroupIdentity(
             method=method.name,
             config=plain(method.config()),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, nearest
+from gkdbench.records.key import MEMBER_STRIDE
 
 SMOKE = "smoke"
 Tier = Literal["core", "full"]
@@ -67,7 +68,7 @@ class Suite(_Strict):
     name: str
     version: Annotated[int, Field(ge=1)] | None = None
     summary: str = ""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=MEMBER_STRIDE)], ...], Field(min_length=1)]
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     audit_every: Annotated[int, Field(ge=1)] = 1
     time_limit_s: Annotated[float, Field(gt=0)] | None = None

@@ -13,7 +13,7 @@ from gkdbench.data.splits import Problem, prepare_named
 from gkdbench.errors import UserError
 from gkdbench.protocol.scenes import stage
 from gkdbench.protocol.scoring import arrays_sha256, rescore
-from gkdbench.records.key import GroupIdentity
+from gkdbench.records.key import GroupIdentity, base_seed
 from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
 from gkdbench.records.sidecar import Arrays, bytes_sha256, read_npz, row_arrays
 from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
@@ -165,12 +165,13 @@ def _sidecar(path: Path, record: Record) -> Arrays:
 def _check_teachers(runs: list[_Run], report: VerifyReport) -> None:
     """Students of one teacher cell learned from the same weights: those of the teacher's row, where it is stored."""
     weights: dict[tuple[str, int, int], dict[str, Path]] = defaultdict(dict)
-    for run in runs:
-        weights[run.record.key, run.row.index, run.row.seed].setdefault(run.row.models[0].weights_sha256, run.path)
+    for run in runs:  # further models of a run stand under its seed: an ensemble names them all
+        at = (run.record.key, run.row.index, base_seed(run.row.seed))
+        weights[at].setdefault(run.row.models[0].weights_sha256, run.path)
     for run in runs:
         for role, teacher in run.record.teachers.items():
             used = run.row.teachers.get(role)
-            at = (teacher.key, run.row.index, run.row.seed)
+            at = (teacher.key, run.row.index, base_seed(run.row.seed))
             if used is None:
                 report.problems.append(f"{run} does not say which {role} it used")
             elif used not in weights.setdefault(at, {used: run.path}):

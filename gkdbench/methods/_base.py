@@ -15,11 +15,17 @@ Variant = Literal["corrected", "as_released"]
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A cell that must be trained first: a method by name, its overrides, its named recipe."""
+    """A cell that must be trained first: a method by name, its overrides, its named recipe.
+
+    Args:
+        member: the m-th of several independently seeded models of the run, by whose own teachers this method is
+            taught too (their roles come along); None: a teacher, the same for every student of the run.
+    """
 
     method: str
     overrides: Mapping[str, Any]
     recipe: str | None = None
+    member: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

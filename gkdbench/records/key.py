@@ -44,6 +44,20 @@ class GroupIdentity:
         return sha256_json(parts | {"protocol_version": PROTOCOL_VERSION})
 
 
+MEMBER_STRIDE = 1000
+"""Seeds of a suite lie below; run s + 1000 m is the m-th further model of run s, for best-of-K and ensembles."""
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The training seed of the `member`-th model (from 0, the run itself) of run `seed`."""
+    return base_seed(seed) + MEMBER_STRIDE * member
+
+
+def base_seed(seed: int) -> int:
+    """The seed of the run that a training seed belongs to."""
+    return seed % MEMBER_STRIDE
+
+
 def cell_key(group_key: str, index: int, seed: int) -> str:
     """The key of one run of a group."""
     return sha256_json([group_key, index, seed])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.schema import Record, Row
-from gkdbench.report.entries import entries, taught_by
+from gkdbench.report.entries import entries, taught_by, tutors
 from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
@@ -132,7 +132,7 @@ def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) ->
 
 def _section_of(record: Record) -> tuple[bool, bool, str]:
     """(as released, taught by a non-standard teacher, teacher keys); sorts in the order of display."""
-    teachers = sorted(record.teachers.items())
+    teachers = sorted(tutors(record.teachers).items())
     special = any(info.config.get("recipe") or info.config.get("variant") == "as_released" for _, info in teachers)
     return record.variant == "as_released", special, " ".join(f"{role}={info.key}" for role, info in teachers)
 
@@ -172,9 +172,9 @@ def _same_teachers(records: Sequence[Record]) -> None:
     seen: dict[tuple[int, int], tuple[dict[str, str], Record]] = {}
     for record in records:
         for row in record.rows:
-            if row.teachers:
-                weights, other = seen.setdefault((row.index, row.seed), (row.teachers, record))
-                if weights != row.teachers:
+            if taught := tutors(row.teachers):
+                weights, other = seen.setdefault((row.index, row.seed), (taught, record))
+                if weights != taught:
                     raise UserError(
                         f"{other.label} and {record.label} on {record.dataset}, {record.split} had different teacher "
                         f"weights in run {(row.index, row.seed)}; run the older one again"

@@ -11,7 +11,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.board import column
 from gkdbench.report.cells import percent, points
-from gkdbench.report.entries import entries, taught_by
+from gkdbench.report.entries import entries, taught_by, tutors
 from gkdbench.report.statistics import (
     MIN_RUNS,
     Outcome,
@@ -146,10 +146,10 @@ def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str]
 
 def _same_teacher(one: Record, two: Record) -> None:
     """Two students are compared under one teacher; a student and a row trained alone always may be."""
-    if not one.teachers or not two.teachers:
+    if not tutors(one.teachers) or not tutors(two.teachers):
         return
-    keys = [{role: info.key for role, info in record.teachers.items()} for record in (one, two)]
-    weights = [{(row.index, row.seed): row.teachers for row in record.rows} for record in (one, two)]
+    keys = [{role: info.key for role, info in tutors(record.teachers).items()} for record in (one, two)]
+    weights = [{(row.index, row.seed): tutors(row.teachers) for row in record.rows} for record in (one, two)]
     shared = weights[0].keys() & weights[1].keys()
     if keys[0] != keys[1] or any(weights[0][pair] != weights[1][pair] for pair in shared):
         raise UserError(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from gkdbench.errors import UserError
+from gkdbench.records.key import MEMBER_STRIDE
 from gkdbench.records.schema import ModelResult, Record, Row
 from gkdbench.report.model import Aggregate, Entry, Run
 from gkdbench.report.published import verdicts
 
 ENSEMBLE = "ensemble"  # name of the model that averages the peers
+Shown = TypeVar("Shown")
 Pick = Callable[[Sequence[ModelResult]], list[ModelResult]]
 
 
@@ -28,12 +31,14 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     Raises:
         UserError: a run is stored twice.
     """
-    pairs = [(row.index, row.seed) for row in record.rows]
+    rows = [row for row in record.rows if row.seed < MEMBER_STRIDE]  # further models of a run are no runs of their own
+    pairs = [(row.index, row.seed) for row in rows]
     twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
     if twice:
         raise UserError(f"record {record.key[:12]} ({record.label}) stores runs {twice} twice; collect it again")
-    wanted = frozenset(pairs) | (planned or frozenset())
-    names = list(dict.fromkeys(model.name for row in record.rows for model in row.models))
+    wanted = frozenset(pairs) | frozenset(pair for pair in planned or () if pair[1] < MEMBER_STRIDE)
+    record = record.model_copy(update={"rows": rows})
+    names = list(dict.fromkeys(model.name for row in rows for model in row.models))
     peers = [name for name in names if name != ENSEMBLE] or [ENSEMBLE]
     if len(peers) < 2:
         found = [_entry(record, setting, "single", _named(peers), wanted)]
@@ -49,7 +54,12 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
 
 def taught_by(record: Record) -> str:
     """Labels of the record's teachers, in the order of their roles; empty when it was trained alone."""
-    return ", ".join(info.label for _, info in sorted(record.teachers.items()))
+    return ", ".join(info.label for _, info in sorted(tutors(record.teachers).items()))
+
+
+def tutors(teachers: Mapping[str, Shown]) -> dict[str, Shown]:
+    """The roles that taught; an ensemble's members are no teachers."""
+    return {role: value for role, value in teachers.items() if not role.startswith("member")}
 
 
 def _named(names: Sequence[str]) -> Pick:

@@ -23,6 +23,7 @@ from gkdbench.protocol.scenes import Staging
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import Outcome, run_session
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.records.key import member_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +141,14 @@ class Workshop:
         for role, need in method.requires().items():
             wanted = dict(need.overrides) | ({"recipe": need.recipe} if need.recipe else {})
             teacher = small_method(need.method, wanted, epochs=self.epochs, quiet=quiet)
-            key = (id(problem), repr((teacher.name, teacher.config())), seed)
+            own = member_seed(seed, need.member or 0)
+            key = (id(problem), repr((teacher.name, teacher.config())), own)
             if key not in self._teachers:
                 folder = self.folder / f"bank{len(self._teachers)}"
-                run = self.run(teacher, problem, seed=seed, quiet=quiet, bank=folder)
+                run = self.run(teacher, problem, seed=own, quiet=quiet, bank=folder)
                 if run.outcome.status != "ok":
                     raise AssertionError(f"the teacher of {method.name!r} failed: {run.outcome.reason}")
-                self._teachers[key] = BankEntry(folder, teacher.name, teacher.config(), seed)
+                self._teachers[key] = BankEntry(folder, teacher.name, teacher.config(), own)
             found[role] = self._teachers[key]
         return found
 

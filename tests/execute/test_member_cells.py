@@ -1,0 +1,76 @@
+"""Further models of a run: cells of the same group, shared teachers, no rows of the group's own mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from gkdbench.errors import UserError
+from gkdbench.execute.api import plan_suite, run_suite
+from gkdbench.execute.suite import Suite, parse_suite
+from gkdbench.execute.verify import verify
+from gkdbench.records.key import base_seed, member_seed
+from gkdbench.records.schema import Record
+from gkdbench.records.store import Store
+from gkdbench.report.board import build
+from gkdbench.report.entries import entries
+
+
+def _suite() -> Suite:
+    methods = [
+        {"method": "glnn", "epochs": 2},
+        {"method": "ensemble", "of": "glnn", "settings": {"epochs": 2}, "members": 2},
+        {"method": "ensemble", "of": "mlp", "settings": {"epochs": 2}, "members": 2},
+    ]
+    grid = {"datasets": ["digits-knn"], "splits": ["builtin-random"], "methods": methods}
+    suite = parse_suite({"suite": {"name": "members", "seeds": [0, 1]}, "grid": [grid]})
+    return suite.model_copy(update={"requirement_overrides": {"digits-knn": {"teacher": {"epochs": 2}}}})
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    out = tmp_path_factory.mktemp("members")
+    run_suite(_suite(), out=out, jobs=1, device="cpu")
+    assert verify(out).problems == []
+    return {f"{record.method} {record.config.get('of', '')}".strip(): record for _, record in Store(out).records()}
+
+
+def test_a_member_is_a_cell_of_the_solo_group_under_the_runs_teacher(records: dict[str, Record]) -> None:
+    at = [(row.index, row.seed) for row in records["glnn"].rows]
+    assert at == [(0, 0), (0, 1000), (1, 1), (1, 1001)]
+    weights = {(row.index, row.seed): row.models[0].weights_sha256 for row in records["glnn"].rows}
+    for row in records["glnn"].rows:
+        teacher = next(r for r in records["teacher"].rows if (r.index, r.seed) == (row.index, base_seed(row.seed)))
+        assert row.teachers == {"teacher": teacher.models[0].weights_sha256}
+    for row in records["ensemble glnn"].rows:
+        wanted = {f"member{m}": weights[row.index, member_seed(row.seed, m)] for m in range(2)}
+        assert {role: sha for role, sha in row.teachers.items() if role != "teacher"} == wanted
+        assert {model.name: model.weights_sha256 for model in row.models if model.name in wanted} == wanted
+
+
+def test_only_the_runs_themselves_are_averaged(records: dict[str, Record]) -> None:
+    (entry,) = entries(records["glnn"], "tran", frozenset({(0, 0), (0, 1000), (1, 1), (1, 1001)}))
+    assert entry.complete and sorted(entry.scores) == [(0, 0), (1, 1)]
+
+
+def test_an_ensemble_stands_beside_its_members_and_averages_their_scores(records: dict[str, Record]) -> None:
+    board = build(list(records.values()))
+    (column,) = board.columns
+    titles = {entry.name: section.title for section in column.sections for entry in section.entries}
+    solo = records["ensemble mlp"]
+    assert titles[f"{solo.label}, ensemble"] == titles[records["mlp"].label] == "Trained alone"
+    taught = records["ensemble glnn"]
+    assert titles[f"{taught.label}, best on validation"] == titles[records["glnn"].label] != "Trained alone"
+    mean, best, _ = entries(taught, "tran")
+    of = {(row.index, row.seed): row.models[0] for row in records["glnn"].rows}
+    for index, seed in mean.planned:
+        members = [of[index, member_seed(seed, m)] for m in range(2)]
+        assert mean.scores[index, seed] == pytest.approx(sum(m.scores["tran"].value for m in members) / 2)
+        assert best.scores[index, seed] == max(members, key=lambda m: m.val).scores["tran"].value
+
+
+def test_seeds_of_a_suite_leave_room_for_members() -> None:
+    with pytest.raises(UserError, match="less than 1000"):
+        parse_suite(
+            {"suite": {"seeds": [1000]}, "grid": [{"datasets": ["x"], "splits": ["y"], "methods": [{"method": "mlp"}]}]}
+        )
+    assert plan_suite(_suite(), device="cpu").todo

@@ -1,0 +1,5 @@
+from gkdbench.testing import MethodCase
+
+
+class TestEnsemble(MethodCase):
+    name = "ensemble"
