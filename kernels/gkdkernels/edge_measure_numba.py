@@ -6,7 +6,6 @@ One pass over the edges of each row, rows shared out among torch's number of thr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -16,16 +15,16 @@ from torch import Tensor
 
 from gkdkernels.edge_measure_cpu import inverse_norm
 from gkdkernels.edge_rows import Rows
+from gkdkernels.numba_common import CHUNK_ROWS, FAST_SUMS, loops, run
 
 _KIND = {"l1": 0, "square": 1, "cosine": 2}
-_CHUNK_ROWS = 64  # rows of power-law graphs are far from equal: small chunks share them evenly
 
 
 def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64."""
     out = x.new_empty(rows.other.numel())
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)
-    _run(_measure, _KIND[kind], x, scale, rows.indptr, rows.other, out)
+    run(_measure, _KIND[kind], x, scale, rows.indptr, rows.other, out)
     return out
 
 
@@ -33,27 +32,15 @@ def gradient(kind: str, x: Tensor, rows: Rows, weight: Tensor, value: Tensor) ->
     """[N, D] ``sum_e weight_e dm_e / dx_i`` over the edges of each row i; see `edge_measure_cpu.gradient`."""
     out = torch.zeros_like(x)
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)
-    _run(_gradient, _KIND[kind], x, scale, rows.indptr, rows.other, weight.contiguous(), value, out)
+    run(_gradient, _KIND[kind], x, scale, rows.indptr, rows.other, weight.contiguous(), value, out)
     return out
 
 
-def _run(loop: Callable[..., None], kind: int, *tensors: Tensor) -> None:
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
-    loop(kind, *(tensor.detach().numpy() for tensor in tensors))
-
-
-def _jit(function: Callable[..., None]) -> Callable[..., None]:
-    # `reassoc` and the rest of these flags let sums be vectorised; without nnan and ninf, NaN stays NaN
-    compiled: Any = numba.njit(parallel=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-    found: Callable[..., None] = compiled(function)
-    return found
-
-
-@_jit
+@loops(FAST_SUMS)
 def _measure(kind: int, x: Any, scale: Any, indptr: Any, other: Any, out: Any) -> None:
     nodes, width = x.shape
-    for chunk in numba.prange((nodes + _CHUNK_ROWS - 1) // _CHUNK_ROWS):
-        for i in range(chunk * _CHUNK_ROWS, min(nodes, (chunk + 1) * _CHUNK_ROWS)):
+    for chunk in numba.prange((nodes + CHUNK_ROWS - 1) // CHUNK_ROWS):
+        for i in range(chunk * CHUNK_ROWS, min(nodes, (chunk + 1) * CHUNK_ROWS)):
             own = x[i]
             for e in range(indptr[i], indptr[i + 1]):
                 there = x[other[e]]
@@ -71,11 +58,11 @@ def _measure(kind: int, x: Any, scale: Any, indptr: Any, other: Any, out: Any) -
                 out[e] = total
 
 
-@_jit
+@loops(FAST_SUMS)
 def _gradient(kind: int, x: Any, scale: Any, indptr: Any, other: Any, weight: Any, value: Any, out: Any) -> None:
     nodes, width = x.shape
-    for chunk in numba.prange((nodes + _CHUNK_ROWS - 1) // _CHUNK_ROWS):
-        for i in range(chunk * _CHUNK_ROWS, min(nodes, (chunk + 1) * _CHUNK_ROWS)):
+    for chunk in numba.prange((nodes + CHUNK_ROWS - 1) // CHUNK_ROWS):
+        for i in range(chunk * CHUNK_ROWS, min(nodes, (chunk + 1) * CHUNK_ROWS)):
             own, mine = x[i], out[i]
             along = x.dtype.type(0)
             for e in range(indptr[i], indptr[i + 1]):
