@@ -9,6 +9,7 @@ from typing import TypeVar
 from gkdbench.errors import UserError
 from gkdbench.records.key import MEMBER_STRIDE
 from gkdbench.records.schema import ModelResult, Record, Row
+from gkdbench.report.controls import is_control
 from gkdbench.report.model import Aggregate, Entry, Run
 from gkdbench.report.published import verdicts
 
@@ -100,6 +101,7 @@ def _entry(
         macs=_only({model.macs for model in flat}),
         planned=planned,
         runs=runs,
+        control=is_control(record),
     )
     if aggregate not in ("single", "mean of peers"):
         return entry

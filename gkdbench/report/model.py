@@ -66,6 +66,7 @@ class Entry:
     macs: int | None
     planned: frozenset[tuple[int, int]]
     runs: tuple[Run, ...]
+    control: bool = False  # stands in the table to be beaten: see `gkdbench.report.controls`
     verdicts: tuple[Verdict, ...] = ()
     versus: Versus | None = None
     bold: bool = False

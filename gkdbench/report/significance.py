@@ -15,12 +15,14 @@ SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (methods, G2
 def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[Entry]:
     """`entries` with `versus` and `bold` filled.
 
-    A control is a corrected row that was trained alone, as one model, on the same runs, that needs no more at
-    inference and no more multiply-adds (parameters where those are not counted). Each corrected row that was taught,
-    or has peers, is compared with the strongest of its controls; p values are Holm-corrected over the comparisons of
-    this section. Bold: a corrected p below 0.05, at least 0.2 points better, and at least ten runs.
+    A control is a corrected row on the same runs that was trained alone, as one model, or is declared a control of
+    this section (matched MLPs, best of K and ensembles, random and frozen routing, transfer weight 0); it needs no
+    more at inference and no more multiply-adds (parameters where those are not counted). Each other corrected row
+    that was taught, or has peers, is compared with the strongest of its controls; p values are Holm-corrected over
+    the comparisons of this section. Bold: a corrected p below 0.05, at least 0.2 points better, and at least ten runs.
     """
-    pairs = [(entry, control) for entry in entries if (control := _strongest(entry, solo)) is not None]
+    candidates = [*solo, *(entry for entry in entries if entry.control)]
+    pairs = [(entry, control) for entry in entries if (control := _strongest(entry, candidates)) is not None]
     differences = {id(e): [e.scores[pair] - c.scores[pair] for pair in sorted(e.planned)] for e, c in pairs}
     p_values = holm([sign_flip_p(differences[id(entry)]) for entry, _ in pairs])
     found = {}
@@ -33,14 +35,15 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
     return [found.get(id(entry), entry) for entry in entries]
 
 
-def _strongest(entry: Entry, solo: Sequence[Entry]) -> Entry | None:
-    treated = entry.teacher is not None or entry.aggregate != "single"
+def _strongest(entry: Entry, candidates: Sequence[Entry]) -> Entry | None:
+    treated = (entry.teacher is not None or entry.aggregate != "single") and not entry.control
     if not treated or not entry.complete or entry.done < 2 or entry.variant != "corrected":
         return None
     controls = [
         control
-        for control in solo
-        if control.aggregate == "single"
+        for control in candidates
+        if (control.control or control.aggregate == "single")
+        and control.aggregate != "mean of peers"
         and control.key != entry.key
         and control.complete
         and control.planned == entry.planned

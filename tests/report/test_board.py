@@ -165,6 +165,24 @@ def test_bold_needs_a_win_over_the_strongest_affordable_control() -> None:
     assert [e.name for e in board.columns[0].entries if e.bold] == ["GLNN 2x128"]
 
 
+def test_a_control_under_the_same_teacher_has_to_be_beaten_too() -> None:
+    """Traps 14, 27: a wider MLP, five models, routing without memory."""
+    taught = {"teachers": teacher_of(SAGE)}
+    controls = [
+        record("mlp_params", "MLP with the parameters", mean=0.79, **taught),
+        record("ensemble", "5 x glnn", mean=0.795, **taught),
+        record("rbm", "RbM, random", mean=0.81, config={"model": {"routing": "random"}}, **taught),
+    ]
+    for count, strongest in enumerate(("MLP", "MLP with the parameters", "5 x glnn", "RbM, random")):
+        found = entry_of(
+            build([SAGE, record(mean=0.6, label="MLP"), glnn(mean=0.8), *controls[:count]]).columns, "GLNN 2x128"
+        )
+        assert found.versus is not None and found.versus.control == strongest
+        assert found.bold is (count < 3)
+    section = build([SAGE, record(mean=0.6), glnn(), *controls]).columns[0].sections[1]
+    assert [entry.name for entry in section.entries if entry.versus] == ["GLNN 2x128"]
+
+
 def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
     tie = entry_of(build([record(mean=0.6), glnn(mean=0.6019)]).columns, "GLNN 2x128")
     assert tie.versus is not None and tie.versus.p_value < 0.05 and tie.versus.outcome == "tie" and not tie.bold
