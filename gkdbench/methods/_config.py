@@ -45,7 +45,7 @@ def resolve(
     tables = _tables(cls.__module__, name)
     recipe = chosen.pop("recipe", None if recipe else _fitting(cls, tables, dataset, split, chosen)) or recipe
     where = [dataset or "", (split or "").partition("-")[0]]
-    backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
+    backbone = _backbone(cls, tables, recipe, chosen)
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
     values = _over(_published(tables, name, known, named, where, recipe), chosen)
     if recipe is not None:
@@ -55,6 +55,8 @@ def resolve(
     backbone, settings = values.get("backbone", backbone), values.get("model", {})
     if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
         values["model"] = settings_of(backbone_config(backbone, settings))
+    if "models" in known:
+        values |= _settings_of_peers(cls, values, chosen.get("models", {}))
     method: Method = strictly(cls, values, f"method {name!r}")
     return method
 
@@ -96,9 +98,32 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None) -> str | None:
-    value = tables.get("recipe", {}).get(recipe or "", {}).get("backbone") or _default(cls, tables, "backbone")
-    return value if isinstance(value, str) else None
+def _settings_of_peers(cls: type[Method], values: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
+    """Every setting of every peer's backbone; nothing where peers or settings are of a wrong type (refused later)."""
+    peers, models = _peers(cls, values), values.get("models", {})
+    if not peers or not isinstance(models, Mapping):
+        return {}
+    for unused in sorted(set(chosen) - set(peers)):
+        raise UserError(f"models.{unused}: no peer has this backbone; peers are {', '.join(peers)}")
+    return {"models": {name: settings_of(backbone_config(name, models.get(name, {}))) for name in peers}}
+
+
+def _peers(cls: type[Method], values: Mapping[str, Any]) -> list[str]:
+    """The backbones of the peers that `values` or else the field's default names; empty if they are no names."""
+    peers = values.get("peers", _default(cls, {}, "peers"))
+    good = isinstance(peers, (list, tuple)) and all(isinstance(name, str) for name in peers)
+    return list(peers) if good else []
+
+
+def _backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any]) -> Any:
+    """The backbone asked for, or the first peer's; else the recipe's or the default one."""
+    for values in (chosen, tables.get("recipe", {}).get(recipe or "", {}), tables.get("default", {})):
+        if "backbone" in values:
+            return values["backbone"]
+        if peers := "peers" in values and _peers(cls, values):
+            return peers[0]
+    own = _default(cls, {}, "backbone") or next(iter(_peers(cls, {})), None)
+    return own if isinstance(own, str) else None
 
 
 def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:

@@ -66,10 +66,16 @@ def small_method(name: str, overrides: Mapping[str, Any], *, epochs: int, quiet:
         return method
     changes: dict[str, Any] = {}
     if isinstance(model := getattr(method, "model", None), Mapping):
-        still = {key: 0.0 for key, value in model.items() if "dropout" in key and isinstance(value, float)}
-        changes["model"] = {**model, **still}
+        changes["model"] = _without_dropout(model)
+    if isinstance(models := getattr(method, "models", None), Mapping):
+        changes["models"] = {backbone: _without_dropout(settings) for backbone, settings in models.items()}
     changes |= {key: off for key, off in (("batch_size", None), ("fanouts", ())) if key in fields}
     return dataclasses.replace(method, **changes)
+
+
+def _without_dropout(settings: Mapping[str, Any]) -> dict[str, Any]:
+    still = {key: 0.0 for key, value in settings.items() if "dropout" in key and isinstance(value, float)}
+    return {**settings, **still}
 
 
 @dataclass(eq=False)
