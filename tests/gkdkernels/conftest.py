@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -62,16 +62,39 @@ def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkdkernels.graph.HUB_EDGES", 4)
 
 
+GUARD = 64  # elements before and after a buffer: a multiple of the widest load
+
+
 @pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory from `new_empty` is not right by luck: it holds NaN, or the largest integer."""
+def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Memory from `new_empty` and `empty_like` is not right by luck: it holds NaN, or the largest integer.
+
+    On both sides of it lie guard regions, which nothing may have touched in the end.
+    """
     clean = Tensor.new_empty
+    buffers: list[tuple[Tensor, Tensor]] = []
 
-    def poisoned(self: Tensor, *size: Any, **options: Any) -> Tensor:
-        out = clean(self, *size, **options)
-        return out.fill_(torch.nan if out.is_floating_point() else torch.iinfo(out.dtype).max)
+    def guarded(self: Tensor, *size: Any, **options: Any) -> Tensor:
+        plain = clean(self, *size, **options)
+        if type(plain) is not Tensor:  # a shape without memory, while something is traced
+            return plain
+        count = plain.numel()
+        whole = clean(plain, count + 2 * GUARD)
+        integer = not whole.is_floating_point()
+        whole.fill_(-7)
+        inside = whole[GUARD : GUARD + count].fill_(torch.iinfo(whole.dtype).max if integer else torch.nan)
+        buffers.append((whole[:GUARD], whole[GUARD + count :]))
+        return inside.view(plain.shape)
 
-    monkeypatch.setattr(Tensor, "new_empty", poisoned)
+    def guarded_like(x: Tensor, **options: Any) -> Tensor:
+        return guarded(x, x.shape, dtype=options.get("dtype", x.dtype))
+
+    monkeypatch.setattr(Tensor, "new_empty", guarded)
+    monkeypatch.setattr(torch, "empty_like", guarded_like)
+    yield
+    monkeypatch.undo()
+    touched = [number for number, guards in enumerate(buffers) if any(bool((g != -7).any()) for g in guards)]
+    assert touched == [], f"written beyond the ends of buffers {touched} of {len(buffers)}"
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -107,19 +107,6 @@ def check(
         assert grad.dtype == leaf.dtype
         close(grad, right, dtype)
     assert all(torch.equal(inputs[name].detach().cpu(), rounded[name]) for name in parts)
-
-
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Memory from `new_empty` is not zero by luck: it holds NaN, or the largest integer."""
-    clean = Tensor.new_empty
-
-    def poisoned(self: Tensor, *size: int, **options: torch.dtype) -> Tensor:
-        out = clean(self, *size, **options)  # type: ignore[call-overload]
-        return out.fill_(torch.nan if out.is_floating_point() else torch.iinfo(out.dtype).max)
-
-    monkeypatch.setattr(Tensor, "new_empty", poisoned)
-    yield
 
 
 @pytest.fixture

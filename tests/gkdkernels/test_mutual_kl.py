@@ -378,7 +378,7 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.usefixtures("poisoned")
+@pytest.mark.usefixtures("poisoned", "poison")
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("case", [CASES[4], CASES[7], CASES[10], CASES[13], CASES[18]], ids=str)
 def test_every_element_is_written(case: Case, backend: str, draw: Draw, device: torch.device) -> None:

@@ -152,6 +152,7 @@ def test_nan_stays_visible(draw: Draw, device: torch.device, backend: str) -> No
     assert not cosine[2:].isnan().any()
 
 
+@pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_strides_and_two_runs(draw: Draw, device: torch.device, backend: str) -> None:
     on = at(backend, device)

@@ -54,6 +54,7 @@ def along(x: Tensor) -> Tensor:
     return torch.sin(torch.arange(x.numel(), dtype=torch.float64) * 1.7 + 0.3).view(x.shape)
 
 
+@pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("kind", "multi_label"), KINDS)
 @pytest.mark.parametrize("shape", [(63, 7), (1, 1), (5, 47), (300, 2)], ids=str)

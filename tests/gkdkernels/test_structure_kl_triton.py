@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,20 +14,8 @@ from structures import SQUARE, divergence, mean_distance, oracle, slopes
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
+pytestmark = pytest.mark.usefixtures("poison")
 PLACES = ["nothing", "no edges", "one loop", "first and last isolated", "loops and parallel edges", "unsorted"]
-
-
-@pytest.fixture(autouse=True)
-def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Memory from `new_empty` is not zero by luck: it holds NaN."""
-    clean = Tensor.new_empty
-
-    def poisoned(self: Tensor, *size: int, **options: torch.dtype) -> Tensor:
-        out = clean(self, *size, **options)  # type: ignore[call-overload]
-        return out.fill_(torch.nan) if out.is_floating_point() else out
-
-    monkeypatch.setattr(Tensor, "new_empty", poisoned)
-    yield
 
 
 @pytest.fixture
