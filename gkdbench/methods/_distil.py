@@ -15,7 +15,7 @@ from gkdbench.methods._loop import train
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._solo import SoloRecipe, item_forward, train_solo
-from gkdbench.methods._steps import adam, batches, descend, mean_loss
+from gkdbench.methods._steps import adam, batches, descend, endless_batches, mean_loss
 from gkdbench.nn.model import Backbone, Model
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
@@ -75,5 +75,4 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
 
 def labelled_batches(view: TrainView, model: Model, size: int | None) -> Iterator[Tensor]:
     """Batches of labelled items without end: places [B] in ``view.train``."""
-    while True:
-        yield from batches(model, len(view.train), size)
+    return endless_batches(model, len(view.train), size)

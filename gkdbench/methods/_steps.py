@@ -48,6 +48,12 @@ def batches(model: Model, count: int, size: int | None, *, drop_last: bool = Fal
         yield order[start : start + size]
 
 
+def endless_batches(model: Model, count: int, size: int | None) -> Iterator[Tensor]:
+    """`batches` without end, each pass in a new order."""
+    while True:
+        yield from batches(model, count, size)
+
+
 def mean_loss(losses: list[float]) -> float:
     """Mean of the epoch's step losses, 0 when there was no step."""
     return sum(losses) / len(losses) if losses else 0.0
