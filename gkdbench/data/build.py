@@ -63,6 +63,24 @@ def one_hot(codes: Array, width: int | None = None) -> sp.csr_array:
     )
 
 
+def multi_hot(codes: Array) -> sp.csr_array:
+    """[N, sum of widths] float32: the one-hot columns of each column of ``codes: [N, F]`` int >= 0, side by side.
+
+    A linear map of it is the sum of F embeddings, one of each code.
+    """
+    widths = codes.max(axis=0, initial=0).astype(np.int64) + 1
+    first = np.concatenate([[0], np.cumsum(widths)])
+    count, fields = codes.shape
+    return sp.csr_array(
+        (
+            np.ones(codes.size, np.float32),
+            (codes.astype(np.int64) + first[:-1]).ravel(),
+            np.arange(count + 1, dtype=np.int64) * fields,
+        ),
+        shape=(count, int(first[-1])),
+    )
+
+
 def mask_ids(mask: Array) -> Array:
     """[M] int64 positions where ``mask: [N]`` is set."""
     return np.flatnonzero(mask).astype(np.int64)

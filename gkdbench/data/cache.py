@@ -34,7 +34,7 @@ def cache_root() -> Path:
 
 def entry_folder(info: DatasetInfo, digests: Mapping[str, str]) -> Path:
     """Where the set decoded from files of these digests lies: other files or other facts are another entry."""
-    facts = [LAYOUT, info.reader, info.kind, info.metric, info.multi_label, info.directed, info.note]
+    facts = [LAYOUT, info.reader, info.kind, info.metric, info.multi_label, info.directed, info.note, info.content_hash]
     parts = json.dumps([facts, sorted(digests.items())])
     return cache_root() / f"{info.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 

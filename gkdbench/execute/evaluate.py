@@ -65,7 +65,7 @@ def _logits(model: Any, inputs: Inputs, problem: Problem) -> Tensor:
         try:
             if training:
                 model.eval()
-            logits = model(inputs.features, inputs.graph, inputs.segments)
+            logits = model(*inputs.arguments(model))
         finally:
             if training:
                 model.train()

@@ -10,6 +10,8 @@ from torch import Tensor
 def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy, mean over items; for several labels per item binary cross-entropy, mean over known entries.
 
+    A batch without any known entry has loss 0, and gradient 0.
+
     Args:
         logits: [M, C].
         labels: [M] int64, or [M, C] float32 with NaN where unknown.
@@ -18,6 +20,8 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
     if not multi_label:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     known = ~torch.isnan(labels)
+    if not known.any():
+        return logits.sum() * 0.0
     return F.binary_cross_entropy_with_logits(logits[known], labels[known])
 
 
@@ -41,6 +45,20 @@ def kl_to_teacher(
         return per_label.mean()
     log_p = F.log_softmax(teacher, dim=1)
     return F.kl_div(F.log_softmax(student, dim=1), log_p, reduction="batchmean", log_target=True)
+
+
+def hinton(
+    student_logits: Tensor, teacher_logits: Tensor, *, tau: float, multi_label: bool = False, per_class: int = 1
+) -> Tensor:
+    """``tau^2 KL(softmax(z_T / tau) || softmax(z_S / tau))``, or BCE against ``sigmoid(z_T / tau)`` for several labels.
+
+    Args:
+        student_logits, teacher_logits: [M, C].
+        per_class: what the KL is divided by beside M; the release of Joshi et al. (2022) divides it by C too.
+    """
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(student_logits / tau, (teacher_logits.detach() / tau).sigmoid())
+    return tau**2 / per_class * kl_to_teacher(student_logits, teacher_logits, tau=tau)
 
 
 def entropy(logits: Tensor) -> Tensor:

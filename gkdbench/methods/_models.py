@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.nn.backbones import BACKBONES
-from gkdbench.nn.model import Backbone, Model
+from gkdbench.nn.model import Backbone, EdgeBackbone, Model
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
@@ -78,7 +78,11 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
     Args:
         extra: columns that it reads beside the features (encodings).
     """
-    model = config.build(view.num_features + extra, view.num_classes, Randomness(seed, peer))
+    widths, randomness = (view.num_features + extra, view.num_classes), Randomness(seed, peer)
+    if isinstance(config, EdgeBackbone):
+        model = config.build_with_edges(*widths, view.inputs.edge_width, randomness)
+    else:
+        model = config.build(*widths, randomness)
     return model.to(view.device)
 
 
@@ -104,7 +108,9 @@ def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
 
     def macs(inputs: Inputs) -> int:
         nodes, width = (int(n) for n in inputs.features.shape)
-        return config.macs(width, num_classes, nodes, inputs.graph.num_edges, nonzeros(inputs.features))
+        edges = inputs.graph.num_edges
+        of_edges = config.edge_macs(inputs.edge_width, nodes, edges) if isinstance(config, EdgeBackbone) else 0
+        return config.macs(width, num_classes, nodes, edges, nonzeros(inputs.features)) + of_edges
 
     hops = reach(config)
     return Predictor(model, needs="graph" if hops else "features", hops=hops or None, macs=macs)

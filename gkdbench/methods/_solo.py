@@ -87,8 +87,8 @@ def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: t
     inputs = view.inputs
 
     def of_graphs(items: Tensor) -> Tensor:
-        batch = inputs.take(items)
-        logits: Tensor = model(batch.features, batch.graph, batch.segments)
+        batch = predictor.prepared(inputs).take(items)
+        logits: Tensor = model(*batch.arguments(model))
         return logits
 
     def of_nodes(items: Tensor) -> Tensor:

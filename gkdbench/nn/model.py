@@ -33,10 +33,12 @@ class Trace:
     Args:
         logits: [N or G, C].
         hidden: per hidden layer its pre-activation output [N, width], after the norm where there is one.
+        pooled: the graphs' vectors [G, width] that a readout made, before the head; None without a readout.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
+    pooled: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
 
 class Model(nn.Module, ABC):
@@ -47,7 +49,12 @@ class Model(nn.Module, ABC):
 
     Args:
         randomness: initial weights and dropout are drawn from it alone.
+
+    Attributes:
+        edge_width: columns of the edge features that it reads; 0: it reads none, and is given none.
     """
+
+    edge_width: int = 0
 
     def __init__(self, randomness: Randomness) -> None:
         super().__init__()
@@ -57,20 +64,25 @@ class Model(nn.Module, ABC):
     def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
         """The forward pass up to logits [N, C] of the nodes."""
 
-    def trace(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Trace:
+    def trace(
+        self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None, edges: Tensor | None = None
+    ) -> Trace:
         """Logits [N, C], or [G, C] with `segments`, and the hidden layers; arguments as of a call."""
         nodes = self.node_trace(x, graph)
         return nodes if segments is None else Trace(segment_mean(nodes.logits, segments), nodes.hidden)
 
-    def forward(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None, edges: Tensor | None = None
+    ) -> Tensor:
         """Logits.
 
         Args:
             x: [N, D] features.
             graph: over the N nodes; may be None where the model reads none.
             segments: [G + 1] int, the rows of each graph for graph tasks.
+            edges: [E, edge_width] features in the order of ``graph.index``; None counts as zeros.
         """
-        return self.trace(x, graph, segments).logits
+        return self.trace(x, graph, segments, edges).logits
 
     @abstractmethod
     def first_layer_parameters(self) -> list[nn.Parameter]:
@@ -120,6 +132,26 @@ class Backbone(ABC):
             num_edges: directed edges, self-loops included.
             nnz: non-zeros of the features; ``num_nodes * in_features`` when they are dense.
         """
+
+
+class EdgeBackbone(Backbone):
+    """A backbone whose models read edge features where a data set has them.
+
+    Messages are linear in them, ``h_j + e_ij V``, so that their sum over a node's edges is ``(sum_j e_ij) V``: one
+    row of counts per node, whatever the width of the layer, and no [E, width] tensor. A non-linearity between, as in
+    GINE's ``relu(h_j + e_ij V)``, would need that tensor.
+    """
+
+    @abstractmethod
+    def build_with_edges(self, in_features: int, out_features: int, edge_width: int, randomness: Randomness) -> Model:
+        """As `build`, for edge features [E, edge_width]; 0: there are none."""
+
+    @abstractmethod
+    def edge_macs(self, edge_width: int, num_nodes: int, num_edges: int) -> int:
+        """Multiply-adds that edge features add to `macs`."""
+
+    def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
+        return self.build_with_edges(in_features, out_features, 0, randomness)
 
 
 class StackedBackbone(Backbone):

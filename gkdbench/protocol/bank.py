@@ -35,7 +35,7 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     if trace is None:
         logits, hidden = predictor(observed), None
     else:
-        result = trace(ready.features, ready.graph, ready.segments)
+        result = trace(*ready.arguments(predictor.module))
         logits, hidden = result.logits, (result.hidden[-1] if result.hidden else None)
     outputs = {"logits": logits} | ({} if hidden is None else {"hidden": hidden})
     for name, tensor in outputs.items():

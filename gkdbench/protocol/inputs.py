@@ -33,6 +33,17 @@ class Inputs:
     segments: Tensor | None = None
     edge_features: Tensor | None = None
 
+    def arguments(self, module: object) -> tuple[Features | CSRGraph | None, ...]:
+        """What `module` is called with: ``(features, graph, segments)``, and edge features where it reads them."""
+        if getattr(module, "edge_width", 0) == 0:
+            return self.features, self.graph, self.segments
+        return self.features, self.graph, self.segments, self.edge_features
+
+    @property
+    def edge_width(self) -> int:
+        """Columns of the edge features; 0 without any."""
+        return 0 if self.edge_features is None else int(self.edge_features.size(1))
+
     @cached_property
     def everything(self) -> NodeSet:
         """All items, in order."""

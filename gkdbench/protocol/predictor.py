@@ -21,7 +21,8 @@ class Predictor:
     """Answers ids with logits.
 
     Args:
-        module: called as ``module(features, graph, segments)``, gives logits [N, C] (graph tasks: [G, C]).
+        module: called as ``module(features, graph, segments)``, gives logits [N, C] (graph tasks: [G, C]). One with
+            an ``edge_width`` above 0 is called with the edge features besides.
         needs: what must be at hand to answer: the node's own features, features and an encoding computed
             beforehand, or the features of its L-hop neighbourhood.
         hops: L, when ``needs == "graph"``.
@@ -53,7 +54,7 @@ class Predictor:
         if items is not None and self.needs != "graph" and ready.segments is None:
             logits: Tensor = self.module(ready.rows(items), None, None)
             return logits
-        logits = self.module(ready.features, ready.graph, ready.segments)
+        logits = self.module(*ready.arguments(self.module))
         return logits if items is None else logits[items.position]
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gkdkernels import SparseFeatures
 
 from gkdbench.data.datasets import load_task
 from gkdbench.data.rawfiles import CorruptData
@@ -91,8 +92,8 @@ def ogb_graph_files() -> dict[str, bytes]:
     folder = "OGB/ogbg_tiny"
     return {
         f"{folder}/raw/edge.csv.gz": csv_gz([(1, 0), (1, 2), (0, 1)]),
-        f"{folder}/raw/edge-feat.csv.gz": csv_gz([(7, 1), (8, 2), (9, 3)]),
-        f"{folder}/raw/node-feat.csv.gz": csv_gz([(5, 0), (6, 1), (7, 2), (8, 3), (9, 4)]),
+        f"{folder}/raw/edge-feat.csv.gz": csv_gz([(0, 1), (2, 0), (1, 1)]),
+        f"{folder}/raw/node-feat.csv.gz": csv_gz([(5, 0), (6, 1), (5, 1), (0, 0), (6, 0)]),
         f"{folder}/raw/graph-label.csv.gz": csv_gz([(0, None), (1, 0.0)]),
         f"{folder}/raw/num-node-list.csv.gz": csv_gz([3, 2]),
         f"{folder}/raw/num-edge-list.csv.gz": csv_gz([2, 1]),
@@ -102,20 +103,32 @@ def ogb_graph_files() -> dict[str, bytes]:
     }
 
 
+def test_ogbg_codes_below_zero_are_refused(register: Register) -> None:
+    files = ogb_graph_files() | {
+        "OGB/ogbg_tiny/raw/node-feat.csv.gz": csv_gz([(5, 0), (6, 1), (5, -1), (0, 0), (6, 0)])
+    }
+    with pytest.raises(CorruptData, match="0 or more"):
+        load_task("ogbg-tiny", data=register("ogbg-tiny", files, reader="ogb_graphs", kind="graph"))
+
+
 def test_ogbg_bonds_carry_their_codes_in_both_directions(register: Register) -> None:
     facts = {"reader": "ogb_graphs", "kind": "graph", "multi_label": True, "metric": "rocauc"}
     task = load_task("ogbg-tiny", data=register("ogbg-tiny", ogb_graph_files(), **facts))
     assert task.graph_ptr is not None and task.graph_ptr.tolist() == [0, 3, 5]
     assert task.edge_features is not None
-    codes = {
+    codes = {  # one-hot, side by side: three kinds of bond, then a flag
         (source, target): row
         for source, target, row in zip(
-            task.graph.index.tolist(), task.graph.row.tolist(), task.edge_features.tolist(), strict=True
+            task.graph.index.tolist(), task.graph.row.tolist(), task.edge_features.int().tolist(), strict=True
         )
     }
+    first, second, third = [1, 0, 0, 0, 1], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]
     assert codes == {
-        (1, 0): [7, 1], (0, 1): [7, 1], (1, 2): [8, 2], (2, 1): [8, 2], (3, 4): [9, 3], (4, 3): [9, 3]
+        (1, 0): first, (0, 1): first, (1, 2): second, (2, 1): second, (3, 4): third, (4, 3): third
     }  # fmt: skip
+    assert isinstance(task.features, SparseFeatures) and task.features.shape == (5, 7 + 2)
+    assert task.features.graph.index.tolist() == [5, 7, 6, 8, 5, 8, 0, 7, 6, 7]
+    assert task.features.graph.degree.tolist() == [2] * 5 and bool((task.features.value == 1).all())
     assert torch.isnan(task.labels[0, 1]) and task.labels[1].tolist() == [1, 0]
     assert prepare(task, "ogb-graph").split.train.tolist() == [1]
     assert prepare(task, "ogb-graph").task.graph.num_edges == 6  # molecules gain no loops

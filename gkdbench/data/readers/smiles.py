@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gkdbench.data.build import graph_of
+from gkdbench.data.build import features_of, graph_of, multi_hot
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import RawFiles, refuse_in_worker
-from gkdbench.data.readers.ogb_graphs import both_directions
+from gkdbench.data.readers.ogb_graphs import bond_columns
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
 
@@ -37,7 +37,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     tasks = [column for column in kept[0][0] if column != "smiles"]
     molecules = [molecule for _, molecule in kept]
     ptr = np.concatenate([[0], np.cumsum([len(molecule["node_feat"]) for molecule in molecules])]).astype(np.int64)
-    # each bond is listed in both directions; graph_of and both_directions drop the repeats they make of that
+    # each bond is listed in both directions; graph_of and bond_columns drop the repeats they make of that
     ends = [molecule["edge_index"] + at for molecule, at in zip(molecules, ptr, strict=False)]
     src, dst = np.concatenate(ends, axis=1)
     bonds = np.concatenate([molecule["edge_feat"] for molecule in molecules])
@@ -46,13 +46,13 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         name=info.name,
         kind="graph",
         graph=graph_of(src, dst, int(ptr[-1]), undirected=True),
-        features=torch.from_numpy(np.concatenate([molecule["node_feat"] for molecule in molecules]).astype(np.float32)),
+        features=features_of(multi_hot(np.concatenate([molecule["node_feat"] for molecule in molecules]))),
         labels=torch.from_numpy(labels),
         num_classes=len(tasks),
         multi_label=True,
         metric=info.metric,
         graph_ptr=torch.from_numpy(ptr),
-        edge_features=torch.from_numpy(both_directions(src, dst, bonds, int(ptr[-1]))),
+        edge_features=bond_columns(src, dst, bonds, int(ptr[-1])),
         note=f"{len(rows) - len(kept)} of {len(rows)} molecules left out: not readable by RDKit {version}",
     )
 
