@@ -60,8 +60,8 @@ def markdown_table(board: Board, selection: Selection) -> str:
     lines = []
     for column, entry in rows:
         where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if noted else [])]
-        lines.append([*map(_plain, where), *(_bold(entry, cell.key, cell.text(entry)) for cell in cells)])
-    return _table(titles, lines)
+        lines.append([*map(plain, where), *(_bold(entry, cell.key, cell.text(entry)) for cell in cells)])
+    return table(titles, lines)
 
 
 def to_markdown(board: Board) -> str:
@@ -69,20 +69,20 @@ def to_markdown(board: Board) -> str:
     parts = ["# gkdbench board", f"{board.records} records, {board.runs} runs. Scores in percent."]
     for summary in board.summaries:
         parts += [
-            f"## {_plain(f'Across data sets: {summary.split}, {summary.setting}, {summary.title}')}",
+            f"## {plain(f'Across data sets: {summary.split}, {summary.setting}, {summary.title}')}",
             _summary(summary),
         ]
     for dataset, columns in board.datasets.items():
-        parts.append(f"## {_plain(dataset)}")
-        parts += [f"> {_plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
+        parts.append(f"## {plain(dataset)}")
+        parts += [f"> {plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
         for column in columns:
-            parts.append("### " + _plain(" · ".join([column.split, column.setting, *column.notes])))
+            parts.append("### " + plain(" · ".join([column.split, column.setting, *column.notes])))
             for section in column.sections:
-                parts.append(f"{_plain(section.title)}{': ' + _plain(section.note) if section.note else ''}")
+                parts.append(f"{plain(section.title)}{': ' + plain(section.note) if section.note else ''}")
                 rows = [[_bold(e, cell.key, cell.text(e)) for cell in CELLS] for e in section.entries]
-                parts.append(_table([cell.title for cell in CELLS], rows))
+                parts.append(table([cell.title for cell in CELLS], rows))
             reasons = dict.fromkeys(
-                f"- {_plain(e.name)} ({e.variant}), {_plain(v.claim)}: {_plain(v.why)}"
+                f"- {plain(e.name)} ({e.variant}), {plain(v.claim)}: {plain(v.why)}"
                 for e in column.entries
                 for v in e.verdicts
                 if v.status == "not comparable"
@@ -93,33 +93,33 @@ def to_markdown(board: Board) -> str:
         titles = ["Data set", "Split", "Row", "Run", "Status", "Reason", "Again"]
         rows = [
             [
-                _plain(text)
+                plain(text)
                 for text in (f.dataset, f.split, f.label, f"{f.index}:{f.seed}", f.status, f.reason, f.command)
             ]
             for f in board.failures
         ]
-        parts += ["## Failed runs", _table(titles, rows)]
+        parts += ["## Failed runs", table(titles, rows)]
     if board.missing:
         rows = [
             [
-                *map(_plain, (m.expected.dataset, m.expected.split, m.expected.setting, m.expected.label)),
+                *map(plain, (m.expected.dataset, m.expected.split, m.expected.setting, m.expected.label)),
                 str(len(m.runs)),
             ]
             for m in board.missing
         ]
-        parts += ["## Missing runs", _table(["Data set", "Split", "Setting", "Row", "Runs"], rows)]
+        parts += ["## Missing runs", table(["Data set", "Split", "Setting", "Row", "Runs"], rows)]
     parts += ["## Columns", "\n".join(f"- {cell.title}: {cell.meaning}" for cell in CELLS)]
     return "\n\n".join(parts) + "\n"
 
 
 def _summary(summary: Summary) -> str:
-    titles = ["Row", *map(_plain, summary.datasets), "Average rank", "Win / tie / loss"]
+    titles = ["Row", *map(plain, summary.datasets), "Average rank", "Win / tie / loss"]
     rows = []
     for row in summary.rows:
-        means = [_plain(score(entry)) if entry else "–" for entry in row.entries]
+        means = [plain(score(entry)) if entry else "–" for entry in row.entries]
         tally = " / ".join(str(row.tally[outcome]) for outcome in ("win", "tie", "loss")) if row.tally else "–"
-        rows.append([_plain(row.name), *means, "–" if row.rank is None else f"{row.rank:.2f}", tally])
-    return _table(titles, rows)
+        rows.append([plain(row.name), *means, "–" if row.rank is None else f"{row.rank:.2f}", tally])
+    return table(titles, rows)
 
 
 def splice(text: str, name: str, markdown: str) -> str:
@@ -138,15 +138,15 @@ def _kept(value: str, wanted: tuple[str, ...]) -> bool:
 
 
 def _bold(entry: Entry, key: str, text: str) -> str:
-    return f"**{_plain(text)}**" if entry.bold and key == "score" else _plain(text)
+    return f"**{plain(text)}**" if entry.bold and key == "score" else plain(text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """`text` without meaning for Markdown, on one line."""
     return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(text.split()))
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

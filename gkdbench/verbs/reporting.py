@@ -52,10 +52,13 @@ def write_page(board: Board, path: Path, *, title: str) -> Path:
 
 def report(args: argparse.Namespace) -> int:
     """``gkdbench report PATH...``: the board as text, or as ``--html``, ``--markdown``, ``--csv`` files."""
+    from gkdbench.report.board import build
+    from gkdbench.report.claimpage import write_pages
     from gkdbench.report.csvtable import to_csv
     from gkdbench.report.markdown import to_markdown
 
-    board = board_of(args.paths, expected=_expected(args.suite) if args.suite else None)
+    records = records_in(args.paths)
+    board = build(records, expected=_expected(args.suite) if args.suite else None)
     if args.html:
         print(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
@@ -64,7 +67,10 @@ def report(args: argparse.Namespace) -> int:
             print(Path(path).resolve())
     if args.readme:
         fill_tables(Path(args.readme), board)
-    if not (args.html or args.markdown or args.csv or args.readme):
+    if args.claims:
+        for page in write_pages(Path(args.claims), records):
+            print(page.resolve())
+    if not (args.html or args.markdown or args.csv or args.readme or args.claims):
         print_board(board)
     return 0
 

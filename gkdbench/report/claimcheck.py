@@ -1,0 +1,244 @@
+"""Claims of publications put to the test on records: paired differences per place, and a verdict by fixed rules.
+
+The rules (a place is one data set, split id and reported setting; the strongest rival of a place is the one that
+leaves the candidate the smallest difference; p values are Holm-corrected over all lines of the claim):
+
+- supported: against the strongest rival it wins at least half of the places and loses none;
+- not supported: it wins none, and at least half of the places exclude a gain (a loss, or an interval of the mean
+  difference that ends below 0.2 points);
+- undecided: anything else, and whenever a place has fewer than ten pairs.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gkdbench.errors import UserError
+from gkdbench.records.schema import Record
+from gkdbench.report.entries import entries, tutors
+from gkdbench.report.model import Aggregate, Entry
+from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, bootstrap_interval, holm, mean_std, outcome, sign_flip_p
+
+Verdict = Literal["supported", "not supported", "undecided"]
+Kind = Literal["better", "steadier"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Side(_Strict):
+    """Which row of a place takes part.
+
+    Args:
+        name: as the page calls it.
+        method, variant: of the record. config: fields it must have; tables are compared key by key.
+        teacher: the same for its teachers' configuration; None: any.
+        aggregate: which row of a record with several models.
+    """
+
+    name: str
+    method: str
+    variant: str = "corrected"
+    config: dict[str, Any] = {}
+    teacher: dict[str, Any] | None = None
+    aggregate: Aggregate = "single"
+
+    def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> Entry | None:
+        """Its row in a place, None when no record has it.
+
+        Raises:
+            UserError: two records fit.
+        """
+        fitting = [r for r in records if (r.dataset, r.split) == (dataset, split) and self._fits(r)]
+        fitting = [r for r in fitting if setting in r.columns]
+        if len(fitting) > 1:
+            keys = ", ".join(r.key[:12] for r in fitting)
+            raise UserError(f"{self.name!r} fits several records on {dataset}, {split}: {keys}; name more fields")
+        rows = [e for r in fitting for e in entries(r, setting) if e.aggregate == self.aggregate]
+        return rows[0] if rows else None
+
+    def _fits(self, record: Record) -> bool:
+        taught = [info.config for info in tutors(record.teachers).values()]
+        return (
+            (record.method, record.variant) == (self.method, self.variant)
+            and _within(self.config, record.config)
+            and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
+        )
+
+
+class ClaimTest(_Strict):
+    """One claim and how it is tested.
+
+    Args:
+        says: the claim, in our words. source: where it is made. reads: how the test stands for it.
+        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run.
+        candidate, against: rows. datasets, splits, settings: places; those that a split lacks are left out.
+    """
+
+    says: str
+    source: str
+    reads: str
+    test: Kind = "better"
+    candidate: Side
+    against: Annotated[list[Side], Field(min_length=1)]
+    datasets: Annotated[list[str], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1)]
+    settings: Annotated[list[str], Field(min_length=1)]
+
+
+class ClaimPage(_Strict):
+    """One page of claims: what stands around the tests is text, everything else is computed."""
+
+    title: str
+    intro: str
+    outro: str = ""
+    claim: Annotated[list[ClaimTest], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Candidate against one rival in one place; differences in [-1, 1], positive where the candidate is better."""
+
+    place: tuple[str, str, str]
+    rival: str
+    strongest: bool
+    pairs: int
+    mean: float
+    mean_rival: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float  # Holm, over the claim
+    outcome: Outcome | None  # None with fewer than ten pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A claim with its lines and verdict; `absent` names rows that no record has."""
+
+    claim: ClaimTest
+    lines: tuple[Line, ...]
+    absent: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def deciding(self) -> list[Line]:
+        """Against the strongest rival of each place."""
+        return [line for line in self.lines if line.strongest]
+
+
+def load_page(path: Path) -> ClaimPage:
+    """The page that a TOML file describes.
+
+    Raises:
+        UserError: not valid TOML, an unknown key or a wrong type.
+    """
+    try:
+        return ClaimPage.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path}: {wrong}") from None
+
+
+def check(claim: ClaimTest, records: Sequence[Record]) -> Checked:
+    """Test `claim` on `records`."""
+    lines: list[Line] = []
+    absent: list[str] = []
+    for dataset in claim.datasets:
+        for split in claim.splits:
+            columns = {column for r in records if (r.dataset, r.split) == (dataset, split) for column in r.columns}
+            absent += [] if columns else [f"anything on {dataset}, {split}"]
+            for setting in claim.settings:
+                if setting in columns:
+                    lines += _lines(claim, records, (dataset, split, setting), absent)
+    corrected = holm([line.p_value for line in lines])
+    found = tuple(_decided(claim.test, line, p) for line, p in zip(lines, corrected, strict=True))
+    return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))
+
+
+def _lines(claim: ClaimTest, records: Sequence[Record], place: tuple[str, str, str], absent: list[str]) -> list[Line]:
+    ours = claim.candidate.find(records, *place)
+    rivals = {side.name: side.find(records, *place) for side in claim.against}
+    rows = {claim.candidate.name: ours, **rivals}
+    absent += [f"{name} on {', '.join(place)}" for name, row in rows.items() if row is None or not row.complete]
+    if ours is None:
+        return []
+    found = [_line(claim.test, place, ours, name, rival) for name, rival in rivals.items() if rival is not None]
+    found = [line for line in found if line.pairs]
+    best = min((line.difference for line in found), default=None)
+    return [replace(line, strongest=line.difference == best) for line in found]
+
+
+def _line(test: Kind, place: tuple[str, str, str], ours: Entry, name: str, rival: Entry) -> Line:
+    pairs = sorted(ours.scores.keys() & rival.scores.keys())
+    a, b = ([row.scores[pair] for pair in pairs] for row in (ours, rival))
+    gains = _GAINS[test](a, b) if pairs else [0.0]
+    shown = mean_std if test == "better" else _deviation
+    return Line(
+        place=place,
+        rival=name,
+        strongest=False,
+        pairs=len(pairs),
+        mean=shown(a)[0] if pairs else 0.0,
+        mean_rival=shown(b)[0] if pairs else 0.0,
+        difference=sum(gains) / len(gains),
+        interval=bootstrap_interval(gains),
+        p_value=sign_flip_p(gains),
+        outcome=None,
+    )
+
+
+def _deviation(values: Sequence[float]) -> tuple[float, None]:
+    middle = median(values)
+    return sum(abs(value - middle) for value in values) / len(values), None
+
+
+def _steadier(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """By how much each run of `ours` lies nearer to its median than its partner to its own (Brown-Forsythe, paired)."""
+    a, b = median(ours), median(theirs)
+    return [abs(y - b) - abs(x - a) for x, y in zip(ours, theirs, strict=True)]
+
+
+_GAINS: Mapping[Kind, Callable[[Sequence[float], Sequence[float]], list[float]]] = {
+    "better": lambda ours, theirs: [x - y for x, y in zip(ours, theirs, strict=True)],
+    "steadier": _steadier,
+}
+
+
+def _decided(test: Kind, line: Line, p_value: float) -> Line:
+    if line.pairs < MIN_RUNS:
+        return replace(line, p_value=p_value)
+    if test == "better":
+        return replace(line, p_value=p_value, outcome=outcome(line.difference, p_value))
+    significant: Outcome = "win" if line.difference > 0 else "loss"
+    return replace(line, p_value=p_value, outcome=significant if p_value < 0.05 else "tie")
+
+
+def _verdict(test: Kind, lines: Sequence[Line], absent: Sequence[str]) -> Verdict:
+    """See the module."""
+    deciding = [line for line in lines if line.strongest]
+    if not deciding or absent or any(line.outcome is None for line in lines):
+        return "undecided"
+    wins = sum(line.outcome == "win" for line in deciding)
+    losses = sum(line.outcome == "loss" for line in deciding)
+    if 2 * wins >= len(deciding) and not losses:
+        return "supported"
+    least = TIE if test == "better" else 0.0
+    excluded = sum(line.outcome == "loss" or line.interval[1] < least for line in deciding)
+    return "not supported" if not wins and 2 * excluded >= len(deciding) else "undecided"
+
+
+def _within(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    return all(
+        key in found and (_within(value, found[key]) if isinstance(value, dict) else found[key] == value)
+        for key, value in wanted.items()
+    )

@@ -1,0 +1,73 @@
+"""A forest plot: differences with their intervals around zero, as plain SVG that reads in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gkdbench.report.markup import Markup, tag
+
+ROW, LEFT, WIDE, RIGHT = 18, 330, 330, 130
+_STYLE = (
+    "text{font:12px sans-serif;fill:#333}.axis{stroke:#999}.span{stroke:#3b6ea5;stroke-width:2}.dot{fill:#3b6ea5}"
+    ".lesser .span{stroke:#9db4cc}.lesser .dot{fill:#9db4cc}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#777}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One row; differences in [-1, 1], printed in points. `strong`: drawn in full colour."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    strong: bool = True
+
+
+def forest_plot(title: str, intervals: Sequence[Interval]) -> str:
+    """An SVG document; zero is a stroke, the numbers stand beside the rows."""
+    ends = [end for row in intervals for end in (row.low, row.high)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    span = (high - low) or 0.01
+
+    def x(value: float) -> str:
+        return f"{LEFT + (value - low) / span * WIDE:.1f}"
+
+    height, width = ROW * (len(intervals) + 3), LEFT + WIDE + RIGHT
+    bottom = height - ROW
+    marks = [
+        tag("style", Markup(_STYLE)),
+        tag("text", title, x=8, y=16),
+        tag("line", x1=x(0), x2=x(0), y1=ROW * 1.5, y2=bottom, class_="axis"),
+        tag("text", "0", x=x(0), y=bottom + 14, text_anchor="middle"),
+    ]
+    for number, row in enumerate(intervals):
+        y = ROW * (number + 2.5)
+        marks.append(
+            tag(
+                "g",
+                tag("text", row.label, x=8, y=y + 4),
+                tag("line", x1=x(row.low), x2=x(row.high), y1=y, y2=y, class_="span"),
+                tag("circle", cx=x(row.value), cy=y, r=4, class_="dot"),
+                tag("text", f"{100 * row.value:+.2f} [{100 * row.low:+.2f}, {100 * row.high:+.2f}]",
+                    x=LEFT + WIDE + 8, y=y + 4),
+                class_=None if row.strong else "lesser",
+            )
+        )  # fmt: skip
+    return (
+        str(
+            tag(
+                "svg",
+                tag("title", title),
+                marks,
+                xmlns="http://www.w3.org/2000/svg",
+                viewBox=f"0 0 {width} {height}",
+                width=width,
+                height=height,
+                role="img",
+            )
+        )
+        + "\n"
+    )

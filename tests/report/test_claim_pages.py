@@ -1,0 +1,103 @@
+"""Claims against records: pairs, the strongest rival, verdicts by their rules, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from records_factory import TEN, record
+
+from gkdbench.errors import UserError
+from gkdbench.report.claimcheck import ClaimTest, Side, check
+from gkdbench.report.claimpage import claim_page, write_pages
+
+SETS = ("cora", "pubmed")
+
+
+def claim(test: str = "better", sets: tuple[str, ...] = SETS) -> ClaimTest:
+    return ClaimTest.model_validate(
+        {
+            "says": "RbM is better",
+            "source": "the paper",
+            "reads": "higher accuracy.",
+            "test": test,
+            "candidate": {"name": "RbM", "method": "rbm", "config": {"model": {"routing": "memory"}}},
+            "against": [{"name": "GLNN", "method": "glnn"}, {"name": "MoE", "method": "moe"}],
+            "datasets": list(sets),
+            "splits": ["planetoid-public"],
+            "settings": ["tran", "ind"],
+        }
+    )
+
+
+def rbm(**fields: object) -> object:
+    return record("rbm", "RbM", config={"model": {"routing": "memory", "k": 3}}, **fields)  # type: ignore[arg-type]
+
+
+def rows(gain: float, dataset: str, **fields: object) -> list:  # type: ignore[type-arg]
+    others = [record("glnn", "GLNN", mean=0.7, dataset=dataset), record("moe", "MoE", mean=0.6, dataset=dataset)]
+    return [rbm(mean=0.7 + gain, dataset=dataset, **fields), *others]
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.02, 0.02), "supported"),
+        ((0.02, 0.0), "supported"),
+        ((0.02, -0.02), "undecided"),
+        ((0.0, 0.0), "not supported"),
+        ((-0.02, 0.0), "not supported"),
+        ((0.001, 0.0015), "not supported"),
+    ],
+)
+def test_verdicts_follow_the_strongest_rival_of_each_place(gains: tuple[float, float], verdict: str) -> None:
+    found = check(claim(), [r for gain, name in zip(gains, SETS, strict=True) for r in rows(gain, name)])
+    assert [line.rival for line in found.deciding] == ["GLNN", "GLNN"]
+    assert [line.difference for line in found.deciding] == pytest.approx(list(gains))
+    assert len(found.lines) == 4 and found.verdict == verdict
+
+
+def test_what_is_missing_leaves_a_claim_undecided() -> None:
+    one = rows(0.02, "cora")
+    assert check(claim(), one).absent == ("anything on pubmed, planetoid-public",)
+    assert check(claim(sets=("cora",)), one[:2]).absent == ("MoE on cora, planetoid-public, tran",)
+    few = [rbm(mean=0.8, runs=TEN[:8]), *one[1:]]
+    assert {check(claim(), one).verdict, check(claim(sets=("cora",)), few).verdict} == {"undecided"}
+    assert check(claim(sets=("cora",)), one).verdict == "supported"
+
+
+def test_steadier_compares_deviations_and_not_means() -> None:
+    calm = [rbm(mean=0.5, std=0.001), record("glnn", "GLNN", mean=0.9, std=0.05), record("moe", "MoE", std=0.04)]
+    found = check(claim("steadier", ("cora",)), calm)
+    assert found.verdict == "supported" and found.deciding[0].rival == "MoE"
+    wild = [rbm(mean=0.9, std=0.05), record("glnn", "GLNN", std=0.001), record("moe", "MoE", std=0.002)]
+    assert check(claim("steadier", ("cora",)), wild).verdict == "not supported"
+
+
+def test_a_side_that_fits_two_records_is_refused() -> None:
+    twice = [record("glnn", "GLNN", config={"tau": tau}) for tau in (1, 2)]
+    with pytest.raises(UserError, match="'GLNN' fits several records on cora, planetoid-public"):
+        Side(name="GLNN", method="glnn").find(twice, "cora", "planetoid-public", "tran")
+    assert Side(name="GLNN", method="glnn", config={"tau": 2}).find(twice, "cora", "planetoid-public", "tran")
+
+
+def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
+    page = tmp_path / "rbm.toml"
+    body = claim().model_dump(exclude_none=True)
+    sides = "".join(
+        f"[[claim.against]]\nname = {side['name']!r}\nmethod = {side['method']!r}\n" for side in body["against"]
+    )
+    page.write_text(
+        f"title = 'RbM'\nintro = 'What it says.'\n[[claim]]\nsays = 'RbM is better'\nsource = 'the paper'\n"
+        f"reads = 'higher.'\ndatasets = ['cora', 'pubmed']\nsplits = ['planetoid-public']\nsettings = ['tran']\n"
+        f"candidate = {{ name = 'RbM', method = 'rbm' }}\n{sides}"
+    )
+    records = [r for name in SETS for r in rows(0.02, name)]
+    text, plots = claim_page(page, records)
+    assert "| 1 | RbM is better | **supported** | 2 / 0 / 0 | 10 |" in text
+    assert "| cora · planetoid-public · tran | 72.00 | **GLNN** | 70.00 | +2.00 |" in text
+    assert list(plots) == ["rbm-1.svg"] and plots["rbm-1.svg"].startswith("<svg")
+    assert write_pages(tmp_path, records) == [tmp_path / "rbm.md"]
+    page.write_text("title = 'x'\nintro = 'y'\nclaims = 3\n")
+    with pytest.raises(UserError, match="claims: Extra inputs are not permitted"):
+        claim_page(page, records)
