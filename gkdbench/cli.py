@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", metavar="FILE", help="write Markdown")
     sub.add_argument("--csv", metavar="FILE", help="write CSV")
     sub.add_argument("--readme", metavar="FILE", help="fill the tables of a Markdown file")
+    sub.add_argument("--claims", metavar="FOLDER", help="check the claims that its TOML files state, write the pages")
     sub.add_argument("--title", default="gkdbench board")
     sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
     sub.add_argument("first")
@@ -142,6 +143,19 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     what.add_argument("--growth", action="store_true", help="time and memory over three decades of edges")
     what.add_argument("--list", action="store_true", help="print the names of the cases")
     sub.add_argument("--case", metavar="PATTERN", help="cases whose names contain or match this")
+    _bench_arguments(sub)
+    text = "steps and inference of whole methods beside the structures of released codes"
+    sub = actions.add_parser("methods", help=text, description=text)
+    sub.set_defaults(verb="profile:methods")
+    _bench_arguments(sub)
+    text = "fill the tables of a Markdown file from stored results, and draw the plots beside it"
+    sub = actions.add_parser("docs", help=text, description=text)
+    sub.set_defaults(verb="profile:docs")
+    sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")
+    sub.add_argument("--into", default="docs/kernels.md", help="the Markdown file (default: docs/kernels.md)")
+
+
+def _bench_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--quick", action="store_true", help="tiny inputs: shows that all works, its numbers mean nothing")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
     sub.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
@@ -150,11 +164,6 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sub.add_argument("--budget", type=float, default=60.0, help="seconds a case, five rounds at least (default: 60)")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--json", metavar="FILE", help="write everything, samples and provenance included")
-    text = "fill the tables of a Markdown file from stored results, and draw the plots beside it"
-    sub = actions.add_parser("docs", help=text, description=text)
-    sub.set_defaults(verb="profile:docs")
-    sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")
-    sub.add_argument("--into", default="docs/kernels.md", help="the Markdown file (default: docs/kernels.md)")
 
 
 if __name__ == "__main__":
