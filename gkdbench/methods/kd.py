@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from gkdbench.methods._distil import Transfer, train_student
-from gkdbench.methods._losses import kl_to_teacher
+from gkdbench.methods._losses import hinton
 from gkdbench.methods._settings import Rate, Share, Taught
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
@@ -54,14 +52,7 @@ class KD(Taught):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         released = self.variant == "as_released"
         per_class = view.num_classes if released else 1
-
-        def soft(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-            if view.multi_label:
-                return F.binary_cross_entropy_with_logits(
-                    student_logits / self.tau, (teacher_logits / self.tau).sigmoid()
-                )
-            return self.tau**2 / per_class * kl_to_teacher(student_logits, teacher_logits, tau=self.tau)
-
+        soft = partial(hinton, tau=self.tau, multi_label=view.multi_label, per_class=per_class)
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
             soft=soft,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -125,6 +125,7 @@ class Monitor:
         *,
         terms: Mapping[str, float] | None = None,
         selectable: bool = True,
+        store: Collection[str] = (),
     ) -> Verdict:
         """Evaluate, select, record. Call once an epoch, epochs counted from 1.
 
@@ -133,6 +134,8 @@ class Monitor:
             terms: values of the loss terms of this epoch, stored so that a term that was never active is seen.
             selectable: False while the final architecture is not active yet; such epochs are audited, never
                 selected, and patience does not run.
+            store: predictors whose state this epoch replaces the stored one whatever validation says, so that their
+                best score may fall: the rule of releases that store on a falling training loss too (trap 2).
 
         Raises:
             NonFinite, OutOfTime, WrongPredictions.
@@ -148,17 +151,17 @@ class Monitor:
         val: dict[str, float] = {}
         improved: dict[str, bool] = {}
         for name, predictor in predictors.items():
-            val[name], improved[name] = self._look(epoch, name, predictor, selectable)
+            val[name], improved[name] = self._look(epoch, name, predictor, selectable, name in store)
         return Verdict(val, improved, self._spent(epoch) if selectable else False)
 
-    def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool) -> tuple[float, bool]:
+    def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool, store: bool) -> tuple[float, bool]:
         track = self._tracks.setdefault(name, _Track())
         logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
         predicted = self.encode(logits[self._val_scene][self._val_items.position])
         value = self._metric(predicted, self._val_labels)
         track.val.append(value)
         track.last_epoch = epoch
-        better = selectable and (value > track.best or (self._ties == "later" and value == track.best))
+        better = selectable and (store or value > track.best or (self._ties == "later" and value == track.best))
         if better:
             track.best, track.best_epoch, track.state = value, epoch, state_of(predictor.module)
         if epoch % self._audit_every == 0 or better:
