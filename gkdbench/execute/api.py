@@ -71,7 +71,8 @@ def run_suite(
     tune_allocator: bool = True,
     grace_s: float = GRACE_S,
 ) -> RunSummary:
-    """Run what is missing of a suite. Giving the same call again goes on where the last one ended.
+    """Run what is missing of a suite, the rows that wait for their trials after those. Giving the same call again goes
+    on where the last one ended.
 
     Args:
         suite: ``smoke``, a published name (``node-small@1``), a TOML file, or a Suite.
@@ -96,20 +97,46 @@ def run_suite(
     loaded, progress = load_suite(suite), progress or Silent()
     where, store = pick_device(device), Store(out)
     count = job_count(jobs, threads)
-    plan = plan_suite(
-        loaded, out=out, jobs=count, threads=threads, device=where, data=data, only=only, retry=retry,
-        max_cells=max_cells, tier=tier,
-    )  # fmt: skip
-    progress.planned(plan, count)
+
+    def planned() -> Plan:
+        return plan_suite(
+            loaded, out=out, jobs=count, threads=threads, device=where, data=data, only=only, retry=retry,
+            max_cells=max_cells, tier=tier,
+        )  # fmt: skip
+
+    plan = planned()
+    folder_of_data = None if data is None else Path(data)
+    summary = _run(plan, store, progress, count, where, threads, folder_of_data, tune_allocator, grace_s)
+    if plan.waiting and max_cells is None and (rest := planned()).waiting < plan.waiting:
+        done, plan = summary, rest
+        summary = _run(plan, store, progress, count, where, threads, folder_of_data, tune_allocator, grace_s)
+        summary.ok, summary.failures = summary.ok + done.ok, [*done.failures, *summary.failures]
+    summary.records = _records(store, [*plan.todo, *plan.cached])
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _run(
+    plan: Plan,
+    store: Store,
+    progress: Progress,
+    jobs: int,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    tune_allocator: bool,
+    grace_s: float,
+) -> RunSummary:
+    """Run the cells of one plan."""
+    progress.planned(plan, jobs)
     store.open()
     scratch = store.out / ".scratch"
     drop_abandoned(scratch)
     folder = scratch / f"run~{owned_name()}"
-    environment = worker_environment(threads or loaded.threads, tune_allocator=tune_allocator)
-    pool = Pool(min(count, max(len(plan.todo), 1)), folder, environment, grace_s)
-    names = [cell.problem for cell in plan.todo]
-    desk = Desk(folder / "views", None if data is None else Path(data), names, pool.wake)
-    runner = Runner(plan, store, desk, pool, progress, device=where, folder=folder)
+    environment = worker_environment(threads or plan.suite.threads, tune_allocator=tune_allocator)
+    pool = Pool(min(jobs, max(len(plan.todo), 1)), folder, environment, grace_s)
+    desk = Desk(folder / "views", data, [cell.problem for cell in plan.todo], pool.wake)
+    runner = Runner(plan, store, desk, pool, progress, device=device, folder=folder)
     try:
         runner.run()
     finally:
@@ -120,10 +147,7 @@ def run_suite(
         store.close()
         progress.ended()
         _collect(store, plan)
-    summary = runner.summary
-    summary.records = _records(store, [*plan.todo, *plan.cached])
-    summary.seconds = time.monotonic() - began
-    return summary
+    return runner.summary
 
 
 def _collect(store: Store, plan: Plan) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
 from gkdbench.data.splits import Problem, prepare_named, supported_splits
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell, Group, plain
-from gkdbench.execute.suite import Grid, MethodEntry, Suite
+from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
+from gkdbench.execute.tuning import best_trial, trial_settings, tuned
 from gkdbench.methods._base import Method, Requirement
-from gkdbench.methods._config import resolve
+from gkdbench.methods._config import over, resolve
 from gkdbench.nn.backbones import BACKBONES
-from gkdbench.records.key import GroupIdentity
+from gkdbench.records.key import TRIAL, TUNING_SEEDS, GroupIdentity
 from gkdbench.records.schema import DataInfo
+from gkdbench.records.store import Store
 
 FOLD_SEEDS = 3
 """Training seeds per fold where the splits are a fixed list (protocol section 5)."""
@@ -40,12 +45,14 @@ class Expansion:
 
     cells: list[Cell] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
+    waiting: int = 0  # groups whose settings are known once their trials are done
 
 
-def expand(suite: Suite, *, data: Path | None, device: str, threads: int) -> Expansion:
+def expand(suite: Suite, store: Store, *, data: Path | None, device: str, threads: int) -> Expansion:
     """The cells of `suite` in the order in which they run: core grids first, then by data set, split and index.
 
     Args:
+        store: where the trials of tuned entries are looked up.
         data: folder of raw files; None: ``$GKDBENCH_DATA``.
         device: device class, part of the key.
 
@@ -64,7 +71,19 @@ def expand(suite: Suite, *, data: Path | None, device: str, threads: int) -> Exp
                 if not available(dataset_of(dataset, split), data=data):
                     found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
                     continue
-                groups = [maker.group(_resolved(entry, dataset, split), dataset, split) for entry in entries]
+                groups = []
+                for entry in entries:
+                    if not entry.search:
+                        groups.append(maker.group(_resolved(entry, dataset, split), dataset, split))
+                        continue
+                    trials = maker.trials(entry, dataset, split, index_seed_pairs(family, TUNING_SEEDS), grid.tier)
+                    for cell in itertools.chain.from_iterable(trials):
+                        _add(cell, found.cells, seen)
+                    winner = best_trial(trials, store)
+                    found.waiting += winner is None
+                    if winner is not None:
+                        how = tuned(entry.search, entry.trials, TUNING_SEEDS)
+                        groups.append(maker.group(winner.method, dataset, split, how))
                 for index, seed in runs:
                     for group in groups:
                         _add(Cell(group, index, seed, grid.tier), found.cells, seen)
@@ -102,9 +121,10 @@ def _runs_on(entry: MethodEntry, dataset: str, split: str) -> bool:
     return (entry.datasets is None or dataset in entry.datasets) and (entry.splits is None or split in entry.splits)
 
 
-def _resolved(entry: MethodEntry, dataset: str, split: str) -> Method:
+def _resolved(entry: MethodEntry, dataset: str, split: str, more: Mapping[str, Any] | None = None) -> Method:
     name = dataset_info(dataset).name
-    return resolve(entry.method, entry.overrides | entry.per_dataset.get(dataset, {}), dataset=name, split=split)
+    overrides = over(entry.overrides | entry.per_dataset.get(dataset, {}), more or {})
+    return resolve(entry.method, overrides, dataset=name, split=split)
 
 
 def _add(cell: Cell, cells: list[Cell], seen: set[str]) -> None:
@@ -124,7 +144,17 @@ class _Maker:
         self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
         self._groups: dict[str, Group] = {}
 
-    def group(self, method: Method, dataset: str, split: str) -> Group:
+    def trials(
+        self, entry: MethodEntry, dataset: str, split: str, runs: list[tuple[int, int]], tier: Tier
+    ) -> list[list[Cell]]:
+        """The cells of every trial of a tuned entry."""
+        methods = [
+            _resolved(entry, dataset, split, settings) for settings in trial_settings(entry.search, entry.trials)
+        ]
+        groups = [self.group(method, dataset, split, TRIAL) for method in methods]
+        return [[Cell(group, index, seed, tier) for index, seed in runs] for group in groups]
+
+    def group(self, method: Method, dataset: str, split: str, tuning: Mapping[str, Any] | None = None) -> Group:
         family = split_family(split)
         data, kind = self._look(dataset, split)
         if kind not in method.kinds:
@@ -150,6 +180,7 @@ class _Maker:
             teachers={role: group.key for role, group in teachers.items()},
             device=self._device,
             audit_every=self._suite.audit_every,
+            tuning=dict(tuning or {}),
         )
         group = Group(method, identity, data, columns_of(family, kind), teachers, self._threads)
         return self._groups.setdefault(group.key, group)

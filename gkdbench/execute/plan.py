@@ -29,6 +29,7 @@ class Plan:
             only its row is stored (a fresh clone).
         required: keys of cells whose trained model others need.
         absent: data sets whose files are not there.
+        waiting: tuned groups whose runs are planned once their trials are done.
         hours: estimated wall-clock time of `todo` on the given number of jobs.
         guessed: how many cells of `todo` have no earlier row to estimate from.
         bytes: estimated size of records, side-cars and kept teachers.
@@ -40,6 +41,7 @@ class Plan:
     again: list[Cell]
     required: frozenset[str]
     absent: list[Absent]
+    waiting: int
     hours: float
     guessed: int
     bytes: int
@@ -56,6 +58,8 @@ class Plan:
         ]
         if self.again:
             found.append(f"{len(self.again)} teachers are trained again: their rows are stored, their weights are not")
+        if self.waiting:
+            found.append(f"{self.waiting} tuned rows follow once their trials are done")
         return found + [str(absent) for absent in self.absent]
 
 
@@ -84,7 +88,7 @@ def make_plan(
         UserError: anything wrong with the suite, or a group of another thread count.
     """
     threads = threads or suite.threads
-    expansion = expand(suite, data=data, device=device, threads=threads)
+    expansion = expand(suite, store, data=data, device=device, threads=threads)
     cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
     if only:
         cells = _with_teachers(cells, select(cells, only))
@@ -98,7 +102,7 @@ def make_plan(
     seconds, guessed = _estimate(todo, store)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
     hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
-    return Plan(suite, todo, cached, again, required, expansion.absent, hours, guessed, size)
+    return Plan(suite, todo, cached, again, required, expansion.absent, expansion.waiting, hours, guessed, size)
 
 
 def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, nearest
-from gkdbench.records.key import MEMBER_STRIDE
+from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
 
 SMOKE = "smoke"
 Tier = Literal["core", "full"]
@@ -27,6 +27,7 @@ class MethodEntry(_Strict):
         datasets, splits: run on these only.
         overrides: hyper-parameters; ``variant`` and ``recipe`` among them.
         per_dataset: more overrides for one data set.
+        search, trials: hyper-parameter -> values; the tuned tier tries so many settings, the published ones first.
     """
 
     method: str
@@ -34,6 +35,8 @@ class MethodEntry(_Strict):
     splits: list[str] | None = None
     overrides: dict[str, Any] = {}
     per_dataset: dict[str, dict[str, Any]] = {}
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    trials: Annotated[int, Field(ge=2)] = 8
 
     @model_validator(mode="before")
     @classmethod
@@ -164,9 +167,11 @@ def parse_seeds(value: Any, where: str) -> tuple[int, ...]:
         first, colon, last = value.partition(":")
         if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
             raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
-        return tuple(range(int(first), int(last)))
+        value = range(int(first), int(last))
     if not isinstance(value, Sequence) or not all(isinstance(s, int) and not isinstance(s, bool) for s in value):
         raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
+    if used := set(value) & set(TUNING_SEEDS):
+        raise UserError(f"{where}: seeds {sorted(used)} are kept for tuning; choose others")
     if len(set(value)) != len(value):
         raise UserError(f"{where}: seeds are listed twice: {value!r}")
     return tuple(value)

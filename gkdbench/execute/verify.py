@@ -99,6 +99,7 @@ def identity_of(record: Record) -> GroupIdentity:
         teachers={role: teacher.key for role, teacher in record.teachers.items()},
         device=record.device,
         audit_every=record.audit_every,
+        tuning=record.tuning,
     )
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gkdbench.data.families import SPLIT_FAMILIES
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.methods import METHODS
 from gkdbench.methods._base import Method
@@ -29,11 +30,14 @@ def resolve(
 
     Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file the tables ``[default]``,
     ``[backbone.<backbone>]``, ``[for.<where>]``, ``[backbone.<backbone>.<where>]``, then `overrides`. ``<where>`` is
-    the data set, and then the first word of the split id ("planetoid", "cpf", ...: features are scaled differently). A
-    recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands in for the tables before it.
+    "graph" where the split is one of graphs, then the data set, and then the first word of the split id ("planetoid",
+    "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands
+    in for the tables before it.
 
     A file that says ``fitting = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for the
-    data set: setting is "tran" or "ind", teacher the one asked for. ``recipe=None`` in `overrides` asks for none.
+    data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A default
+    recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe asked for
+    by name. ``recipe=None`` in `overrides` asks for none.
 
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
@@ -43,11 +47,16 @@ def resolve(
     known = {field.name for field in dataclasses.fields(cls)}
     chosen = dict(overrides or {})
     tables = _tables(cls.__module__, name)
-    recipe = chosen.pop("recipe", None if recipe else _fitting(cls, tables, dataset, split, chosen)) or recipe
-    where = [dataset or "", (split or "").partition("-")[0]]
+    fitting = None if recipe or "recipe" in chosen else _fitting(cls, tables, dataset, split, chosen)
+    recipe = chosen.pop("recipe", fitting) or recipe
+    graphs = split in SPLIT_FAMILIES and SPLIT_FAMILIES[split].setting == "graph"
+    where = ["graph" if graphs else "", dataset or "", (split or "").partition("-")[0]]
     backbone = _backbone(cls, tables, recipe, chosen)
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
-    values = _over(_published(tables, name, known, named, where, recipe), chosen)
+    published = _published(tables, name, known, named, where, recipe)
+    if fitting is not None:
+        published.pop("teacher_recipe", None)
+    values = over(published, chosen)
     if recipe is not None:
         values["recipe"] = recipe
     if values.get("variant", "corrected") not in cls.variants:
@@ -85,16 +94,16 @@ def _published(
             levels += [tables.get("for", {}).get(place, {}), of_backbone.get(place, {})]
     values: dict[str, Any] = {}
     for table in levels:
-        values = _over(values, level(table))
+        values = over(values, level(table))
     return values
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`below` overridden by `above`; tables (a backbone's settings, an included file's) are merged key by key."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -140,8 +149,10 @@ def _fitting(
         return None
     inductive = any(word.startswith("ind") for word in split.split("-"))  # cpf-lcc-20-30-ind20, planetoid-ind
     teacher = chosen.get("teacher", _default(cls, tables, "teacher"))
-    recipe: str = tables["fitting"].format(setting="ind" if inductive else "tran", teacher=teacher)
-    return recipe if dataset in tables.get("recipe", {}).get(recipe, {}) else None
+    name: str = tables["fitting"]
+    recipe = name.format(dataset=dataset, setting="ind" if inductive else "tran", teacher=teacher)
+    own = tables.get("recipe", {}).get(recipe, {})
+    return recipe if own and ("{dataset}" in name or dataset in own) else None
 
 
 @cache
@@ -159,4 +170,4 @@ def _tables(module: str, name: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
     shared = tables.pop("include", None)
-    return _over(_tables(module, shared), tables) if shared else tables
+    return over(_tables(module, shared), tables) if shared else tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gkdbench.records.canonical import sha256_json
@@ -23,6 +23,7 @@ class GroupIdentity:
         teachers: role -> group key of the teacher.
         device: device class.
         audit_every: epochs between audited predictions.
+        tuning: how the settings were found: nothing for published ones, `TRIAL`, or a search (space, trials, seeds).
     """
 
     method: str
@@ -36,14 +37,19 @@ class GroupIdentity:
     teachers: dict[str, str]
     device: str
     audit_every: int = 1
+    tuning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """64 hex digits."""
-        parts = {name: getattr(self, name) for name in self.__slots__}
+        parts = {name: getattr(self, name) for name in self.__slots__ if name != "tuning" or self.tuning}
         return sha256_json(parts | {"protocol_version": PROTOCOL_VERSION})
 
 
+TRIAL: dict[str, Any] = {"trial": True}
+"""`GroupIdentity.tuning` of a group that only serves to choose settings."""
+TUNING_SEEDS = (100, 101, 102)
+"""Runs that settings are chosen on; no table counts them (protocol, section 3)."""
 MEMBER_STRIDE = 1000
 """Seeds of a suite lie below; run s + 1000 m is the m-th further model of run s, for best-of-K and ensembles."""
 
@@ -51,6 +57,11 @@ MEMBER_STRIDE = 1000
 def member_seed(seed: int, member: int) -> int:
     """The training seed of the `member`-th model (from 0, the run itself) of run `seed`."""
     return base_seed(seed) + MEMBER_STRIDE * member
+
+
+def reported(seed: int) -> bool:
+    """Whether a run with this training seed counts in tables: neither a tuning run nor a further model of a run."""
+    return seed < MEMBER_STRIDE and seed not in TUNING_SEEDS
 
 
 def base_seed(seed: int) -> int:

@@ -154,6 +154,7 @@ class Record(Strict):
     variant: Literal["corrected", "as_released"]
     tier: Literal["published", "tuned"]
     trials: int = 0
+    tuning: dict[str, Any] = {}  # see `gkdbench.records.key.GroupIdentity`
     revision: int
     revisions: dict[str, int] = {}  # of the method and of every backbone it uses: part of the key
     config: dict[str, Any]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
+from gkdbench.records.key import TRIAL, reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.entries import entries, taught_by, tutors
 from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
@@ -33,7 +34,8 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     Raises:
         UserError: two records of one key, a run stored twice, or runs of one table on different splits or teachers.
     """
-    ordered = sorted(records, key=lambda r: (r.dataset, r.split, r.variant, r.method, r.label, r.key))
+    shown = (r for r in records if r.tuning != TRIAL and (not r.rows or any(reported(row.seed) for row in r.rows)))
+    ordered = sorted(shown, key=lambda r: (r.dataset, r.split, r.variant, r.method, r.label, r.key))
     known: dict[str, Record] = {}
     for record in ordered:
         if record.key in known:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from gkdbench.errors import UserError
-from gkdbench.records.key import MEMBER_STRIDE
+from gkdbench.records.key import reported
 from gkdbench.records.schema import ModelResult, Record, Row
 from gkdbench.report.controls import is_control
 from gkdbench.report.model import Aggregate, Entry, Run
@@ -32,12 +32,12 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     Raises:
         UserError: a run is stored twice.
     """
-    rows = [row for row in record.rows if row.seed < MEMBER_STRIDE]  # further models of a run are no runs of their own
+    rows = [row for row in record.rows if reported(row.seed)]
     pairs = [(row.index, row.seed) for row in rows]
     twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
     if twice:
         raise UserError(f"record {record.key[:12]} ({record.label}) stores runs {twice} twice; collect it again")
-    wanted = frozenset(pairs) | frozenset(pair for pair in planned or () if pair[1] < MEMBER_STRIDE)
+    wanted = frozenset(pairs) | frozenset(pair for pair in planned or () if reported(pair[1]))
     record = record.model_copy(update={"rows": rows})
     names = list(dict.fromkeys(model.name for row in rows for model in row.models))
     peers = [name for name in names if name != ENSEMBLE] or [ENSEMBLE]

@@ -1,0 +1,70 @@
+"""The tuned tier: equal trials for every method of a table, scored on validation, on seeds that nothing reports."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from gkdbench.errors import UserError
+from gkdbench.execute.cell import Cell, Group
+from gkdbench.records.key import TRIAL
+from gkdbench.records.store import Store
+
+Space = Mapping[str, Sequence[Any]]
+"""Hyper-parameter -> values to try; ``model.dropout`` is a backbone's."""
+
+
+def trial_settings(space: Space, trials: int) -> list[dict[str, Any]]:
+    """Overrides of every trial: first none (the published values), then distinct random points of `space`.
+
+    Drawn from the space alone: every method with this space gets the same points.
+
+    Raises:
+        UserError: the space has fewer points than trials.
+    """
+    names = sorted(space)
+    points = list(itertools.product(*(space[name] for name in names)))
+    if len(points) < trials - 1:
+        raise UserError(f"search has {len(points)} points, wanted {trials - 1} or more besides the published values")
+    chosen = random.Random(repr((names, points))).sample(points, trials - 1)
+    return [{}, *(_nested(dict(zip(names, point, strict=True))) for point in chosen)]
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"model.dropout": 0.5}`` -> ``{"model": {"dropout": 0.5}}``."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        table, _, field = name.rpartition(".")
+        (found.setdefault(table, {}) if table else found)[field] = value
+    return found
+
+
+def tuned(space: Space, trials: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the key and the record of a tuned group say of how its settings were found."""
+    return {"space": {name: list(values) for name, values in space.items()}, "trials": trials, "seeds": list(seeds)}
+
+
+def is_trial(group: Group) -> bool:
+    """Whether `group` only serves to choose settings."""
+    return group.identity.tuning == TRIAL
+
+
+def best_trial(trials: Sequence[Sequence[Cell]], store: Store) -> Group | None:
+    """The group with the highest mean validation score over its cells, the first of equals; None while one is open.
+
+    A run that failed counts as 0: settings that break are not chosen. Of several peers their mean counts.
+    """
+    scores: dict[float, Group] = {}
+    for cells in trials:
+        rows = [store.row(cell.address) for cell in cells]
+        values = []
+        for row in rows:
+            if row is None:
+                return None
+            peers = [model.val for model in row.models if model.name != "ensemble"]
+            values.append(fmean(peers) if peers else 0.0)
+        scores.setdefault(fmean(values), cells[0].group)
+    return scores[max(scores)]
