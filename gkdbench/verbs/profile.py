@@ -1,4 +1,6 @@
-"""``profile kernels``: the operators beside their peers; ``profile docs``: tables and plots from what was stored."""
+"""``profile kernels``, ``profile methods``: operators and whole steps beside their peers; ``profile docs``: tables and
+plots from what was stored.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from gkdkernels import CSRGraph
 
     from gkdbench.measure.kernels.bench import Result, Settings
+    from gkdbench.measure.kernels.methods import Contest
+    from gkdbench.measure.kernels.problem import Case
     from gkdbench.measure.kernels.steps import StepData
     from gkdbench.measure.roofs import Roofs
     from gkdbench.measure.timers import Clock
@@ -30,12 +34,12 @@ def kernels(args: argparse.Namespace) -> int:
     """``gkdbench profile kernels``. Exit codes: 0 measured; 1 a gate is red, or a bar is not met."""
     if args.list:
         return _print_names(args)
-    environment = wanted_environment(args.threads)
-    if any(os.environ.get(name) != value for name, value in environment.items()):
-        # both the allocator and OpenMP read their settings when a process starts
-        command = [sys.executable, "-m", "gkdbench.cli", "profile", "kernels", *words(args)]
-        return subprocess.run(command, env=os.environ | environment).returncode
-    return _measure(args)
+    return _measured(args, "kernels", _kernels)
+
+
+def methods(args: argparse.Namespace) -> int:
+    """``gkdbench profile methods``. Exit codes: 0 measured; 1 two sides disagree, or a promise is not met."""
+    return _measured(args, "methods", _methods)
 
 
 def wanted_environment(threads: int) -> dict[str, str]:
@@ -58,7 +62,28 @@ def words(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def _measure(args: argparse.Namespace) -> int:
+Told = dict[str, Any]
+"""What is written as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and how everything of one call is measured."""
+
+    args: argparse.Namespace
+    device: torch.device
+    clock: Clock
+    roofs: Roofs
+    settings: Settings
+
+
+def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told], bool]) -> int:
+    """Check the clock, measure the roofs, do `work` (False: something is red or not met) and write what it told."""
+    environment = wanted_environment(args.threads)
+    if any(os.environ.get(name) != value for name, value in environment.items()):
+        # both the allocator and OpenMP read their settings when a process starts
+        command = [sys.executable, "-m", "gkdbench.cli", "profile", action, *words(args)]
+        return subprocess.run(command, env=os.environ | environment).returncode
     import torch
 
     from gkdbench.measure.kernels.bench import Settings
@@ -82,16 +107,9 @@ def _measure(args: argparse.Namespace) -> int:
     print(
         f"{device}, {args.threads} threads, caches {args.caches}; clock checked: off by {error:.1%} on a known duration"
     )
-    told: dict[str, Any] = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
+    told: Told = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
     told |= {"roofs": asdict(roofs), "provenance": _provenance(device)}
-    if args.bars:
-        fine = _bars(args, device, clock, roofs, settings, told)
-    elif args.steps:
-        fine = _steps(args, device, clock, settings, told)
-    elif args.growth:
-        fine = _growth(args, device, clock, roofs, settings, told)
-    else:
-        fine = _cases(args, device, clock, roofs, settings, told)
+    fine = work(Bench(args, device, clock, roofs, settings), told)
     if args.json:
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,21 +118,31 @@ def _measure(args: argparse.Namespace) -> int:
     return 0 if fine else 1
 
 
-def _cases(
-    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
-) -> bool:
-    from gkdbench.measure.kernels.bench import run_cases
+def _kernels(bench: Bench, told: Told) -> bool:
+    args = bench.args
+    work = _bars if args.bars else _steps if args.steps else _growth if args.growth else _cases
+    return work(bench, told)
+
+
+def _cases(bench: Bench, told: Told) -> bool:
     from gkdbench.measure.kernels.cases import all_cases, chosen, quick_cases
 
-    table = quick_cases() if args.quick else all_cases(device, _data_sets(args.data))
+    args = bench.args
+    table = quick_cases() if args.quick else all_cases(bench.device, _data_sets(args.data))
     cases, fine = chosen(table, args.case), True
     told["results"] = []
-    load = _loader(args.data)
-    for result in run_cases(cases, device=device, clock=clock, roofs=roofs, settings=settings, load=load):
+    for result in _run(bench, cases, bench.settings):
         print_result(result)
         fine &= result.green
         told["results"].append(result.as_json())
     return fine
+
+
+def _run(bench: Bench, cases: list[Case], settings: Settings) -> Iterator[Result]:
+    from gkdbench.measure.kernels.bench import run_cases
+
+    load = _loader(bench.args.data)
+    return run_cases(cases, device=bench.device, clock=bench.clock, roofs=bench.roofs, settings=settings, load=load)
 
 
 def print_result(result: Result) -> None:
@@ -132,25 +160,18 @@ def print_result(result: Result) -> None:
         print(f"  {row.name:44} {words}")
 
 
-def _bars(
-    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
-) -> bool:
-    from dataclasses import replace
-
+def _bars(bench: Bench, told: Told) -> bool:
     from gkdbench.measure.kernels.bars import bars, candidates_of, hold
-    from gkdbench.measure.kernels.bench import run_cases
 
-    if device.type != "cpu":
-        raise UserError(f"the bars are those of CPUs, got --device {device}; want --device cpu")
-    lines = bars(quick=args.quick)
+    _want_cpu(bench, "the bars are those of CPUs")
+    lines = bars(quick=bench.args.quick)
     results, told["results"], told["bars"] = {}, [], []
     for case in dict.fromkeys(bar.case.name for bar in lines):
         one = next(bar.case for bar in lines if bar.case.name == case)
         only = candidates_of(lines, one)
         # candidates that were asked for take part however long they compile
-        own = replace(settings, only=only, slow=settings.slow and bool(only), memory=False)
-        load = _loader(args.data)
-        (results[case],) = run_cases([one], device=device, clock=clock, roofs=roofs, settings=own, load=load)
+        own = replace(bench.settings, only=only, slow=bench.settings.slow and bool(only), memory=False)
+        (results[case],) = _run(bench, [one], own)
         told["results"].append(results[case].as_json())
     held = [hold(bar, results) for bar in lines]
     for one_held in held:
@@ -161,15 +182,15 @@ def _bars(
     return all(one_held.verdict == "met" for one_held in held)
 
 
-def _steps(
-    args: argparse.Namespace, device: torch.device, clock: Clock, settings: Settings, told: dict[str, Any]
-) -> bool:
+def _steps(bench: Bench, told: Told) -> bool:
     from gkdbench.measure.kernels.steps import BARS, compare_steps, faster
 
-    steps = []
-    for data in _step_data(args):
+    steps, settings = [], bench.settings
+    for data in _step_data(bench.args):
         try:
-            found = list(compare_steps(data, clock, device, rounds=settings.rounds, budget_s=settings.budget_s))
+            found = list(
+                compare_steps(data, bench.clock, bench.device, rounds=settings.rounds, budget_s=settings.budget_s)
+            )
         except ImportError as error:
             raise UserError(str(error)) from error
         steps += found
@@ -187,19 +208,43 @@ def _steps(
     return fine
 
 
-def _growth(
-    args: argparse.Namespace, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, told: dict[str, Any]
-) -> bool:
+def _growth(bench: Bench, told: Told) -> bool:
     from gkdbench.measure.kernels.growth import EDGES, grow
 
-    edges = tuple(count // 100 for count in EDGES[1:]) if args.quick else EDGES
-    found = list(grow(device, clock, roofs, settings, edges))
+    edges = tuple(count // 100 for count in EDGES[1:]) if bench.args.quick else EDGES
+    found = list(grow(bench.device, bench.clock, bench.roofs, bench.settings, edges))
     for one in found:
         powers = f"time ~ E^{one.time_exponent:.2f}, memory ~ E^{one.memory_exponent:.2f}"
         share = f"largest allocation {one.largest_share:.0%} of edges x features"
         print(f"{one.operator:22} {powers}, {share}: {'held' if one.held else 'not held'}")
     told["growth"] = [asdict(one) for one in found]
     return all(one.held for one in found)
+
+
+def _methods(bench: Bench, told: Told) -> bool:
+    from gkdbench.measure.kernels.methods import alignahead, mutual_loss, rbm, structure_memory
+
+    _want_cpu(bench, "the comparison of methods is that of CPUs")
+    quick, found = bench.args.quick, []
+
+    def show(one: Contest) -> None:
+        said = str(one.ratio) if one.ratio is not None else f"the two differ by {one.error:.1e}: no ratio"
+        wanted = f" (wanted <= {one.limit:.2f})" if one.limit is not None else ""
+        print(f"{one.verdict or 'told':13} {one.what} on {one.data}: ours / {one.against} = {said}{wanted}", flush=True)
+        found.append(one)
+
+    for fight, name in ((rbm, "cora"), (alignahead, "amazon-photo")):
+        for duel in fight(_data(name if not quick else "csbm", bench.args.data)):
+            show(duel.fight(bench.clock, bench.settings))
+    show(structure_memory(quick=quick))
+    show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
+    told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
+    return all(one.verdict in ("met", "") for one in found)
+
+
+def _want_cpu(bench: Bench, what: str) -> None:
+    if bench.device.type != "cpu":
+        raise UserError(f"{what}, got --device {bench.device}; want --device cpu")
 
 
 def docs(args: argparse.Namespace) -> int:
@@ -257,16 +302,20 @@ def _loader(folder: str | None) -> Any:
 
 
 def _step_data(args: argparse.Namespace) -> Iterator[StepData]:
-    from gkdbench.data.datasets import load_task
-    from gkdbench.data.preprocess import with_self_loops
-    from gkdbench.measure.kernels.steps import StepData
-
     names = _data_sets(args.data)
     if args.quick or not names:
         names = ("csbm",) if not names else names[:1]
     for name in names:
-        task = load_task(name, data=args.data)
-        yield StepData(name, with_self_loops(task.graph), task.features, task.labels, task.num_classes)
+        yield _data(name, args.data)
+
+
+def _data(name: str, folder: str | None) -> StepData:
+    from gkdbench.data.datasets import load_task
+    from gkdbench.data.preprocess import with_self_loops
+    from gkdbench.measure.kernels.steps import StepData
+
+    task = load_task(name, data=folder)
+    return StepData(name, with_self_loops(task.graph), task.features, task.labels, task.num_classes)
 
 
 def _provenance(device: torch.device) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def compare_steps(
         raise ImportError("the comparison of training steps wants torch_geometric: pip install 'gkdbench[pyg]'")
     graph = data.graph.to(device)
     stored = data.features.to(device)
-    dense = stored if isinstance(stored, Tensor) else _dense(stored)
+    dense = dense_features(stored)
     labels = data.labels.to(device)
     train = (labels >= 0).nonzero().squeeze(1)[::10]
     edge_index = torch.stack([graph.index.long(), graph.row.long()])
@@ -106,7 +106,8 @@ def faster(steps: list[Step], way: Way) -> float | None:
     return math.exp(-sum(map(math.log, known)) / len(known))
 
 
-def _dense(features: Features) -> Tensor:
+def dense_features(features: Features) -> Tensor:
+    """[N, D] with every zero written out."""
     if isinstance(features, SparseFeatures):
         return features.dense()
     return features if isinstance(features, Tensor) else torch.cat([features.sparse.dense(), features.dense], 1)

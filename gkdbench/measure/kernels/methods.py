@@ -1,0 +1,311 @@
+"""Whole steps of three methods beside their released structures: what is left there of the kernels' speed-up."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from gkdkernels import CSRGraph, Features, structure_kl
+from torch import Tensor, nn
+
+from gkdbench.measure.kernels.bench import Settings, run_cases
+from gkdbench.measure.kernels.gate import relative_error
+from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
+from gkdbench.measure.kernels.problem import Case, normal
+from gkdbench.measure.kernels.released import PlainRbM, Routed, plain_gat, plain_structure_kl
+from gkdbench.measure.kernels.steps import StepData, dense_features
+from gkdbench.measure.memory import allocated
+from gkdbench.measure.ratios import Ratio, ratio
+from gkdbench.measure.roofs import Roofs
+from gkdbench.measure.timers import Clock, Run, measure
+from gkdbench.nn.gat import GAT, GATModel
+from gkdbench.nn.mixture import Routing
+from gkdbench.nn.mlp import MLP
+from gkdbench.nn.model import Trace, parameter_count
+from gkdbench.nn.random import Randomness
+from gkdbench.nn.rbm import RbM, RbMModel
+
+TOLERANCE = 1e-3
+"""Relative error of logits, losses and gradients: below one wrong term, above what another order of sums leaves."""
+RELEASED = "the released structure, re-written plainly"
+_RBM = RbM(hidden=512, layers=3, dropout=0.3, experts=4, k=3)  # cora of Rumiantsev and Coates 2024
+_COMMITMENT, _BALANCE = 0.05, 0.01
+_GAT = GAT(head_width=64, heads=3, out_heads=3, layers=5, dropout=0.0, attention_dropout=0.0)
+_SIGMA = 100.0  # of the released laplace-exp kernel
+_BATCHES = (1, 1024)
+_LR = 0.005
+
+StructureLoss = Callable[[CSRGraph, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """One line of the table.
+
+    Attributes:
+        limit: the share of the other's time (or memory) that was promised; None where nothing was.
+        error: relative, of what both compute; above `TOLERANCE` there is no ratio.
+        ratio: ours over theirs; of memory, which has no spread, an interval of one point.
+    """
+
+    what: str
+    data: str
+    against: str
+    limit: float | None
+    error: float
+    ratio: Ratio | None
+
+    @property
+    def verdict(self) -> str:
+        """ "met", "not met", "not measured", or "" where nothing was promised."""
+        if self.ratio is None:
+            return "not measured"
+        return "" if self.limit is None else "met" if self.ratio.value <= self.limit else "not met"
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """What stands on both sides of a `Contest`."""
+
+    what: str
+    data: str
+    against: str
+    limit: float | None
+    error: float
+    ours: Run
+    theirs: Run
+
+    def fight(self, clock: Clock, settings: Settings) -> Contest:
+        """Both sides in turns, if they agree."""
+        found = None
+        if self.error <= TOLERANCE:
+            runs = {"ours": self.ours, "theirs": self.theirs}
+            samples = measure(runs, clock, rounds=settings.rounds, budget_s=settings.budget_s)
+            found = ratio(*([sample.wall_s for sample in samples[side]] for side in runs))
+        return Contest(self.what, self.data, self.against, self.limit, self.error, found)
+
+
+def rbm(data: StepData) -> Iterator[Duel]:
+    """RbM: a full-batch training step, and inference for one row, 1,024 rows and all.
+
+    Inference reads dense rows on every side. A plain MLP with as many parameters may take the ratio of multiply-adds of
+    the time, and a quarter more.
+    """
+    dense, model = dense_features(data.features), _started(data)
+    for name, inputs, limit in (("sparse first layer", data.features, 0.5), ("dense inputs", dense, 1.0)):
+        if isinstance(inputs, Tensor) and name.startswith("sparse"):
+            continue
+        error = _rbm_error(model, inputs, dense, data)
+        mine, plain = copy.deepcopy(model).train(), PlainRbM(model).train()
+        ours = _step(mine, partial(_rbm_loss, partial(_routed, mine, inputs), data), fused=True)
+        theirs = _step(plain, partial(_rbm_loss, partial(plain, dense), data))
+        yield Duel(f"RbM, training step, {name}", data.name, RELEASED, limit, error, ours, theirs)
+    folded, plain = model.eval().folded(), PlainRbM(model).eval()
+    mlp = MLP(hidden=_hidden_for(parameter_count(model), dense.size(1), data.classes), layers=3)
+    other = mlp.build(dense.size(1), data.classes, Randomness(seed=0)).eval()
+    macs = [one.macs(dense.size(1), data.classes, 1, 0, dense.size(1)) for one in (_RBM, mlp)]
+    for size in (*_BATCHES, dense.size(0)):
+        rows = dense[:size].contiguous()
+        what = f"RbM, inference, {'all' if size == dense.size(0) else size} row{'s' * (size != 1)}"
+        with torch.no_grad():
+            error = relative_error(folded(rows), plain(rows)[0].double())
+        ours, theirs, small = (_quiet(partial(one, rows)) for one in (folded, plain, other))
+        yield Duel(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
+        yield Duel(what, data.name, "MLP of equal parameters", 1.25 * macs[0] / macs[1], 0.0, ours, small)
+
+
+def _started(data: StepData) -> RbMModel:
+    """A model whose memories are k-means' and whose experts differ."""
+    model = _RBM.build(data.features.shape[1], data.classes, Randomness(seed=0))
+    if not isinstance(model, RbMModel):
+        raise TypeError(f"rbm wants an RbMModel, got {type(model).__name__}")
+    drawn = {name: value.clone() for name, value in model.named_parameters()}
+    model.begin_routing(data.features)
+    model.load_state_dict(drawn, strict=False)
+    return model
+
+
+def _routed(model: RbMModel, x: Features) -> tuple[Tensor, Sequence[Routing]]:
+    model.randomness.step += 1
+    trace = model.node_trace(x, None)
+    return trace.logits, trace.routings
+
+
+def _rbm_loss(call: Callable[[], tuple[Tensor, Sequence[Routing | Routed]]], data: StepData) -> Tensor:
+    """Labels of a tenth, a KL to fixed soft targets of all, commitment and balance; the same code on both sides."""
+    logits, routings = call()
+    train = _train(data)
+    target = normal(*logits.shape, seed=20, dtype=logits.dtype, device=logits.device).log_softmax(1)
+    loss = F.cross_entropy(logits[train], data.labels[train])
+    loss = loss + F.kl_div(logits.log_softmax(1), target, reduction="batchmean", log_target=True)
+    for routing in routings:
+        alpha = routing.alpha
+        share = alpha.new_zeros(logits.size(0), _RBM.experts).scatter(1, routing.index, alpha).sum(0)
+        loss = loss - _COMMITMENT * (alpha * routing.score).sum(1).mean()
+        loss = loss + _BALANCE * share.var() / (share.mean().square() + 1e-10)
+    return loss
+
+
+def _rbm_error(model: RbMModel, inputs: Features, dense: Tensor, data: StepData) -> float:
+    """The largest error of loss, gradients and moved memories, without dropout."""
+    ours, theirs = copy.deepcopy(model).train(), PlainRbM(model).train()
+    for layer, other in zip(ours.memories, theirs.experts, strict=True):
+        layer.dropout.p = other.p = 0.0
+    losses = [_rbm_loss(partial(_routed, ours, inputs), data), _rbm_loss(partial(theirs, dense), data)]
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]
+    pairs = [(losses[0], losses[1])]
+    mine = [p.grad for layer in ours.memories for p in (layer.weight, layer.bias) if p.grad is not None]
+    pairs += zip(mine, theirs.gradients(), strict=True)
+    pairs += [(a.memory, b.memory) for a, b in zip(ours.memories, theirs.experts, strict=True)]
+    return _largest_error(pairs)
+
+
+def _hidden_for(parameters: int, width: int, classes: int) -> int:
+    """Width of the MLP of three layers with at least so many parameters."""
+    hidden = 1
+    while sum((a + 1) * b for a, b in pairwise((width, hidden, hidden, classes))) < parameters:
+        hidden += 1
+    return hidden
+
+
+def alignahead(data: StepData) -> Iterator[Duel]:
+    """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer."""
+    graph, x = data.graph.prepare(), dense_features(data.features)
+    row, col = graph.row.long(), graph.index.long()
+    first, second = _gats(data)
+
+    def fused(model: GATModel) -> Trace:
+        return model.trace(x, graph)
+
+    def plain(model: GATModel) -> Trace:
+        return plain_gat(model, x, row, col)
+
+    loss = partial(_aligned, data=data, structure=_fused_structure)
+    plain_loss = partial(_aligned, data=data, structure=_plain_structure)
+    twins = copy.deepcopy(first)
+    losses = [loss(fused, first, second), plain_loss(plain, twins, second)]
+    for one in losses:
+        one.backward()  # type: ignore[no-untyped-call]
+    gradients = [[p.grad for p in model.parameters() if p.grad is not None] for model in (first, twins)]
+    error = _largest_error([(losses[0], losses[1]), *zip(*gradients, strict=True)])
+    sides = []
+    for call, objective in ((fused, loss), (plain, plain_loss)):
+        students = [copy.deepcopy(model) for model in (first, second)]
+        turns = [_step(a, partial(objective, call, a, b), fused=call is fused) for a, b in (students, students[::-1])]
+        sides.append(partial(_in_turn, turns))
+    what = "Alignahead, one step of each of two GATs with four hidden layers"
+    yield Duel(what, data.name, RELEASED, 0.25, error, *sides)
+
+
+def _gats(data: StepData) -> tuple[GATModel, GATModel]:
+    width = data.features.shape[1]
+    models = [_GAT.build(width, data.classes, Randomness(seed=0, peer=peer)) for peer in range(2)]
+    first, second = (model.train() for model in models)
+    if not isinstance(first, GATModel) or not isinstance(second, GATModel):
+        raise TypeError("alignahead wants GATs")
+    return first, second
+
+
+def _aligned(
+    call: Callable[[GATModel], Trace],
+    student: GATModel,
+    other: GATModel,
+    data: StepData,
+    structure: StructureLoss | None,
+) -> Tensor:
+    """Cross-entropy, and each hidden layer's divergence from the other's next one (the last one's from the first)."""
+    own, train = call(student), _train(data)
+    loss = F.cross_entropy(own.logits[train], data.labels[train])
+    if structure is None:
+        return loss
+    with torch.no_grad():
+        ahead = call(other).hidden
+    for depth, hidden in enumerate(own.hidden):
+        loss = loss + structure(data.graph, hidden, ahead[(depth + 1) % len(ahead)])
+    return loss
+
+
+def _fused_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tensor:
+    return structure_kl(graph, student, teacher, kernel="laplace-exp", sigma=_SIGMA)
+
+
+def _plain_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tensor:
+    return plain_structure_kl(graph, student, teacher, _SIGMA)
+
+
+def structure_memory(*, quick: bool) -> Contest:
+    """Peak bytes that the structure loss adds to a step of one fused GAT: ours over the edge-materialising form's."""
+    name = "power-law-tiny" if quick else "power-law-arxiv"
+    graph = power_law(POWER_LAWS[name]).prepare()
+    nodes, width = graph.num_dst, _GAT.head_width * _GAT.heads
+    labels = torch.arange(nodes) % 40
+    data = StepData(name, graph, normal(nodes, width, seed=21, dtype=torch.float32, device=graph.device), labels, 40)
+    student, other = _gats(data)
+    x = dense_features(data.features)
+
+    def peak(structure: StructureLoss | None) -> tuple[float, int]:
+        loss = partial(_aligned, lambda model: model.trace(x, graph), student, other, data, structure)
+        run = _step(student, loss, lr=0.0)
+        run()  # what is kept from step to step is there before it is counted
+        return float(loss().detach()), allocated(run, graph.device).peak_bytes
+
+    (_, without), (value, ours), (wanted, theirs) = map(peak, (None, _fused_structure, _plain_structure))
+    error = abs(value - wanted) / abs(wanted)
+    share = max(ours - without, 0) / max(theirs - without, 1)
+    what = f"Alignahead, extra peak memory of the structure loss, width {width}"
+    found = Ratio(share, share, share, 1) if error <= TOLERANCE else None
+    return Contest(what, name, "edges x features held", 0.1, error, found)
+
+
+def mutual_loss(device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, *, quick: bool) -> Contest:
+    """The loss of four peers at pubmed's size, value and gradient, beside the usual loop over pairs."""
+    case = Case("mutual_kl", {"peers": 4, "nodes": 200 if quick else 19_717, "classes": 3})
+    mine, pairs = "gkdkernels cpu", "torch softmax + kl_div of each pair"
+    only = Settings(settings.rounds, settings.budget_s, memory=False, only=frozenset({mine, pairs}))
+    (result,) = run_cases([case], device=device, clock=clock, roofs=roofs, settings=only, load=_no_graph)
+    error = max((error for row in result.rows for error in row.errors.values()), default=float("inf"))
+    return Contest(
+        "mutual KL of four peers, the loss alone", "pubmed's size", pairs, 0.4, error, result.ratio(mine, pairs)
+    )
+
+
+def _train(data: StepData) -> Tensor:
+    return (data.labels >= 0).nonzero().squeeze(1)[::10]
+
+
+def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fused: bool = False) -> Run:
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr, fused=fused)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return step
+
+
+def _quiet(call: Callable[[], object]) -> Run:
+    def run() -> object:
+        with torch.no_grad():
+            return call()
+
+    return run
+
+
+def _in_turn(runs: Sequence[Run]) -> None:
+    for run in runs:
+        run()
+
+
+def _largest_error(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    return max(relative_error(a.detach(), b.detach().double()) for a, b in pairs)
+
+
+def _no_graph(name: str) -> CSRGraph:
+    raise KeyError(name)
