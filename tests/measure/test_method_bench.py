@@ -1,0 +1,92 @@
+"""Whole methods beside released structures: both sides compute the same, and only then is there a ratio."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from gkdkernels import CSRGraph, SparseFeatures, structure_kl
+
+from gkdbench.measure.kernels.bench import Settings
+from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
+from gkdbench.measure.kernels.methods import TOLERANCE, Contest, Duel, alignahead, mutual_loss, rbm, structure_memory
+from gkdbench.measure.kernels.problem import normal
+from gkdbench.measure.kernels.released import plain_structure_kl
+from gkdbench.measure.kernels.steps import StepData, dense_features
+from gkdbench.measure.ratios import Ratio
+from gkdbench.measure.roofs import Roofs
+from gkdbench.measure.timers import CpuClock
+
+CPU = torch.device("cpu")
+SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
+
+
+@pytest.fixture(scope="module")
+def data() -> StepData:
+    """300 nodes with 5 of 40 features each."""
+    graph = power_law(POWER_LAWS["power-law-tiny"])
+    drawn = torch.rand(graph.num_dst, 40, generator=torch.Generator().manual_seed(0))
+    columns = drawn.argsort(1)[:, :5].sort(1).values
+    place = CSRGraph(torch.arange(0, 5 * graph.num_dst + 1, 5), columns.flatten(), 40)
+    value = normal(place.num_edges, seed=1, dtype=torch.float32, device=CPU).abs()
+    return StepData("tiny", graph, SparseFeatures(place, value), torch.arange(graph.num_dst) % 3, 3)
+
+
+def test_rbm_on_both_sides_is_the_same(data: StepData) -> None:
+    duels = list(rbm(data))
+    assert [duel.limit is None for duel in duels].count(True) == 2
+    assert len(duels) == 8
+    assert max(duel.error for duel in duels) < 1e-4
+    for duel in duels[:2]:
+        duel.ours(), duel.theirs()
+    dense_only = list(rbm(replace(data, features=dense_features(data.features))))
+    assert len(dense_only) == 7
+
+
+def test_aligned_students_on_both_sides_are_the_same(data: StepData) -> None:
+    (duel,) = alignahead(data)
+    assert duel.error < 1e-4
+    assert duel.limit == 0.25
+    contest = duel.fight(CpuClock(), SETTINGS)
+    assert contest.ratio is not None
+    assert contest.ratio.n == 1
+
+
+def test_the_plain_structure_loss_is_the_operator(data: StepData) -> None:
+    student, teacher = (normal(300, 8, seed=seed, dtype=torch.float64, device=CPU) for seed in (2, 3))
+    fused = structure_kl(data.graph, student, teacher, kernel="laplace-exp", sigma=2.0)
+    torch.testing.assert_close(plain_structure_kl(data.graph, student, teacher, 2.0), fused)
+
+
+def test_memory_and_the_loss_alone() -> None:
+    memory = structure_memory(quick=True)
+    assert memory.ratio is not None
+    assert memory.ratio.value < 0.5  # the form that holds edges x features is larger even on a tiny graph
+    loss = mutual_loss(CPU, CpuClock(), Roofs(1e10, 1e11), SETTINGS, quick=True)
+    assert (loss.limit, loss.ratio is not None) == (0.4, True)
+
+
+def test_sides_that_differ_have_no_ratio() -> None:
+    calls = itertools.count()
+    duel = Duel("x", "y", "z", 0.5, 2 * TOLERANCE, lambda: next(calls), lambda: next(calls))
+    contest = duel.fight(CpuClock(), SETTINGS)
+    assert (contest.ratio, contest.verdict, next(calls)) == (None, "not measured", 0)
+
+
+@pytest.mark.parametrize(("limit", "value", "verdict"), [(0.5, 0.5, "met"), (0.5, 0.6, "not met"), (None, 9.0, "")])
+def test_verdicts(limit: float | None, value: float, verdict: str) -> None:
+    assert Contest("x", "y", "z", limit, 0.0, Ratio(value, value, value, 5)).verdict == verdict
+
+
+def test_a_duel_times_both_sides(data: StepData) -> None:
+    seen = SimpleNamespace(ours=0, theirs=0)
+
+    def count(side: str) -> None:
+        setattr(seen, side, getattr(seen, side) + 1)
+
+    contest = Duel("x", "y", "z", None, 0.0, lambda: count("ours"), lambda: count("theirs")).fight(CpuClock(), SETTINGS)
+    assert contest.ratio is not None
+    assert min(seen.ours, seen.theirs) > 1
