@@ -53,7 +53,7 @@ class DML(Mutual):
             return label_losses(joint, logits, multi_label=multi_label), {}
         if self.variant == "as_released":
             return self._as_released(joint, mask, multi_label)
-        weight = torch.full((others + 1, others + 1), self.lam / others, device=logits[0].device)
+        weight = logits[0].new_full((others + 1, others + 1), self.lam / others)
         loss, kl = mutual_kl(logits, pair_weight=weight, kl_mask=mask, targets=joint.targets, multi_label=multi_label)
         return loss, pair_readings(kl)
 
