@@ -88,7 +88,7 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
 
 def reach(config: Backbone) -> int:
     """How many hops away a node's answer looks; 0 reads no graph."""
-    if config.name in ("mlp", "rbm", "moe"):
+    if config.name in ("mlp", "mlps", "rbm", "moe"):
         return 0
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return int(next(fields[name] for name in ("k", "hops", "layers") if name in fields))

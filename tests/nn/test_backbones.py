@@ -172,7 +172,7 @@ def test_description_and_cost(config: Backbone) -> None:
     assert parameter_count(build(config)) > 0
 
 
-@pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n not in ("mlp", "rbm", "moe", "sgc")])
+@pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n not in ("mlp", "mlps", "rbm", "moe", "sgc")])
 def test_graph_is_needed(name: str, scene: Scene) -> None:
     with pytest.raises(ValueError, match="reads the graph, got None"):
         BACKBONES.get(name)().build(WIDTH, CLASSES, Randomness(0))(scene.dense)

@@ -1,0 +1,94 @@
+"""Several MLPs that answer together, each with a weight of its own that is set from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from gkdkernels import CSRGraph, Features
+from torch import Tensor, nn
+
+from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.model import Model, StackedBackbone, Trace, check_range
+from gkdbench.nn.parts import Activation, Norm
+from gkdbench.nn.random import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPs(StackedBackbone):
+    """``log sum_k alpha_k softmax(z_k)`` of `members` MLPs; reads no graph.
+
+    Args:
+        members: K. hidden, layers, dropout, norm, activation: of each, as in `MLP`.
+    """
+
+    name: ClassVar[str] = "mlps"
+    paper: ClassVar[str] = "Lu et al., AdaGMLP: AdaBoosting GNN-to-MLP Knowledge Distillation, KDD 2024"
+    revision: ClassVar[int] = 1
+
+    members: int = 2
+    hidden: int = 64
+    layers: int = 2
+    dropout: float = 0.5
+    norm: Norm = "none"
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        check_range(self, "members", 1)
+        self.member()
+
+    def member(self) -> MLP:
+        """The configuration of one of them."""
+        return MLP(
+            hidden=self.hidden, layers=self.layers, dropout=self.dropout, norm=self.norm, activation=self.activation
+        )
+
+    def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
+        return MLPsModel(self, in_features, out_features, randomness)
+
+    def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
+        one = self.member().macs(in_features, out_features, num_nodes, num_edges, nnz)
+        return self.members * (one + num_nodes * out_features)
+
+
+class MLPsModel(Model):
+    """The module of `MLPs`; with one member, that member is the `MLP` of the same randomness.
+
+    Attributes:
+        alpha: [K] weights of the members, which sum to 1.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, config: MLPs, in_features: int, out_features: int, randomness: Randomness) -> None:
+        super().__init__(randomness)
+        first = randomness.peer * config.members
+        self.members = nn.ModuleList(
+            MLPModel(config.member(), in_features, out_features, Randomness(randomness.seed, first + k))
+            for k in range(config.members)
+        )
+        self.register_buffer("alpha", torch.full((config.members,), 1 / config.members))
+
+    def member_trace(self, k: int, x: Features) -> Trace:
+        """Logits and hidden layers of member `k` alone, drawn for the current step."""
+        member = self.member(k)
+        member.randomness.step = self.randomness.step
+        return member.trace(x)
+
+    def member(self, k: int) -> MLPModel:
+        """Member `k`, counted from 0."""
+        found = self.members[k]
+        if not isinstance(found, MLPModel):
+            raise TypeError(f"member {k} wants to be an MLP, got {type(found).__name__}")
+        return found
+
+    def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
+        traces = [self.member_trace(k, x) for k in range(len(self.members))]
+        log_p = torch.stack([F.log_softmax(trace.logits, dim=1) for trace in traces])  # [K, N, C]
+        hidden = tuple(torch.cat(layer, dim=1) for layer in zip(*(trace.hidden for trace in traces), strict=True))
+        return Trace((log_p + self.alpha.log()[:, None, None]).logsumexp(dim=0), hidden)
+
+    def first_layer_parameters(self) -> list[nn.Parameter]:
+        return [p for k in range(len(self.members)) for p in self.member(k).first_layer_parameters()]
