@@ -11,9 +11,9 @@ from typing import Any, Literal
 from gkdbench.methods._distil import Transfer, train_student
 from gkdbench.methods._losses import kl_to_teacher
 from gkdbench.methods._models import backbone_config, describe
-from gkdbench.methods._settings import Share, Taught
+from gkdbench.methods._settings import Rate, Share, Taught
 from gkdbench.nn.mlp import MLP
-from gkdbench.nn.model import Backbone
+from gkdbench.nn.model import NEUTRAL, Backbone
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
@@ -23,13 +23,14 @@ class MatchedMLP(Taught):
 
     Args:
         match: backbone of the model to match; match_model: its settings (default: that backbone's defaults).
-        label_weight: lambda, as in GLNN.
+        label_weight: lambda, as in GLNN. tau: temperature of both sides of the KL.
     """
 
     backbone: Literal["mlp"] = "mlp"
     match: str = "gcn"
     match_model: Mapping[str, Any] = field(default_factory=dict)
     label_weight: Share = 0.0
+    tau: Rate = field(default=1.0, metadata=NEUTRAL)
 
     @abstractmethod
     def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
@@ -43,7 +44,7 @@ class MatchedMLP(Taught):
         ctx.extra["hidden"] = config.hidden
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
-            soft=partial(kl_to_teacher, multi_label=view.multi_label),
+            soft=partial(kl_to_teacher, tau=self.tau, multi_label=view.multi_label),
             label_weight=self.label_weight,
         )
         return train_student(view, ctx, config, self.solo_recipe(), transfer)
