@@ -6,7 +6,8 @@ The weights of a row's experts sum to 1, so that the temperature t, the input ga
     W'_e = exp(t) diag(exp(c_e)) W_e diag(a)            b'_e = a (exp(t) b_e - m) + beta
     y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
 
-On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice.
+On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice. On a CPU a single
+row, which is what a server answers, is k matrix-vector products and little else: there the calls are the cost.
 """
 
 from __future__ import annotations
@@ -99,15 +100,30 @@ def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, 
     Raises:
         ValueError: as `route_by_memory` and `expert_linear`.
     """
-    if isinstance(x, Tensor) and choose("rbm_layer", backend, BACKENDS, x) == "triton":
+    chosen = choose("rbm_layer", backend, BACKENDS, x) if isinstance(x, Tensor) else backend
+    alone = chosen == "cpu" and x.shape[0] == 1
+    if isinstance(x, Tensor) and (chosen == "triton" or (alone and x.dtype == folded.direction.dtype)):
         check_routing(x, folded.direction, k)
         if x.dtype != folded.weight.dtype:
             raise ValueError(f"x wants the folded weights' {folded.weight.dtype}, got {x.dtype}")
-        y: Tensor = _operator(x, folded.weight, folded.bias, folded.direction, k)
+        run = _operator if chosen == "triton" else _one_row
+        y: Tensor = run(x, folded.weight, folded.bias, folded.direction, k)
     else:
         index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
         y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
     return y.relu_() if relu else y
+
+
+def _one_row(x: Tensor, weight: Tensor, bias: Tensor, direction: Tensor, k: int) -> Tensor:
+    """[1, H] of ``x: [1, D]``."""
+    row = x[0]
+    # a stable sort gives ties to the lowest expert; NaN comes first, is chosen and shows
+    score, order = torch.mv(direction, row).sort(descending=True, stable=True)
+    alpha = (score[:k] / torch.linalg.vector_norm(row).clamp(min=EPS)).softmax(0).tolist()
+    y = x.new_zeros(weight.size(2))
+    for expert, share in zip(order[:k].tolist(), alpha, strict=True):
+        y.add_(bias[expert], alpha=share).addmv_(weight[expert].t(), row, alpha=share)
+    return y[None]
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, direction: Tensor, k: int) -> Tensor:

@@ -51,6 +51,26 @@ def test_folded_equals_the_layer(
         assert error <= (1e-5 if dtype == torch.float32 else 2e-2), float(error)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("experts", "k"), [(5, 3), (4, 4), (1, 1)])
+def test_a_single_row_is_as_among_others(draw: Draw, dtype: torch.dtype, experts: int, k: int) -> None:
+    x, weight, bias, memory = draw(9, 6), draw(experts, 6, 4) / 3, draw(experts, 4), draw(experts, 6)
+    x[5] = 0.0
+    folded = fold_experts(weight.to(dtype), bias.to(dtype), memory)
+    together = rbm_layer(x.to(dtype), folded, k)
+    alone = torch.cat([rbm_layer(row[None].to(dtype), folded, k, backend="cpu") for row in x])
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(alone, together, rtol=tolerance, atol=tolerance)
+    assert rbm_layer(torch.full((1, 6), torch.nan, dtype=dtype), folded, k).isnan().all()
+
+
+def test_a_single_row_gives_ties_to_the_lowest_experts(draw: Draw) -> None:
+    weight, bias, x = draw(4, 4, 3), draw(4, 3), torch.ones(1, 4, dtype=torch.float64)
+    folded = fold_experts(weight, bias, torch.eye(4, dtype=torch.float64))
+    wanted = (weight.sum(1) + bias)[:2].mean(0, keepdim=True)
+    torch.testing.assert_close(rbm_layer(x, folded, 2, relu=False), wanted)
+
+
 def test_layers_without_bias_and_with_sparse_features(draw: Draw) -> None:
     x, weight, memory = draw(20, 6) * (draw(20, 6) > 0), draw(4, 6, 3), draw(4, 6)
     index, alpha, _ = route_by_memory(x, memory, 2)
