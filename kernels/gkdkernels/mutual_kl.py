@@ -40,7 +40,7 @@ from gkdkernels.peers import (
 )
 from gkdkernels.registration import register
 
-BACKENDS = declare("mutual_kl", "reference", "cpu", "triton")
+BACKENDS = declare("mutual_kl", "reference", "cpu", "triton", "numba")
 
 
 def mutual_kl(
@@ -77,7 +77,7 @@ def mutual_kl(
         entropy_weight: of the entropy; a positive one keeps distributions wide, 0 leaves the term out.
         detach_target: the teacher's side is a constant; with False, loss[j] moves teacher i too.
         multi_label: Bernoulli KL, cross-entropy and entropy, each a mean over labels too.
-        backend: "auto", "reference" (any device), "cpu" or "triton".
+        backend: "auto", "reference" (any device), "cpu", "triton" or "numba" (extra; only when named).
 
     Returns:
         ``loss: [K]``, differentiable once ("reference": any number of times) in all logits and in `pair_weight`; and
@@ -274,6 +274,10 @@ def peer_pass(
     asked = (weight, kl_mask, targets, entropy_mask, scale, entropy, multi_label, learns, per_node)
     if backend == "cpu":
         return peer_pass_cpu(_each(given, stacked), *asked)
+    if backend == "numba":
+        from gkdkernels.mutual_kl_numba import peer_pass_numba
+
+        return peer_pass_numba(_each(given, stacked), *asked)
     from gkdkernels.mutual_kl_triton import peer_pass_triton
 
     return peer_pass_triton(_each(given, stacked), *asked)
@@ -295,6 +299,10 @@ def teacher_side(
     """
     if backend == "cpu":
         return teacher_side_cpu(_each(given, stacked), weight, g, kl_mask, scale, multi_label)
+    if backend == "numba":
+        from gkdkernels.mutual_kl_numba import teacher_side_numba
+
+        return teacher_side_numba(_each(given, stacked), weight, g, kl_mask, scale, multi_label)
     from gkdkernels.mutual_kl_triton import teacher_side_triton
 
     return teacher_side_triton(_each(given, stacked), weight, g, kl_mask, scale, multi_label)

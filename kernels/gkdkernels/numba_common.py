@@ -4,8 +4,8 @@ Numba has no vector mathematics library: a call of ``math.exp`` keeps LLVM from 
 and `log` below are plain arithmetic in fp32, so that a loop over them becomes one over vectors; in fp64 they are the
 library's own.
 
-Compiled code is kept on disk beside each file of loops and is made again when that file changes; after a change of
-this one, delete ``__pycache__/*.nbi``.
+A division by zero gives infinity or NaN, as torch's does. Compiled code is kept on disk beside each file of loops and
+is made again when that file changes; after a change of this one, delete ``__pycache__/*.nbi``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba.extending import overload
+from llvmlite import ir
+from numba.extending import intrinsic, overload
 from torch import Tensor
 
 _overload: Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]] = overload
+_intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
 CHUNK_ROWS = 64  # rows of power-law graphs are far from equal: small chunks share them evenly
 # lets sums be vectorised and products be fused into them; without nnan and ninf, NaN stays NaN
@@ -39,14 +41,14 @@ def loops(flags: frozenset[str] = frozenset()) -> Callable[[Callable[..., None]]
         flags: LLVM's liberties with floating point, e.g. `FAST_SUMS`; none leaves every operation as it is written.
     """
     compiled: Callable[[Callable[..., None]], Callable[..., None]] = numba.njit(
-        parallel=True, cache=True, fastmath=set(flags)
+        parallel=True, cache=True, error_model="numpy", fastmath=set(flags)
     )
     return compiled
 
 
 def part(flags: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile what loops call; `flags` as in `loops`, for the operations of this function."""
-    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(fastmath=set(flags))
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(error_model="numpy", fastmath=set(flags))
     return compiled
 
 
@@ -54,6 +56,16 @@ def run(loop: Callable[..., None], *arguments: Any) -> None:
     """Call a compiled loop with as many threads as torch has; tensors become arrays on the same memory."""
     numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
     loop(*(a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments))
+
+
+@_intrinsic
+def pointer(_: Any, address: Any) -> Any:
+    """What `numba.carray` takes, of an integer: a loop can then read any number of tensors."""
+
+    def convert(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return numba.types.voidptr(address), convert
 
 
 def exp(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
-BACKENDS = ["reference", "cpu", "triton"]
+BACKENDS = ["reference", "cpu", "triton"] + ["numba"] * (find_spec("numba") is not None)
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
@@ -485,7 +486,7 @@ Z = torch.zeros(2, 9, 4)
             {"entropy_logits": Z[:, :8], "entropy_weight": 1.0},
             r"entropy_logits\[0\] wants shape \[9, 4\], got \(8, 4\)",
         ),
-        ({"backend": "cuda"}, "backend of mutual_kl wants one of auto, reference, cpu, triton; got 'cuda'"),
+        ({"backend": "cuda"}, "backend of mutual_kl wants one of auto, reference, cpu, triton, numba; got 'cuda'"),
     ],
 )
 def test_bad_input(change: dict[str, Any], words: str) -> None:
