@@ -11,23 +11,30 @@ leaves the candidate the smallest difference; p values are Holm-corrected over a
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
+from gkdbench.records.sidecar import Arrays, row_arrays
 from gkdbench.report.entries import entries, tutors
 from gkdbench.report.model import Aggregate, Entry
-from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, bootstrap_interval, holm, mean_std, outcome, sign_flip_p
+from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, bootstrap_interval, holm, outcome, sign_flip_p
 
 Verdict = Literal["supported", "not supported", "undecided"]
-Kind = Literal["better", "steadier"]
+Pair = tuple[int, int]
+Values = tuple[list[float], list[float], list[float]]
+"""Per run the candidate's value, the rival's, and the gain, positive where the candidate is better."""
+Kind = Literal["better", "steadier", "sooner"]
 
 
 class _Strict(BaseModel):
@@ -79,7 +86,9 @@ class ClaimTest(_Strict):
 
     Args:
         says: the claim, in our words. source: where it is made. reads: how the test stands for it.
-        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run.
+        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``sooner``: a
+            smaller share of the epochs after which the rival had its best validation score, until that score is
+            reached (peer by peer; never reached counts as twice as many).
         candidate, against: rows. datasets, splits, settings: places; those that a split lacks are left out.
     """
 
@@ -105,7 +114,10 @@ class ClaimPage(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Candidate against one rival in one place; differences in [-1, 1], positive where the candidate is better."""
+    """Candidate against one rival in one place; differences in [-1, 1], positive where the candidate is better.
+
+    Means are scores, deviations of scores, or evaluations, as the claim's test has it.
+    """
 
     place: tuple[str, str, str]
     rival: str
@@ -149,8 +161,12 @@ def load_page(path: Path) -> ClaimPage:
         raise UserError(f"{path}: {wrong}") from None
 
 
-def check(claim: ClaimTest, records: Sequence[Record]) -> Checked:
-    """Test `claim` on `records`."""
+Curves = Callable[[Record], Arrays]
+"""A record -> the arrays of its side-car."""
+
+
+def check(claim: ClaimTest, records: Sequence[Record], curves: Curves | None = None) -> Checked:
+    """Test `claim` on `records`; ``sooner`` reads validation `curves`."""
     lines: list[Line] = []
     absent: list[str] = []
     for dataset in claim.datasets:
@@ -159,59 +175,101 @@ def check(claim: ClaimTest, records: Sequence[Record]) -> Checked:
             absent += [] if columns else [f"anything on {dataset}, {split}"]
             for setting in claim.settings:
                 if setting in columns:
-                    lines += _lines(claim, records, (dataset, split, setting), absent)
+                    lines += _lines(claim, records, (dataset, split, setting), absent, curves)
     corrected = holm([line.p_value for line in lines])
     found = tuple(_decided(claim.test, line, p) for line, p in zip(lines, corrected, strict=True))
     return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))
 
 
-def _lines(claim: ClaimTest, records: Sequence[Record], place: tuple[str, str, str], absent: list[str]) -> list[Line]:
+def _lines(
+    claim: ClaimTest,
+    records: Sequence[Record],
+    place: tuple[str, str, str],
+    absent: list[str],
+    curves: Curves | None,
+) -> list[Line]:
     ours = claim.candidate.find(records, *place)
     rivals = {side.name: side.find(records, *place) for side in claim.against}
     rows = {claim.candidate.name: ours, **rivals}
     absent += [f"{name} on {', '.join(place)}" for name, row in rows.items() if row is None or not row.complete]
     if ours is None:
         return []
-    found = [_line(claim.test, place, ours, name, rival) for name, rival in rivals.items() if rival is not None]
+    by_key = {record.key: record for record in records}
+
+    def values(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
+        if claim.test != "sooner":
+            return _VALUES[claim.test](ours, theirs, pairs)
+        if curves is None:
+            raise UserError("a claim of sooner reads side-cars; check it through `gkdbench report --claims`")
+        return epochs_to_reach(curves(by_key[ours.key]), curves(by_key[theirs.key]), pairs)
+
+    found = [_line(values, place, ours, name, rival) for name, rival in rivals.items() if rival is not None]
     found = [line for line in found if line.pairs]
     best = min((line.difference for line in found), default=None)
     return [replace(line, strongest=line.difference == best) for line in found]
 
 
-def _line(test: Kind, place: tuple[str, str, str], ours: Entry, name: str, rival: Entry) -> Line:
+def _line(
+    values: Callable[[Entry, Entry, Sequence[Pair]], Values],
+    place: tuple[str, str, str],
+    ours: Entry,
+    name: str,
+    rival: Entry,
+) -> Line:
     pairs = sorted(ours.scores.keys() & rival.scores.keys())
-    a, b = ([row.scores[pair] for pair in pairs] for row in (ours, rival))
-    gains = _GAINS[test](a, b) if pairs else [0.0]
-    shown = mean_std if test == "better" else _deviation
+    first, second, gains = values(ours, rival, pairs) if pairs else ([0.0], [0.0], [0.0])
     return Line(
         place=place,
         rival=name,
         strongest=False,
         pairs=len(pairs),
-        mean=shown(a)[0] if pairs else 0.0,
-        mean_rival=shown(b)[0] if pairs else 0.0,
-        difference=sum(gains) / len(gains),
+        mean=fmean(first),
+        mean_rival=fmean(second),
+        difference=fmean(gains),
         interval=bootstrap_interval(gains),
         p_value=sign_flip_p(gains),
         outcome=None,
     )
 
 
-def _deviation(values: Sequence[float]) -> tuple[float, None]:
-    middle = median(values)
-    return sum(abs(value - middle) for value in values) / len(values), None
+def _scores(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
+    a, b = ([row.scores[pair] for pair in pairs] for row in (ours, theirs))
+    return a, b, [x - y for x, y in zip(a, b, strict=True)]
 
 
-def _steadier(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """By how much each run of `ours` lies nearer to its median than its partner to its own (Brown-Forsythe, paired)."""
-    a, b = median(ours), median(theirs)
-    return [abs(y - b) - abs(x - a) for x, y in zip(ours, theirs, strict=True)]
+def _deviations(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
+    """How far each run lies from the median run (Brown and Forsythe's measure of spread, paired)."""
+    a, b = ([abs(row.scores[p] - median(row.scores[q] for q in pairs)) for p in pairs] for row in (ours, theirs))
+    return a, b, [y - x for x, y in zip(a, b, strict=True)]
 
 
-_GAINS: Mapping[Kind, Callable[[Sequence[float], Sequence[float]], list[float]]] = {
-    "better": lambda ours, theirs: [x - y for x, y in zip(ours, theirs, strict=True)],
-    "steadier": _steadier,
-}
+_VALUES: Mapping[Kind, Callable[[Entry, Entry, Sequence[Pair]], Values]] = {"better": _scores, "steadier": _deviations}
+
+
+def epochs_to_reach(ours: Arrays, theirs: Arrays, pairs: Sequence[Pair]) -> Values:
+    """Per run, evaluations until our validation curve reaches the best value of theirs, theirs, and the share saved.
+
+    Peers are paired by name and averaged. A level that is never reached counts as twice the rival's evaluations, and
+    no run counts for more than that.
+    """
+    needed, had, saved = [], [], []
+    for index, seed in pairs:
+        a, b = row_arrays(ours, index, seed), row_arrays(theirs, index, seed)
+        both = sorted(name for name in a.keys() & b.keys() if name.endswith("/val/curve"))
+        if not both:
+            raise UserError(f"run {(index, seed)} has no validation curve of the same model on both sides")
+        reached = [_first(b[name], b[name].max()) for name in both]
+        ends = [min(2 * e, _first(a[name], b[name].max())) for e, name in zip(reached, both, strict=True)]
+        needed.append(fmean(ends))
+        had.append(fmean(reached))
+        saved.append(fmean((e - end) / e for e, end in zip(reached, ends, strict=True)))
+    return needed, had, saved
+
+
+def _first(curve: NDArray[Any], level: float) -> float:
+    """Evaluations until `curve` is at `level` or above, from 1; infinite when it never is."""
+    at = np.flatnonzero(curve >= level)
+    return float(at[0] + 1) if at.size else math.inf
 
 
 def _decided(test: Kind, line: Line, p_value: float) -> Line:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gkdbench.records.schema import Record
 from gkdbench.report.cells import percent, points
-from gkdbench.report.claimcheck import Checked, check, load_page
+from gkdbench.report.claimcheck import Checked, Curves, Kind, check, load_page
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.markdown import plain, table
 
 
-def write_pages(folder: Path, records: Sequence[Record]) -> list[Path]:
+def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
     """For every ``NAME.toml`` in `folder`: ``NAME.md`` and ``NAME-<number>.svg`` beside it."""
     written = []
     for path in sorted(folder.glob("*.toml")):
-        text, plots = claim_page(path, records)
+        text, plots = claim_page(path, records, curves)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         for name, plot in plots.items():
             (folder / name).write_text(plot, encoding="utf-8")
@@ -24,10 +24,10 @@ def write_pages(folder: Path, records: Sequence[Record]) -> list[Path]:
     return written
 
 
-def claim_page(path: Path, records: Sequence[Record]) -> tuple[str, dict[str, str]]:
+def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = None) -> tuple[str, dict[str, str]]:
     """(Markdown, file name -> SVG) of the page that `path` describes."""
     page = load_page(path)
-    checked = [check(claim, records) for claim in page.claim]
+    checked = [check(claim, records, curves) for claim in page.claim]
     overview = [
         [str(number), plain(found.claim.says), f"**{found.verdict}**", _tally(found), _runs(found)]
         for number, found in enumerate(checked, start=1)
@@ -57,14 +57,22 @@ RULES = """\
 - Undecided: anything else, or a row is missing or has fewer than ten runs."""
 
 
+MEASURES: dict[Kind, tuple[str, Callable[[float], str]]] = {
+    "better": ("score", percent),
+    "steadier": ("deviation", percent),
+    "sooner": ("evaluations", lambda value: f"{value:.1f}"),
+}
+"""Test -> what its numbers are, and how one is printed. Differences are points, or percent of the evaluations."""
+
+
 def _text(found: Checked) -> str:
     of = found.claim
     return f"Source: {of.source}. Test: {of.reads} Verdict: **{found.verdict}**."
 
 
 def _lines(found: Checked) -> str:
-    measure = "Candidate" if found.claim.test == "better" else "Candidate, deviation"
-    titles = ["Where", measure, "Rival", "", "Difference", "Interval", "p (Holm)", "n", "Result"]
+    what, shown = MEASURES[found.claim.test]
+    titles = ["Where", f"Candidate, {what}", "Rival", what, "Difference", "Interval", "p (Holm)", "n", "Result"]
     rows = []
     for line in found.lines:
         name = f"**{plain(line.rival)}**" if line.strongest else plain(line.rival)
@@ -73,9 +81,9 @@ def _lines(found: Checked) -> str:
         rows.append(
             [
                 plain(" · ".join(line.place)),
-                percent(line.mean),
+                shown(line.mean),
                 name,
-                percent(line.mean_rival),
+                shown(line.mean_rival),
                 points(line.difference),
                 interval,
                 f"{line.p_value:.2g}",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
-from gkdbench.records.store import load_record, record_paths
+from gkdbench.records.sidecar import Arrays, read_npz
+from gkdbench.records.store import GroupAddress, load_record, record_paths
 
 
 def load_records(path: str | Path) -> list[Record]:
@@ -19,3 +21,17 @@ def load_records(path: str | Path) -> list[Record]:
     if not root.exists():
         raise UserError(f"{root} does not exist; wanted a folder with records or one record (*.json)")
     return [load_record(file) for file in record_paths(root)]
+
+
+def load_curves(paths: Iterable[str | Path], record: Record) -> Arrays:
+    """The arrays of `record`'s side-car, below one of the folders `paths` (or beside one of the files).
+
+    Raises:
+        UserError: none of them has it.
+    """
+    name = GroupAddress.of(record).path.with_suffix(".npz")
+    for path in map(Path, paths):
+        for file in (path / name, path.with_suffix(".npz")):
+            if file.name == name.name and file.is_file():
+                return read_npz(file)
+    raise UserError(f"the side-car {name} of {record.label} is not there; it lies beside its record")

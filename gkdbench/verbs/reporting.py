@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ def report(args: argparse.Namespace) -> int:
     from gkdbench.report.board import build
     from gkdbench.report.claimpage import write_pages
     from gkdbench.report.csvtable import to_csv
+    from gkdbench.report.loading import load_curves
     from gkdbench.report.markdown import to_markdown
 
     records = records_in(args.paths)
@@ -68,7 +70,7 @@ def report(args: argparse.Namespace) -> int:
     if args.readme:
         fill_tables(Path(args.readme), board)
     if args.claims:
-        for page in write_pages(Path(args.claims), records):
+        for page in write_pages(Path(args.claims), records, partial(load_curves, args.paths)):
             print(page.resolve())
     if not (args.html or args.markdown or args.csv or args.readme or args.claims):
         print_board(board)
