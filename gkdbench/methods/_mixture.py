@@ -82,6 +82,9 @@ class MixtureStudent(Encoded, Taught):
     def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
         """The weighted losses of the routing of one forward, summed over layers."""
 
+    def train_router(self, model: MixtureModel, optimiser: torch.optim.Optimizer) -> None:
+        """Tell `optimiser`, once, of what moves in the routers and is no parameter."""
+
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         encoder = None
         if self.encodings:
@@ -103,11 +106,7 @@ class MixtureStudent(Encoded, Taught):
         self, view: TrainView, ctx: Context, predictor: Predictor, model: MixtureModel, objective: Objective
     ) -> None:
         optimiser = adam(objective.trained, lr=self.lr, weight_decay=self.weight_decay)
-        if memories := model.router_tensors():
-            for memory in memories:
-                memory.requires_grad_()
-            decay = self.weight_decay if self.released else 0.0
-            optimiser.add_param_group({"params": memories, "weight_decay": decay})
+        self.train_router(model, optimiser)
         inputs = predictor.prepared(view.inputs)
         model.routed = False
 

@@ -22,6 +22,19 @@ def spread(directions: Tensor) -> Tensor:
     return (directions @ directions.detach().t()).mean()
 
 
+@torch.no_grad()
+def pushed_apart(memory: Tensor, weight: float) -> Tensor:
+    """``M_e - weight * mean_{e'} (Mh_e' - <Mh_e, Mh_e'> Mh_e) / |M_e|`` of ``memory: [E, D]``, Mh its unit rows.
+
+    A step of gradient descent on each memory's ``weight * mean_{e'} <Mh_e, sg[Mh_e']>``.
+    """
+    norm = memory.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    unit = memory / norm
+    mean = unit.mean(0)
+    gradient: Tensor = (mean - (unit @ mean)[:, None] * unit) / norm
+    return memory - weight * gradient
+
+
 def variation(mass: Tensor) -> Tensor:
     """``Var_unbiased(mass) / (mean(mass)^2 + 1e-10)`` of ``mass: [E]``, the squared coefficient of variation."""
     if mass.numel() == 1:

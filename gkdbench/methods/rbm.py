@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from gkdbench.methods._mixture import MixtureStudent, Terms, changed
-from gkdbench.methods._routing import commitment, spread, variation, weight_per_expert
+from gkdbench.methods._routing import commitment, pushed_apart, spread, variation, weight_per_expert
 from gkdbench.methods._settings import Weight
 from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace
 from gkdbench.nn.rbm import RbMModel
@@ -45,9 +45,11 @@ class RbM(MixtureStudent):
         "temperature and gate start at 1, so that routing begins without a jump; in the release at 2 and 1.1",
         "a KL between distributions at tau; the release divides log-probabilities by tau",
         "one step per shuffled batch on means; the release steps once an epoch on the sum of all batches, in order",
-        "memories have no weight decay and do not move in attacks; in the release they do",
+        "memories do not move in attacks; in the release they do",
+        "the spread moves memories in proportion to its weight, without decay; in the release Adam and decay move them",
         "patience runs from the switch; in the release also before it",
     )
+    revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
 
     backbone: Literal["rbm"] = "rbm"
@@ -60,14 +62,38 @@ class RbM(MixtureStudent):
             raise TypeError(f"rbm wants a mixture, got {type(config).__name__}")
         return changed(config, temperature=2.0, gate_start=1.1, dropout_per="pair") if self.released else config
 
+    def train_router(self, model: MixtureModel, optimiser: torch.optim.Optimizer) -> None:
+        """The spread moves memories: in a step of its own size, or, as released, by Adam.
+
+        The moving average is a step of rate 1 down ``(1 - decay) / 2 |M_e - c_e|^2``, c_e being the mean of its rows;
+        the spread joins at that rate with its weight. Adam's step has the learning rate's size in every entry whatever
+        the weight, half of an entry of a unit row of 1,433: it turns memories into patterns of signs.
+        """
+        memories = model.router_tensors()
+        if self.released:
+            for memory in memories:
+                memory.requires_grad_()
+            optimiser.add_param_group({"params": memories, "weight_decay": self.weight_decay})
+        elif self.spread and self.by_memory:
+
+            def apart(*_: object) -> None:
+                for memory in memories if model.routed else []:
+                    memory.copy_(pushed_apart(memory, self.spread))
+
+            optimiser.register_step_post_hook(apart)
+
+    @property
+    def by_memory(self) -> bool:
+        """Whether rows go by moving memories: controls have no loss of them."""
+        return bool(self.model["routing"] == "memory")
+
     def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
         terms: Terms = {}
         if not trace.routings:
             return terms
-        by_memory = self.model["routing"] == "memory" and isinstance(model, RbMModel)
-        if self.commitment and by_memory:
+        if self.commitment and self.by_memory:
             terms["commitment"] = self.commitment * torch.stack([commitment(r) for r in trace.routings]).sum()
-        if self.spread and by_memory and isinstance(model, RbMModel):
+        if self.spread and self.by_memory and isinstance(model, RbMModel):
             terms["spread"] = self.spread * torch.stack([spread(m.directions) for m in model.memories]).sum()
         if self.balance:
             experts = self.model["experts"]

@@ -193,6 +193,41 @@ def test_weight_decay_reaches_memories_in_the_release_only(bench: Any, released:
     assert torch.equal(light, heavy) != released
 
 
+def test_pushing_apart_is_a_step_down_the_spread() -> None:
+    memory = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    loss = 4 * _routing.spread(F.normalize(memory, dim=1))
+    (gradient,) = torch.autograd.grad(loss, memory)
+    moved = _routing.pushed_apart(memory, 0.3)
+    torch.testing.assert_close(moved, memory.detach() - 0.3 * gradient)
+    assert float(_routing.spread(F.normalize(moved, dim=1))) < float(loss.detach()) / 4
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_spread_moves_memories_in_proportion_to_its_weight_but_in_the_release(bench: Any, released: bool) -> None:
+    """Adam divides a gradient by its own size, so that its weight says nothing."""
+    variant = "as_released" if released else "corrected"
+    options = {"model": {**SMALL, "dropout": 0.0}, "variant": variant, "weight_decay": 0.0, "commitment": 0.0}
+    once = {"epochs": 1, "pretrain": 0, "balance": 0.0, "batch_size": None}
+    still, light, heavy = (
+        bench.final("rbm", spread=weight, **options, **once)["layers.0.memory"] for weight in (0.0, 1e-3, 1e-2)
+    )
+    ratio = float((heavy - still).norm() / (light - still).norm())
+    assert ratio == pytest.approx(1.0 if released else 10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("setting", ["tran", "ind"])
+def test_released_settings_are_the_default_with_the_teacher_of_the_others(setting: str) -> None:
+    split = "cpf-lcc-20-30" + ("-ind20" if setting == "ind" else "")
+    name = f"rumiantsev2024_rbm_pubmed_{setting}_sage"
+    default: Any = resolve("rbm", dataset="pubmed", split=split)
+    asked: Any = resolve("rbm", dataset="pubmed", split=split, recipe=name)
+    assert default.recipe == asked.recipe == name
+    assert (default.teacher_recipe, asked.teacher_recipe) == (None, name)
+    assert {**default.config(), "teacher_recipe": name} == asked.config()
+    elsewhere: Any = resolve("rbm", dataset="pubmed", split=split, overrides={"teacher": "gat"})
+    assert elsewhere.recipe is None
+
+
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])
 def test_options_train_together(bench: Any, variant: str) -> None:
     options = {"encodings": True, "walk_length": 8, "num_walks": 1, "dim": 8, "adv_weight": 0.05, "similarity": 0.1}
@@ -226,7 +261,7 @@ def test_published_settings(cell: str) -> None:
     assert (*size, *losses, *training, walks, m.adv_eps) == PUBLISHED[cell]
     assert m.model["norm"] == ("batch" if "ogbn" in cell else "none")
     assert m.model["decay"] == 0.9
-    assert (m.epochs, m.patience, m.batch_size, m.encodings, m.adv_weight, m.similarity) == (500, 50, None, False, 0, 0)
+    assert (m.epochs, m.patience, m.batch_size, m.encodings, m.adv_weight, m.similarity) == (500, 50, 4096, False, 0, 0)
 
 
 @pytest.mark.parametrize("student", ["rbm", "moe"])
