@@ -7,6 +7,7 @@ from gkdkernels.experts import expert_linear
 from gkdkernels.gat import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
 from gkdkernels.mutual_kl import mutual_kl
+from gkdkernels.products import matrix_product
 from gkdkernels.rbm_layer import BatchNormStatistics, FoldedExperts, fold_experts, rbm_layer
 from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
 from gkdkernels.route import memory_update, route_by_memory, route_by_scores
@@ -34,6 +35,7 @@ __all__ = [
     "gcn_norm",
     "gcn_weight",
     "keyed_dropout",
+    "matrix_product",
     "memory_update",
     "mutual_kl",
     "rbm_layer",

@@ -3,6 +3,9 @@
 A chunk's temporaries bound the memory and stay in the cache. A row's experts are added in the order of its slots by
 `embedding_bag`, gradients of weights chunk after chunk: two runs are bitwise equal. When nearly every expert is used
 (k close to E), gathering and adding cost more than they save: then every expert multiplies every row.
+
+Routes change from step to step, and `products` is slow on the first product of a shape: each expert's pairs are filled
+up to a multiple of `_TILE` with its last one, whose weight is then 0.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_ROWS_PER_EXPERT = 512  # of a chunk, on average: enough for a matrix product to run at full speed
+from gkdkernels.products import multiply
+
+_TILE = 32
+_ROWS_PER_EXPERT = 1024  # of a chunk, on average: enough for a matrix product to run at full speed
 # of the rule between dense and sorted, measured on one core: only ratios matter
-_FLOPS_PER_US = 8e4
+_FLOPS_PER_US = 1.8e5
 _CALLS_US = 15.0  # the calls per expert
-_SORT_US = 60.0
-_PAIR_FACTOR = 1.2  # a pair's products with gathering and adding it
+_SORT_US = 100.0
+_PAIR_FACTOR = 1.3  # a pair's products with gathering and adding it
 
 
 def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, index: Tensor, alpha: Tensor) -> Tensor:
@@ -109,10 +115,7 @@ def _sorted_forward(x: Tensor, weight: Tensor, bias: Tensor | None, index: Tenso
     per_pair = x.new_empty(source.numel(), weight.size(2))
     for expert, span in pairs.spans:
         taken = x.index_select(0, source[span])
-        if bias is None:
-            torch.mm(taken, weight[expert], out=per_pair[span])
-        else:
-            torch.addmm(bias[expert], taken, weight[expert], out=per_pair[span])
+        per_pair[span] = multiply(taken, weight[expert], None if bias is None else bias[expert])
     return _row_sums(per_pair, pairs.place, alpha, index.size(0))
 
 
@@ -121,35 +124,35 @@ def _sorted_backward(
 ) -> None:
     pairs = _by_expert(index, weight.size(0))
     source, row = pairs.order // (index.numel() // x.size(0)), pairs.order // index.size(1)
-    share = alpha.reshape(-1)[pairs.order][:, None]  # [P, 1], sorted as everything here
+    share = alpha.reshape(-1)[pairs.order].mul_(pairs.real)[:, None]  # [P, 1], sorted as everything here
     through = x.new_empty(source.numel(), x.size(1)) if into.x is not None or into.alpha is not None else None
     dots = torch.zeros(source.numel(), dtype=torch.promote_types(x.dtype, torch.float32))
     for expert, span in pairs.spans:
         upstream = g.index_select(0, row[span])
         inputs = x.index_select(0, source[span])
         if through is not None:
-            torch.mm(upstream, weight[expert].t(), out=through[span])
-        if into.alpha is not None and through is not None:
-            dots[span] = (through[span] * inputs).sum(1, dtype=dots.dtype)
+            through[span] = back = multiply(upstream, weight[expert].t())
+            if into.alpha is not None:
+                dots[span] = (back * inputs).sum(1, dtype=dots.dtype)
             if bias is not None:
                 dots[span] += upstream @ bias[expert]
         if into.weight is not None or into.bias is not None:
             upstream.mul_(share[span])
         if into.weight is not None:
-            _add_product(into.weight[expert], inputs.t(), upstream)
+            into.weight[expert] += multiply(inputs.t(), upstream)
         if into.bias is not None:
             into.bias[expert] += upstream.sum(0, dtype=dots.dtype)
     if into.x is not None and through is not None:
         into.x.copy_(_row_sums(through, pairs.place, alpha, x.size(0)))
     if into.alpha is not None:
-        into.alpha.view(-1)[pairs.order] = dots
+        into.alpha.view(-1).copy_(dots[pairs.place])
 
 
 def _dense_forward(x: Tensor, weight: Tensor, bias: Tensor | None, index: Tensor, alpha: Tensor) -> Tensor:
     share = _shares(index, alpha, weight.size(0))
     y = x.new_zeros(x.size(0), weight.size(2)) if bias is None else share @ bias
     for expert in range(weight.size(0)):
-        y.addmm_(x * share[:, expert, None], weight[expert])
+        y += multiply(x * share[:, expert, None], weight[expert])
     return y
 
 
@@ -161,12 +164,11 @@ def _dense_backward(
     for expert in range(weight.size(0)):
         scaled = g * share[:, expert, None]
         if into.alpha is not None:
-            back = g @ weight[expert].t()
-            dshare[:, expert] += (back * x).sum(1)
+            dshare[:, expert] += (multiply(g, weight[expert].t()) * x).sum(1)
         if into.x is not None:
-            into.x.addmm_(scaled, weight[expert].t())
+            into.x.add_(multiply(scaled, weight[expert].t()))
         if into.weight is not None:
-            into.weight[expert].addmm_(x.t(), scaled)
+            into.weight[expert] += multiply(x.t(), scaled)
     if into.bias is not None:
         into.bias.addmm_(share.t(), g)
     if into.alpha is not None:
@@ -180,15 +182,17 @@ def _shares(index: Tensor, alpha: Tensor, experts: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _ByExpert:
-    """Pairs sorted by expert, stable.
+    """Pairs sorted by expert, stable, each expert's filled up to a multiple of `_TILE`.
 
     Attributes:
-        order: [P] the sorted pairs.
-        place: [P] where each pair went, the inverse of `order`.
+        order: [P'] the sorted pairs; what fills up repeats the expert's last.
+        real: [P'] 1, or 0 for what fills up.
+        place: [P] where each pair went.
         spans: the id of each expert with pairs, and its slice of `order`.
     """
 
     order: Tensor
+    real: Tensor
     place: Tensor
     spans: list[tuple[int, slice]]
 
@@ -196,12 +200,21 @@ class _ByExpert:
 def _by_expert(index: Tensor, experts: int) -> _ByExpert:
     keys = index.reshape(-1).numpy()
     # numpy sorts 16-bit keys by radix
-    order = np.argsort(keys.astype(np.uint16) if experts <= 1 << 16 else keys, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
-    ends = np.bincount(keys, minlength=experts).cumsum().tolist()
-    spans = [(e, slice(a, b)) for e, (a, b) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if b > a]
-    return _ByExpert(torch.from_numpy(order), torch.from_numpy(place), spans)
+    pairs = np.argsort(keys.astype(np.uint16) if experts <= 1 << 16 else keys, kind="stable")
+    counts = np.bincount(keys, minlength=experts)
+    surplus = -counts % _TILE
+    ends = (counts + surplus).cumsum()
+    sorted_place = np.arange(pairs.size) + (surplus.cumsum() - surplus).repeat(counts)
+    place = np.empty_like(pairs)
+    place[pairs] = sorted_place
+    real = np.zeros(ends[-1], dtype=bool)
+    real[sorted_place] = True
+    order = np.empty_like(pairs, shape=real.size)
+    order[real] = pairs
+    order[~real] = pairs[counts.cumsum() - 1].repeat(surplus)
+    first = (ends - counts - surplus).tolist()
+    spans = [(e, slice(a, b)) for e, (a, b) in enumerate(zip(first, ends.tolist(), strict=True)) if b > a]
+    return _ByExpert(torch.from_numpy(order), torch.from_numpy(real), torch.from_numpy(place), spans)
 
 
 def _row_sums(per_pair: Tensor, place: Tensor, alpha: Tensor, rows: int) -> Tensor:
@@ -211,14 +224,6 @@ def _row_sums(per_pair: Tensor, place: Tensor, alpha: Tensor, rows: int) -> Tens
     starts = torch.arange(0, place.numel() + 1, place.numel() // rows)
     weights = alpha.reshape(-1)
     return torch.embedding_bag(per_pair, place, starts, mode=0, per_sample_weights=weights, include_last_offset=True)[0]
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a b``; the product of half precisions is added in fp32."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
 
 
 def _check_range(index: Tensor, experts: int) -> None:

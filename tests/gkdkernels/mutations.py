@@ -182,9 +182,23 @@ FAULTS = [
     Fault(
         "experts cpu: a bias for the wrong rows",
         "experts_cpu.py",
-        "torch.addmm(bias[expert], taken, weight[expert], out=per_pair[span])",
-        "torch.addmm(bias[0], taken, weight[expert], out=per_pair[span])",
+        "per_pair[span] = multiply(taken, weight[expert], None if bias is None else bias[expert])",
+        "per_pair[span] = multiply(taken, weight[expert], None if bias is None else bias[0])",
         EXPERTS,
+    ),
+    Fault(
+        "experts cpu: what fills up counts",
+        "experts_cpu.py",
+        ".mul_(pairs.real)[:, None]",
+        "[:, None]",
+        EXPERTS,
+    ),
+    Fault(
+        "products: the transpose forgotten",
+        "products.py",
+        "_operator(g.t(), a).t() if of_b",
+        "_operator(a.t(), g).contiguous().view(b.t().shape).t() if of_b",
+        ("test_products.py",),
     ),
     Fault(
         "experts cpu: gradients of weights without alpha",
