@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +223,7 @@ def _growth(bench: Bench, told: Told) -> bool:
 
 
 def _methods(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.methods import alignahead, mutual_loss, rbm, structure_memory
+    from gkdbench.measure.kernels.methods import RBM, alignahead, mutual_loss, rbm, structure_memory
 
     _want_cpu(bench, "the comparison of methods is that of CPUs")
     quick, found = bench.args.quick, []
@@ -233,9 +234,12 @@ def _methods(bench: Bench, told: Told) -> bool:
         print(f"{one.verdict or 'told':13} {one.what} on {one.data}: ours / {one.against} = {said}{wanted}", flush=True)
         found.append(one)
 
-    for fight, name in ((rbm, "cora"), (alignahead, "amazon-photo")):
-        for duel in fight(_data(name if not quick else "csbm", bench.args.data)):
-            show(duel.fight(bench.clock, bench.settings))
+    def data(name: str) -> StepData:
+        return _data("csbm" if quick else name, bench.args.data)
+
+    duels = [rbm(data(name), config) for name, config in RBM.items()]
+    for duel in chain(*duels, alignahead(data("amazon-photo"))):
+        show(duel.fight(bench.clock, bench.settings))
     show(structure_memory(quick=quick))
     show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
     told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]

@@ -12,7 +12,16 @@ from gkdkernels import CSRGraph, SparseFeatures, structure_kl
 
 from gkdbench.measure.kernels.bench import Settings
 from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
-from gkdbench.measure.kernels.methods import TOLERANCE, Contest, Duel, alignahead, mutual_loss, rbm, structure_memory
+from gkdbench.measure.kernels.methods import (
+    RBM,
+    TOLERANCE,
+    Contest,
+    Duel,
+    alignahead,
+    mutual_loss,
+    rbm,
+    structure_memory,
+)
 from gkdbench.measure.kernels.problem import normal
 from gkdbench.measure.kernels.released import plain_structure_kl
 from gkdbench.measure.kernels.steps import StepData, dense_features
@@ -35,14 +44,15 @@ def data() -> StepData:
     return StepData("tiny", graph, SparseFeatures(place, value), torch.arange(graph.num_dst) % 3, 3)
 
 
-def test_rbm_on_both_sides_is_the_same(data: StepData) -> None:
-    duels = list(rbm(data))
+@pytest.mark.parametrize("name", RBM)
+def test_rbm_on_both_sides_is_the_same(data: StepData, name: str) -> None:
+    duels = list(rbm(data, RBM[name]))
     assert [duel.limit is None for duel in duels].count(True) == 2
     assert len(duels) == 8
     assert max(duel.error for duel in duels) < 1e-4
     for duel in duels[:2]:
         duel.ours(), duel.theirs()
-    dense_only = list(rbm(replace(data, features=dense_features(data.features))))
+    dense_only = list(rbm(replace(data, features=dense_features(data.features)), RBM[name]))
     assert len(dense_only) == 7
 
 

@@ -35,6 +35,7 @@ class PlainExperts(nn.Module):
         super().__init__()
         self.weights = nn.ParameterList(weight.detach().clone() for weight in layer.weight)
         self.biases = nn.ParameterList(bias.detach().clone() for bias in layer.bias)
+        self.gates = None if layer.gate is None else nn.ParameterList(gate.detach().clone() for gate in layer.gate)
         self.log_temperature = nn.Parameter(layer.log_temperature.detach().clone())
         self.register_buffer("memory", layer.memory.clone())
         self.k, self.decay, self.p = layer.k, layer.decay, layer.dropout.p
@@ -44,14 +45,16 @@ class PlainExperts(nn.Module):
         unit, directions = F.normalize(x, dim=1), F.normalize(self.memory, dim=1)
         score, index = (unit @ directions.t()).topk(self.k, dim=1)
         alpha = score.softmax(1)
-        expert, order = index.flatten().sort(stable=True)
+        flat, order = index.flatten().sort(stable=True)
         row = order // self.k
-        inputs = torch.split(x[row], torch.bincount(expert, minlength=len(self.weights)).tolist())
+        inputs = torch.split(x[row], torch.bincount(flat, minlength=len(self.weights)).tolist())
         share = alpha.detach().flatten()[order]
         out, first = x.new_zeros(x.size(0), self.biases[0].size(0)), 0
-        for weight, bias, part in zip(self.weights, self.biases, inputs, strict=True):
+        for expert, part in enumerate(inputs):
             last = first + part.size(0)
-            y = torch.addmm(bias, F.dropout(part, self.p, self.training), weight)
+            if self.gates is not None:
+                part = part * self.gates[expert].exp()
+            y = torch.addmm(self.biases[expert], F.dropout(part, self.p, self.training), self.weights[expert])
             out = out.index_add(0, row[first:last], y * share[first:last, None])
             first = last
         if self.training:
@@ -83,9 +86,12 @@ class PlainRbM(nn.Module):
         return x, routings
 
     def gradients(self) -> list[Tensor]:
-        """Of weights and biases, in the order and the shape of our layers' own."""
-        kinds = [kind for layer in self.experts for kind in (layer.weights, layer.biases)]
-        return [torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in kind]) for kind in kinds]
+        """Of weights, biases and gates, in the order and the shape of our layers' own."""
+        kinds = [kind for layer in self.experts for kind in (layer.weights, layer.biases, layer.gates)]
+        found = [
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in kind] for kind in kinds if kind is not None
+        ]
+        return [torch.stack(each) for each in found]
 
 
 def plain_gat(model: GATModel, x: Tensor, row: Tensor, col: Tensor) -> Trace:
