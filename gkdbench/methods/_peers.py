@@ -34,6 +34,8 @@ class PeersRecipe:
         update: one joint forward and K optimiser steps, or each peer in turn, who sees those before it after their
             step of this batch. Each peer's dropout is the same throughout the batch.
         clip: largest norm of a peer's gradient; None: any.
+        every: epochs between evaluations.
+        store_on_loss: a state is stored on a lower training loss too (`gkdbench.methods._loop.train`).
     """
 
     lr: float
@@ -42,6 +44,8 @@ class PeersRecipe:
     batch_size: int | None = None
     update: Update = "simultaneous"
     clip: float | None = None
+    every: int = 1
+    store_on_loss: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class Joint:
         traces: per peer its logits [N, C] on all items of `inputs`, and its hidden layers' pre-activations.
         rows: [L] int64, which items are labelled in this step.
         labels: [L] int64, or [L, C] float32 with NaN where unknown.
+        turn: the peer that is about to step, whose loss alone is used; None: all of them.
     """
 
     epoch: int
@@ -61,6 +66,7 @@ class Joint:
     traces: tuple[Trace, ...]
     rows: Tensor
     labels: Tensor
+    turn: int | None = None
 
     @property
     def logits(self) -> list[Tensor]:
@@ -100,11 +106,15 @@ class Peer:
         model: the backbone that is run in training.
         predictor: what is selected and deployed.
         optimiser: of `model`, and of what the method lets it own.
+        name: in records.
+        deployed: whether it is evaluated, selected and scored; else it only helps others to learn.
     """
 
     model: Model
     predictor: Predictor
     optimiser: torch.optim.Adam
+    name: str
+    deployed: bool = True
 
     def step(self, clip: float | None) -> None:
         """One optimiser step on the gradients that are there."""
@@ -142,22 +152,23 @@ def build_peers(
         whole: nn.Module = nn.ModuleList([model, owned[k]]) if owned else model
         decayed = list(model.parameters()) if owned else None
         optimiser = adam(whole, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
-        found.append(Peer(model, as_predictor(config, model, view.num_classes), optimiser))
+        found.append(Peer(model, as_predictor(config, model, view.num_classes), optimiser, f"peer{k}"))
     return found
 
 
 def train_peers(
     view: TrainView, ctx: Context, peers: Sequence[Peer], recipe: PeersRecipe, losses: Losses
 ) -> tuple[Fitted, list[dict[str, float]]]:
-    """Train `peers` on `losses`; they are called "peer0", "peer1", ...
+    """Train `peers` on `losses`.
 
     Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of `_solo.train_solo`: batches are
     drawn from its randomness, and every peer makes one optimiser step a batch.
 
     Returns:
-        The peers with their ensemble, and the terms of every epoch.
+        The deployed peers with their ensemble, and the terms of every epoch.
     """
-    predictors = {f"peer{k}": peer.predictor for k, peer in enumerate(peers)}
+    predictors = {peer.name: peer.predictor for peer in peers if peer.deployed}
+    losses_by_name = [f"loss.{peer.name}" for peer in peers]
     advance = _simultaneous if recipe.update == "simultaneous" else _alternating
     history: list[dict[str, float]] = []
 
@@ -168,12 +179,13 @@ def train_peers(
                 peer.model.randomness.step += 1
             losses_of = _On(losses, epoch, inputs, rows, labels)
             values, readings = advance(peers, losses_of, recipe.clip)
-            noted.append({f"loss.peer{k}": value for k, value in enumerate(values.detach())} | dict(readings))
+            noted.append(dict(zip(losses_by_name, values.detach(), strict=True)) | dict(readings))
         terms = {name: float(torch.stack([n[name].detach().float() for n in noted]).mean()) for name in noted[0]}
-        history.append({"loss": sum(terms[f"loss.peer{k}"] for k in range(len(peers))) / len(peers)} | terms)
+        history.append({"loss": sum(terms[name] for name in losses_by_name) / len(peers)} | terms)
         return history[-1]
 
-    train(ctx, predictors, step, epochs=recipe.epochs)
+    own = {name: f"loss.{name}" for name in predictors} if recipe.store_on_loss else None
+    train(ctx, predictors, step, epochs=recipe.epochs, every=recipe.every, losses=own)
     return Fitted(predictors, ensemble=True), history
 
 
@@ -188,10 +200,10 @@ class _On:
     labels: Tensor
 
     def trace(self, peer: Peer) -> Trace:
-        return peer.model.trace(self.inputs.features, self.inputs.graph, self.inputs.segments)
+        return peer.model.trace(*self.inputs.arguments(peer.model))
 
-    def __call__(self, traces: Sequence[Trace]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self.losses(Joint(self.epoch, self.inputs, tuple(traces), self.rows, self.labels))
+    def __call__(self, traces: Sequence[Trace], turn: int | None = None) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.losses(Joint(self.epoch, self.inputs, tuple(traces), self.rows, self.labels, turn))
 
 
 def _batches(view: TrainView, first: Model, size: int | None) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
@@ -217,10 +229,11 @@ def _simultaneous(peers: Sequence[Peer], losses: _On, clip: float | None) -> tup
 def _alternating(peers: Sequence[Peer], losses: _On, clip: float | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     traces = [losses.trace(peer) for peer in peers]
     own: list[Tensor] = []
-    readings: Mapping[str, Tensor] = {}
+    readings: dict[str, Tensor] = {}
     for k, peer in enumerate(peers):
         peer.optimiser.zero_grad(set_to_none=True)
-        values, readings = losses([t if i == k else _detached(t) for i, t in enumerate(traces)])
+        values, of_turn = losses([t if i == k else _detached(t) for i, t in enumerate(traces)], k)
+        readings |= of_turn
         values[k].backward()  # type: ignore[no-untyped-call]
         own.append(values[k])
         peer.step(clip)
