@@ -37,7 +37,7 @@ def resolve(
     A file that says ``fitting = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for the
     data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A default
     recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe asked for
-    by name. ``recipe=None`` in `overrides` asks for none.
+    by name. ``[fitted.<where>]`` goes over a default recipe only. ``recipe=None`` in `overrides` asks for none.
 
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
@@ -49,13 +49,16 @@ def resolve(
     tables = _tables(cls.__module__, name)
     fitting = None if recipe or "recipe" in chosen else _fitting(cls, tables, dataset, split, chosen)
     recipe = chosen.pop("recipe", fitting) or recipe
-    graphs = split in SPLIT_FAMILIES and SPLIT_FAMILIES[split].setting == "graph"
+    family = SPLIT_FAMILIES.get(split or "")
+    graphs = family is not None and family.setting == "graph"
     where = ["graph" if graphs else "", dataset or "", (split or "").partition("-")[0]]
-    backbone = _backbone(cls, tables, recipe, chosen)
+    backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
     published = _published(tables, name, known, named, where, recipe)
     if fitting is not None:
         published.pop("teacher_recipe", None)
+        for place in where:
+            published = over(published, tables.get("fitted", {}).get(place, {}))
     values = over(published, chosen)
     if recipe is not None:
         values["recipe"] = recipe
@@ -124,15 +127,9 @@ def _peers(cls: type[Method], values: Mapping[str, Any]) -> list[str]:
     return list(peers) if good else []
 
 
-def _backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any]) -> Any:
-    """The backbone asked for, or the first peer's; else the recipe's or the default one."""
-    for values in (chosen, tables.get("recipe", {}).get(recipe or "", {}), tables.get("default", {})):
-        if "backbone" in values:
-            return values["backbone"]
-        if peers := "peers" in values and _peers(cls, values):
-            return peers[0]
-    own = _default(cls, {}, "backbone") or next(iter(_peers(cls, {})), None)
-    return own if isinstance(own, str) else None
+def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None) -> str | None:
+    value = tables.get("recipe", {}).get(recipe or "", {}).get("backbone") or _default(cls, tables, "backbone")
+    return value if isinstance(value, str) else None
 
 
 def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:

@@ -159,10 +159,14 @@ def test_settings_of_peers_are_complete_and_checked() -> None:
             resolve("dml", {"peers": wrong})
 
 
-def test_graph_settings_follow_the_first_peer() -> None:
-    graphs, nodes = resolve("dml", {"peers": ["gin", "gcn"]}), resolve("dml")
-    assert (graphs.batch_size, graphs.epochs, graphs.models["gcn"]["norm"]) == (32, 100, "batch")  # type: ignore[attr-defined]
-    assert (nodes.batch_size, nodes.epochs, nodes.models["gcn"]["norm"]) == (None, 200, "none")  # type: ignore[attr-defined]
+@pytest.mark.parametrize("split", ["tu-10fold", "ogb-graph", "random-80-10-10"])
+def test_graph_tasks_have_their_own_peers_and_settings(split: str) -> None:
+    graphs: Any = resolve("dml", split=split)
+    nodes: Any = resolve("dml", split="planetoid-public")
+    assert (graphs.peers, graphs.batch_size, graphs.epochs) == (("gin", "gcn"), 32, 100)
+    assert (graphs.models["gcn"]["norm"], graphs.models["gcn"]["layers"]) == ("batch", 3)
+    assert (nodes.peers, nodes.batch_size, nodes.epochs) == (("gcn", "sage"), None, 200)
+    assert (nodes.models["gcn"]["norm"], nodes.models["gcn"]["layers"]) == ("none", 2)
 
 
 def test_peers_of_one_seed_are_the_first_of_a_larger_group(bench: Any) -> None:
