@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from gkdkernels import Features, MixedFeatures, SparseFeatures, spmm
@@ -11,6 +12,15 @@ from torch import Tensor
 from gkdbench.data.nodes import NodeTable, Space
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
+
+
+class Encodes(Protocol):
+    """What puts encodings beside features; `dim` columns of them."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def __call__(self, inputs: Inputs) -> Inputs: ...
 
 
 class Encoder:
@@ -67,7 +77,7 @@ def beside(features: Features, columns: Tensor) -> Features:
     return MixedFeatures(features.sparse, torch.cat([features.dense, columns], dim=1))
 
 
-def encoded(predictor: Predictor, encoder: Encoder) -> Predictor:
+def encoded(predictor: Predictor, encoder: Encodes) -> Predictor:
     """`predictor`, of a model on features alone, fed with encodings too."""
     count = predictor.macs
     macs = None if count is None else lambda inputs: count(encoder(inputs))

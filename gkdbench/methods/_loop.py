@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from gkdbench.methods._schedules import After
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context
 
@@ -20,6 +21,7 @@ def train(
     epochs: int,
     every: int = 1,
     losses: Mapping[str, str] | None = None,
+    after: After | None = None,
 ) -> None:
     """Run `step` up to `epochs` times, reporting after each, until the Monitor says stop.
 
@@ -27,6 +29,7 @@ def train(
         every: epochs between reports; the last epoch is reported too.
         losses: predictor -> the term that is its training loss, for the rule of LSP's and Alignahead's releases: a
             state is stored when validation improves, or when this loss is below that of the stored state.
+        after: called after every report, to change a learning rate.
     """
     stored = dict.fromkeys(predictors, math.inf)
     for epoch in range(1, epochs + 1):
@@ -42,5 +45,7 @@ def train(
             falling = [name for name in predictors if now[name] < stored[name]]
             verdict = ctx.monitor.report(epoch, predictors, terms=terms, store=falling)
             stored |= {name: now[name] for name, replaced in verdict.improved.items() if replaced}
+        if after is not None:
+            after(epoch, verdict)
         if verdict.stop:
             return

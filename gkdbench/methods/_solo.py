@@ -11,9 +11,10 @@ from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
-from gkdbench.methods._encodings import Encoder, encoded
+from gkdbench.methods._encodings import Encodes, encoded
 from gkdbench.methods._loop import train
 from gkdbench.methods._models import as_predictor, build
+from gkdbench.methods._schedules import Schedule, schedule
 from gkdbench.methods._steps import adam, batches, descend, mean_loss
 from gkdbench.nn.model import Backbone, BlockModel, Model
 from gkdbench.nn.sampling import NeighbourSampler
@@ -36,6 +37,7 @@ class SoloRecipe:
         batch_size: labelled items a step; None: all.
         fanouts: neighbours sampled per layer (node tasks, message-passing backbones); empty: full graph.
         drop_last: leave out a batch's remainder.
+        schedule: of the learning rate.
     """
 
     lr: float
@@ -45,10 +47,11 @@ class SoloRecipe:
     batch_size: int | None = None
     fanouts: tuple[int, ...] = ()
     drop_last: bool = False
+    schedule: Schedule = "constant"
 
 
 def train_solo(
-    view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss, encoder: Encoder | None = None
+    view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss, encoder: Encodes | None = None
 ) -> Fitted:
     """Train `config` on the labelled items of `view` with `loss`; the model is called "model".
 
@@ -70,7 +73,7 @@ def train_solo(
             losses.append(descend(model, optimiser, partial(_on, loss, forward, items, labels)))
         return {"loss": mean_loss(losses)}
 
-    train(ctx, {"model": predictor}, step, epochs=recipe.epochs)
+    train(ctx, {"model": predictor}, step, epochs=recipe.epochs, after=schedule(recipe.schedule, optimiser))
     return Fitted({"model": predictor})
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import describe
+from gkdbench.methods._schedules import Schedule
 from gkdbench.methods._settings import Count, Trained
 from gkdbench.methods._solo import train_solo
+from gkdbench.nn.model import NEUTRAL
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
@@ -24,6 +26,7 @@ class Teacher(Trained):
     Args:
         decay: which parameters weight decay acts on.
         fanouts: neighbours sampled per layer while training; empty: full graph. Inference always reads all neighbours.
+        schedule: of the learning rate: constant, halved every 50 epochs, or lowered where validation stands still.
     """
 
     name: ClassVar[str] = "teacher"
@@ -40,11 +43,12 @@ class Teacher(Trained):
     backbone: str = "sage"
     decay: Literal["all", "first_layer"] = "all"
     fanouts: tuple[Count, ...] = ()
+    schedule: Schedule = field(default="constant", metadata=NEUTRAL)
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         fanouts = self.fanouts if view.kind == "node" else ()
         loss = partial(supervised, multi_label=view.multi_label)
-        recipe = self.solo_recipe(decay=self.decay, fanouts=fanouts)
+        recipe = self.solo_recipe(decay=self.decay, fanouts=fanouts, schedule=self.schedule)
         return train_solo(view, ctx, self.backbone_config(), recipe, loss)
 
     @property
