@@ -1,15 +1,12 @@
-"""Losses of a mixture's routing, and what a row says of it."""
+"""Losses of a mixture's routing."""
 
 from __future__ import annotations
 
 import torch
-from gkdkernels import Features
 from gkdkernels.route import routing_matrix
 from torch import Tensor
 
-from gkdbench.nn.mixture import Mixture, MixtureModel, Routing
-from gkdbench.nn.model import parameter_count
-from gkdbench.protocol.view import Context
+from gkdbench.nn.mixture import Routing
 
 
 def commitment(routing: Routing) -> Tensor:
@@ -50,29 +47,3 @@ def weight_per_expert(routing: Routing, experts: int) -> Tensor:
 def load(routing: Routing, experts: int) -> Tensor:
     """[E] how many rows use each expert."""
     return torch.bincount(routing.index.reshape(-1), minlength=experts).to(routing.alpha.dtype)
-
-
-@torch.no_grad()
-def diagnose(ctx: Context, config: Mixture, model: MixtureModel, features: Features) -> None:
-    """Put the routing of all observed rows by the last weights into ``ctx.extra``.
-
-    Per layer the share of (row, expert) pairs of each expert and the mean entropy of a row's weights in nats; for the
-    model its parameters and those that a row uses. An expert that no row uses is flagged "idle_expert".
-    """
-    training = model.training
-    routings = model.eval().node_trace(features, None).routings
-    model.train(training)
-    for depth, routing in enumerate(routings):
-        share = load(routing, config.experts) / routing.index.numel()
-        ctx.extra |= {f"load_{depth}_{expert}": value for expert, value in enumerate(share.tolist())}
-        weight = routing.alpha / routing.alpha.sum(1, keepdim=True)
-        ctx.extra[f"routing_entropy_{depth}"] = float(-torch.xlogy(weight, weight).sum(1).mean())
-        if not bool(share.all()) and "idle_expert" not in ctx.flags:
-            ctx.flags.append("idle_expert")
-    used = routings[0].index.size(1) if routings else 1
-    total = parameter_count(model) + sum(memory.numel() for memory in model.router_tensors())
-    of_experts = sum(
-        p.numel() for layer in model.expert_layers for p in (layer.weight, layer.bias, layer.gate) if p is not None
-    )
-    ctx.extra["parameters_total"] = float(total)
-    ctx.extra["parameters_active"] = float(total - of_experts * (config.experts - used) // config.experts)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import mutual_info_score
 
 from gkdbench.data.nodes import NodeSet
-from gkdbench.methods import _mixture, _routing
+from gkdbench.methods import _mixture, _mixture_loss, _routing, _routing_report
 from gkdbench.methods._config import recipes, resolve
 from gkdbench.methods._losses import kl_to_teacher, supervised
 from gkdbench.methods._models import build
@@ -29,7 +30,7 @@ def objective(bench: Any, name: str = "rbm", **overrides: Any) -> tuple[Any, Any
     model = build(method.student(), view, seed=0)
     assert isinstance(model, MixtureModel)
     model.begin_routing(view.inputs.features)
-    return _mixture.Objective(method, view, teacher, model), view, model, teacher
+    return _mixture_loss.Objective(method, view, teacher, model), view, model, teacher
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.4)])
@@ -49,7 +50,7 @@ def test_the_loss_is_that_of_the_formula(bench: Any, weights: tuple[float, float
         weight = torch.zeros(len(x), 4).scatter(1, routing.index, routing.alpha)
         wanted = wanted - vq * (weight * (x @ memory.t())).sum(1).mean() + sim * (memory @ memory.t()).mean()
         wanted = wanted + lb * weight.sum(0).var() / weight.sum(0).mean() ** 2
-    got = loss(rows, _mixture.Batch(observed, labelled))
+    got = loss(rows, _mixture_loss.Batch(observed, labelled))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
     mine = torch.autograd.grad(got, [layer.weight for layer in model.expert_layers])
     reference = torch.autograd.grad(wanted, [layer.weight for layer in model.expert_layers])
@@ -102,10 +103,28 @@ def test_diagnostics_say_where_rows_went(bench: Any) -> None:
     for layer in range(2):
         assert sum(extra[f"load_{layer}_{expert}"] for expert in range(4)) == pytest.approx(1.0)
         assert 0 < extra[f"routing_entropy_{layer}"] <= np.log(2) + 1e-6
+        assert 0 < extra[f"expert_class_{layer}"] <= np.log(3)
+        assert extra[f"expert_degree_{layer}"] >= 0
+        assert 0 < extra[f"memory_drift_{layer}"] < 2
     per_expert = (16 + 1) * 16 + (16 + 1) * 3
     memories = 4 * (16 + 16)
     assert extra["parameters_total"] == 4 * per_expert + 2 + memories
     assert extra["parameters_active"] == 2 * per_expert + 2 + memories
+
+
+def test_memories_that_stay_have_no_drift(bench: Any) -> None:
+    extra = bench.run("rbm", model={**SMALL, "routing": "frozen"}, **SHORT).outcome.extra
+    assert extra["memory_drift_0"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_mutual_information_of_expert_and_class() -> None:
+    """Experts of one class each know it; even ones know nothing; half of both lies between, as sklearn has it."""
+    kind = torch.arange(12) % 3
+    assert _routing_report.mutual_information(torch.eye(3)[kind], kind) == pytest.approx(np.log(3))
+    assert _routing_report.mutual_information(torch.full((12, 4), 0.25), kind) == pytest.approx(0.0, abs=1e-12)
+    expert = torch.tensor([0, 1, 2, 0, 1, 0, 1, 1, 2, 2, 0, 0])
+    wanted = mutual_info_score(kind.numpy(), expert.numpy())
+    assert _routing_report.mutual_information(torch.eye(3)[expert], kind) == pytest.approx(wanted)
 
 
 def test_without_teacher_weight_the_teacher_is_not_read(bench: Any) -> None:
@@ -143,7 +162,7 @@ def test_one_step_on_the_mean_is_the_gradient_of_the_whole(bench: Any) -> None:
     everything = view.inputs.everything.position
 
     def of(items: torch.Tensor) -> Any:
-        return lambda: loss(view.inputs.rows(NodeSet(view.items, items)), _mixture.Batch(items, items[:0]))
+        return lambda: loss(view.inputs.rows(NodeSet(view.items, items)), _mixture_loss.Batch(items, items[:0]))
 
     found = []
     for parts, mean in (([everything], True), (everything.split(105), True), (everything.split(105), False)):
@@ -162,11 +181,11 @@ def test_the_released_kl_is_none() -> None:
         assert float(kl_to_teacher(student.detach(), teacher, tau=tau)) > 0
     generator = torch.Generator().manual_seed(0)
     pairs = 3 * torch.randn(200, 2, 3, generator=generator)
-    values = [float(_mixture.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
+    values = [float(_mixture_loss.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
     assert min(values) < 0
-    same = _mixture.scaled_log_probabilities(teacher, teacher, tau=1.0)
+    same = _mixture_loss.scaled_log_probabilities(teacher, teacher, tau=1.0)
     assert float(same) == pytest.approx(0.0, abs=1e-6)
-    close = _mixture.scaled_log_probabilities(student, teacher, tau=1.0)
+    close = _mixture_loss.scaled_log_probabilities(student, teacher, tau=1.0)
     torch.testing.assert_close(close, kl_to_teacher(student, teacher))
 
 
@@ -179,7 +198,7 @@ def test_memories_move_in_attacks_in_the_release_only(bench: Any, released: bool
         loss, view, model, _ = objective(bench, **options)
         items = view.inputs.everything.position
         model.train()
-        loss(view.inputs.rows(view.inputs.everything), _mixture.Batch(items, items[:0]))
+        loss(view.inputs.rows(view.inputs.everything), _mixture_loss.Batch(items, items[:0]))
         moved.append(model.router_tensors()[0].clone())
     assert torch.equal(*moved) != released
 
@@ -226,6 +245,9 @@ def test_released_settings_are_the_default_with_the_teacher_of_the_others(settin
     assert {**default.config(), "teacher_recipe": name} == asked.config()
     elsewhere: Any = resolve("rbm", dataset="pubmed", split=split, overrides={"teacher": "gat"})
     assert elsewhere.recipe is None
+    scaled: Any = resolve("rbm", dataset="pubmed", split="planetoid-public", overrides={"variant": "as_released"})
+    asked = resolve("rbm", dataset="pubmed", split="planetoid-public", recipe=scaled.recipe)
+    assert (scaled.weight_decay, asked.weight_decay) == (5e-5, 5e-4)
 
 
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])

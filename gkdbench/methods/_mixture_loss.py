@@ -1,0 +1,114 @@
+"""The loss of one forward of a mixture student: labels, teacher, attacks, similarity, routing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from gkdkernels import Features
+from torch import Tensor, nn
+
+from gkdbench.data.nodes import NodeSet
+from gkdbench.errors import UserError
+from gkdbench.methods._adversarial import adversarial_loss
+from gkdbench.methods._losses import kl_to_teacher, supervised
+from gkdbench.methods._similarity import Similarity
+from gkdbench.methods._steps import mean_loss
+from gkdbench.nn.mixture import MixtureModel
+from gkdbench.protocol.view import Teacher, TrainView
+
+if TYPE_CHECKING:
+    from gkdbench.methods._mixture import MixtureStudent
+
+Terms = dict[str, Tensor]
+"""Name -> what a term adds to the loss of a step."""
+
+
+class Batch(NamedTuple):
+    """What one forward sees: observed items [B] (positions), and labelled ones [B'] (places in ``view.train``)."""
+
+    observed: Tensor
+    labelled: Tensor
+
+
+class Objective:
+    """The loss of a forward, and the mean of what each of its terms added to it.
+
+    Attributes:
+        trained: every module that the optimiser moves.
+    """
+
+    def __init__(self, method: MixtureStudent, view: TrainView, teacher: Teacher, model: MixtureModel) -> None:
+        self._method, self._view, self._teacher, self._model = method, view, teacher, model
+        self._seen: dict[str, list[float]] = {}
+        self._similarity: Similarity | None = None
+        if method.similarity:
+            if teacher.hidden is None or method.model["layers"] < 2:
+                raise UserError(f"{method.name}: similarity compares hidden layers; give both two layers, or 0")
+            widths = int(method.model["hidden"]), int(teacher.hidden.value.size(1))
+            self._similarity = Similarity(*widths, model.randomness).to(view.device)
+        self.trained = nn.ModuleList([model, *([self._similarity] if self._similarity else [])])
+
+    def __call__(self, rows: Features, batch: Batch) -> Tensor:
+        """Scalar; `rows` are the inputs [B + B', D] of the batch's observed, then labelled items."""
+        method, model = self._method, self._model
+        trace = model.node_trace(rows, None)
+        terms = self._base(batch, trace.logits)
+        if method.adv_weight:
+            attacked = adversarial_loss(
+                model,
+                rows,
+                lambda x: _sum(self._base(batch, model(x))),
+                eps=method.adv_eps,
+                steps=method.adv_steps,
+                freeze_stats=not method.released,
+            )
+            terms["adversarial"] = method.adv_weight * attacked
+        if self._similarity and self._teacher.hidden is not None:
+            items = torch.cat([batch.observed, self._view.train.position[batch.labelled]])
+            target = self._teacher.hidden[NodeSet(self._view.items, items)]
+            terms["similarity"] = method.similarity * self._similarity(F.relu(trace.hidden[0]), target)
+        # last: the spread reads the memory as the forwards above left it
+        terms |= method.routing_terms(model, trace)
+        for name, term in terms.items():
+            self._seen.setdefault(name, []).append(float(term.detach()))
+        return _sum(terms)
+
+    def _base(self, batch: Batch, logits: Tensor) -> Terms:
+        """``lambda * CE`` and ``(1 - lambda) * KL`` of ``logits: [B + B', C]``."""
+        method, view, cut = self._method, self._view, batch.observed.numel()
+        terms: Terms = {}
+        if cut:
+            target = self._teacher.logits[NodeSet(view.items, batch.observed)]
+            unlike = scaled_log_probabilities if method.released and not view.multi_label else kl_to_teacher
+            soft = partial(unlike, multi_label=view.multi_label) if unlike is kl_to_teacher else unlike
+            terms["kl"] = (1 - method.label_weight) * soft(logits[:cut], target, tau=method.tau)
+        if batch.labelled.numel():
+            labels = view.labels[batch.labelled]
+            terms["ce"] = method.label_weight * supervised(logits[cut:], labels, multi_label=view.multi_label)
+        return terms
+
+    def means(self) -> dict[str, float]:
+        """Term -> its mean contribution since the last call."""
+        found = {name: mean_loss(values) for name, values in self._seen.items()}
+        self._seen.clear()
+        return found
+
+
+def _sum(terms: Terms) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def scaled_log_probabilities(student_logits: Tensor, teacher_logits: Tensor, *, tau: float) -> Tensor:
+    """The release's "KL": ``mean over rows of sum_c exp(a_c) (a_c - b_c)``, a and b log-softmax divided by tau.
+
+    Neither side sums to 1 after the division, so that it is no divergence: it can be negative.
+
+    Args:
+        student_logits, teacher_logits: [M, C].
+    """
+    teacher = F.log_softmax(teacher_logits.detach(), dim=1) / tau
+    student = F.log_softmax(student_logits, dim=1) / tau
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
