@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gkdbench.methods._mixture import MixtureStudent, Terms, changed
+from gkdbench.methods._mixture import MixtureStudent, changed
+from gkdbench.methods._mixture_loss import Terms
 from gkdbench.methods._routing import load, variation
 from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace, Routing
 

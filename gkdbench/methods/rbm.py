@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from gkdbench.methods._mixture import MixtureStudent, Terms, changed
+from gkdbench.methods._mixture import MixtureStudent, changed
+from gkdbench.methods._mixture_loss import Terms
 from gkdbench.methods._routing import commitment, pushed_apart, spread, variation, weight_per_expert
 from gkdbench.methods._settings import Weight
 from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace
