@@ -11,8 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_AUTO = ("triton", "cpu", "reference")  # the first that runs; extras (numba, torch_scatter) run only when named
+_AUTO = (
+    "triton",
+    "cpu",
+    "reference",
+)  # the first that runs; of the extras (numba, torch_scatter) those before it that change no bit
 _OPERATORS: dict[str, tuple[str, ...]] = {}
+_SAME_BITS: dict[str, tuple[str, ...]] = {}
 
 
 class _OnDevice(Protocol):
@@ -41,9 +46,13 @@ class Explanation:
         return "\n".join([*lines, *(f"  not '{name}': {reason}" for name, reason in self.others.items())])
 
 
-def declare(operator: str, *backends: str) -> tuple[str, ...]:
-    """Record the backends of `operator` for `explain`, and return them."""
-    _OPERATORS[operator] = backends
+def declare(operator: str, *backends: str, same_bits: Sequence[str] = ()) -> tuple[str, ...]:
+    """Record the backends of `operator`, and return them.
+
+    Args:
+        same_bits: the extras among them that equal "cpu" to the last bit: "auto" takes them where they are installed.
+    """
+    _OPERATORS[operator], _SAME_BITS[operator] = backends, tuple(same_bits)
     return backends
 
 
@@ -60,7 +69,8 @@ def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor)
         ValueError: no such backend, or it does not run here or on that device.
     """
     if backend == "auto":
-        return next(name for name in _AUTO if name in exist and _passed_over(name, device_of.device) is None)
+        order = (*_SAME_BITS.get(operator, ()), *_AUTO)
+        return next(n for n in order if n in exist and _passed_over(operator, n, device_of.device) is None)
     if backend not in exist:
         raise ValueError(f"backend of {operator} wants one of auto, {', '.join(exist)}; got {backend!r}")
     if obstacle := _obstacle(backend, device_of.device):
@@ -87,13 +97,18 @@ def explain(operator: str, *tensors: _OnDevice, backend: str = "auto") -> Explan
     (device,) = devices
     exist = _OPERATORS[operator]
     chosen = choose(operator, backend, exist, torch.empty(0, device=device))
-    why = f"the fastest that runs on {device} without an extra" if backend == "auto" else "asked for by name"
+    why = "asked for by name"
+    if backend == "auto":
+        extra = chosen in _SAME_BITS[operator]
+        why = f"the fastest that runs on {device}" + (
+            ", to the last bit as 'cpu', which small inputs take" if extra else " without an extra"
+        )
     others = {}
     for name in exist:
         if name != chosen:
             reason = _obstacle(name, device)
             asked = None if backend == "auto" else f"'{chosen}' was asked for"
-            others[name] = reason or asked or _passed_over(name, device) or f"slower than '{chosen}'"
+            others[name] = reason or asked or _passed_over(operator, name, device) or f"slower than '{chosen}'"
     return Explanation(operator, chosen, why, others)
 
 
@@ -102,11 +117,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _passed_over(backend: str, device: torch.device) -> str | None:
+def _passed_over(operator: str, backend: str, device: torch.device) -> str | None:
     """Why "auto" does not consider `backend` on `device`; None if it does."""
     if obstacle := _obstacle(backend, device):
         return obstacle
-    if backend not in _AUTO:
+    if backend not in (*_AUTO, *_SAME_BITS.get(operator, ())):
         return "runs only when named: what is installed must not change results"
     if backend == "triton" and device.type == "cpu":
         return "the interpreter is for tests: it runs only when named"

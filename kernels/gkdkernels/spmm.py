@@ -4,7 +4,7 @@ Backward of the sum is the sum over the transpose, ``dL/dx = A^T dL/dy``, and on
 ``dL/dw_e = <dL/dy_i, x_j>``. Backward of the maximum sends each element to the edge that won it. No path but the
 reference keeps an [E, D] tensor, none adds with atomics: every output is one sum in a fixed order.
 
-The reference is below; `spmm_cpu` and `spmm_triton` are the fast paths.
+The reference is below; `spmm_cpu`, `spmm_triton` and, for maxima, `spmm_numba` are the fast paths.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ __all__ = ["NodeNorm", "bag_sum", "edge_dot", "gcn_norm", "gcn_weight", "spmm", 
 
 REDUCES = ("sum", "mean", "max")
 _BACKENDS = declare("spmm", "reference", "cpu", "triton", "torch_scatter")
+_MAX_BACKENDS = declare("spmm max", *_BACKENDS, "numba", same_bits=("numba",))
+_WORTH = 1 << 22  # edges x width: with less, hundreds of calls do not gain what loading the compiled loops takes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +56,8 @@ def spmm(
         weight: [E] of `x`'s dtype, `gcn_norm(graph)`, or None for ones.
         reduce: "sum"; "mean" divides by the number of in-edges; "max" takes the largest ``w_e x_j``, ties to the
             lowest edge. Rows without edges give 0. Halves are accumulated in fp32.
-        backend: "auto", "reference" (any device), "cpu", "triton", or "torch_scatter" (its own autograd and rules).
+        backend: "auto", "reference" (any device), "cpu", "triton", "torch_scatter" (its own autograd and rules), or
+            for the maximum "numba" (extra; the bits of "cpu", so that "auto" takes it for large inputs).
 
     Returns:
         [num_dst, D] or [K, num_dst, D], differentiable once ("reference": any number of times) in `x` and `weight`.
@@ -65,7 +68,7 @@ def spmm(
     if reduce not in REDUCES:
         raise ValueError(f"reduce wants one of {', '.join(REDUCES)}; got {reduce!r}")
     _check(graph, x, weight)
-    chosen = choose("spmm", backend, _BACKENDS, x)
+    chosen = _chosen(graph, x, reduce, backend)
     norm: tuple[Tensor | None, Tensor | None] = (None, None)
     if isinstance(weight, NodeNorm):
         if chosen == "triton" and reduce != "max":
@@ -85,6 +88,15 @@ def spmm(
             y = _Sum.apply(graph, layers, weight, *norm, chosen)  # type: ignore[no-untyped-call]
         y = y if x.dim() == 3 else y[0]
     return y / graph.degree.clamp(min=1).to(y.dtype)[:, None] if reduce == "mean" else y
+
+
+def _chosen(graph: CSRGraph, x: Tensor, reduce: str, backend: str) -> str:
+    if reduce != "max":
+        return choose("spmm", backend, _BACKENDS, x)
+    # halves are rounded at other places
+    large = graph.num_edges * x.numel() >= _WORTH * graph.num_src
+    exist = _MAX_BACKENDS if backend != "auto" or (large and x.element_size() >= 4) else _BACKENDS
+    return choose("spmm max", backend, exist, x)
 
 
 def _messages(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -189,6 +201,10 @@ def _engine(backend: str) -> ModuleType:
         from gkdkernels import spmm_triton
 
         return spmm_triton
+    if backend == "numba":
+        from gkdkernels import spmm_numba
+
+        return spmm_numba
     return spmm_cpu
 
 

@@ -69,6 +69,21 @@ def test_explain_gives_a_reason_for_every_backend() -> None:
     assert "  not 'cpu': 'reference' was asked for" in str(named).splitlines()
 
 
+@pytest.mark.usefixtures("compiled")
+def test_auto_takes_an_extra_only_where_it_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gkdkernels.dispatch.find_spec", lambda name: object())
+    found = explain("spmm max", ON_CPU)
+    assert found.backend == "numba"
+    assert found.why == "the fastest that runs on cpu, to the last bit as 'cpu', which small inputs take"
+    assert found.others["cpu"] == "slower than 'numba'"
+    free = explain("mutual_kl", ON_CPU)
+    assert free.backend == "cpu"
+    assert free.others["numba"] == "runs only when named: what is installed must not change results"
+    assert explain("mutual_kl", ON_CPU, backend="numba").why == "asked for by name"
+    monkeypatch.setattr("gkdkernels.dispatch.find_spec", lambda name: None)
+    assert explain("spmm max", ON_CPU).backend == "cpu"
+
+
 @pytest.mark.parametrize(
     ("operator", "tensors", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
@@ -23,6 +24,8 @@ PATHS = [
     ("max", "reference"),
     ("max", "cpu"),
 ]
+NUMBA = ["numba"] * (find_spec("numba") is not None)
+PATHS += [("max", backend) for backend in NUMBA]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
@@ -128,16 +131,17 @@ def test_half_precision_accumulates_in_single(backend: str, dtype: torch.dtype, 
     assert got.tolist() == [[4096.0, 4096.0]]  # a bf16 accumulator stops at 256
 
 
-def test_max_gives_a_tie_to_the_lowest_edge() -> None:
+@pytest.mark.parametrize("backend", ["reference", "cpu", *NUMBA])
+def test_max_gives_a_tie_to_the_lowest_edge(backend: str) -> None:
     graph = CSRGraph(torch.tensor([0, 3]), torch.tensor([2, 0, 1]), 3)
     x = torch.tensor([[5.0], [1.0], [5.0]], requires_grad=True)
-    (grad,) = torch.autograd.grad(spmm(graph, x, reduce="max").sum(), x)
+    (grad,) = torch.autograd.grad(spmm(graph, x, reduce="max", backend=backend).sum(), x)
     assert grad.flatten().tolist() == [0.0, 0.0, 1.0]
 
 
 def test_max_gives_a_tie_of_minus_infinities_to_the_lowest_edge() -> None:
     graph = CSRGraph(torch.tensor([0, 0, 2]), torch.tensor([1, 0]), 2)
-    for backend in ("reference", "cpu"):
+    for backend in ("reference", "cpu", *NUMBA):
         x = torch.full((2, 1), -torch.inf, requires_grad=True)
         y = spmm(graph, x, reduce="max", backend=backend)
         assert y.flatten().tolist() == [0.0, -torch.inf]
@@ -148,13 +152,52 @@ def test_max_gives_a_tie_of_minus_infinities_to_the_lowest_edge() -> None:
 def test_max_paths_are_bitwise_equal(odd: CSRGraph, draw: Draw, weighted: bool) -> None:
     """Published results were made with the reference."""
     x, g = draw(63, 5).float().requires_grad_(), draw(63, 5).float()
-    w = draw(257).float() if weighted else None
-    (a, da), (b, db) = (
-        (y, torch.autograd.grad(y, x, g)[0])
-        for y in (spmm(odd, x, w, "max", backend=backend) for backend in ("reference", "cpu"))
-    )
-    assert torch.equal(a, b)
-    assert torch.equal(da, db)
+    w = draw(257).float().requires_grad_() if weighted else None
+    leaves = [t for t in (x, w) if t is not None]
+    results = []
+    for backend in ("reference", "cpu", *NUMBA):
+        y = spmm(odd, x, w, "max", backend=backend)
+        results.append((y, *torch.autograd.grad(y, leaves, g)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0][:2], other[:2], strict=True))
+    for other in results[2:]:  # the reference adds up the weight's gradient in another order
+        assert torch.equal(results[1][-1], other[-1])
+
+
+@pytest.mark.skipif(not NUMBA, reason="the extra numba is not installed")
+def test_threads_do_not_change_a_bit_of_the_maximum(odd: CSRGraph, draw: Draw) -> None:
+    x, w, g = draw(63, 37).float().requires_grad_(), draw(257).float().requires_grad_(), draw(63, 37).float()
+    before, runs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y = spmm(odd, x, w, "max", backend="numba")
+            runs.append((y, *torch.autograd.grad(y, (x, w), g)))
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.skipif(not NUMBA, reason="the extra numba is not installed")
+def test_auto_takes_the_compiled_maximum_where_it_pays(
+    odd: CSRGraph, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr("gkdkernels.spmm_numba.max_rows", lambda *given: taken.append("numba") or cpu(*given))
+    cpu = sys.modules["gkdkernels.spmm_cpu"].max_rows
+    operator = sys.modules["gkdkernels.spmm"]
+    x = draw(63, 8).float()
+    spmm(odd, x, reduce="max")
+    assert taken == []
+    monkeypatch.setattr(operator, "_WORTH", 257 * 8)
+    spmm(odd, x.bfloat16(), reduce="max")  # halves are rounded elsewhere
+    spmm(odd, x[:, :7], reduce="max")
+    spmm(odd, x, reduce="sum")
+    assert taken == []
+    spmm(odd, x, reduce="max")
+    spmm(odd, x[:, :4].expand(2, 63, 4), reduce="max")
+    assert taken == ["numba", "numba"]
 
 
 @pytest.mark.parametrize(("reduce", "backend"), PATHS)
@@ -180,11 +223,12 @@ def test_paths_agree_on_ragged_graphs(degrees: list[int], num_src: int, width: i
     g = torch.randn(len(degrees), width, generator=generator, dtype=torch.float64)
     for reduce in ("sum", "mean", "max"):
         results = []
-        for backend in ("reference", "cpu"):
+        for backend in ("reference", "cpu", *(NUMBA if reduce == "max" else ())):
             y = spmm(graph, x, w, reduce, backend=backend)
             results.append((y, *torch.autograd.grad(y, (x, w), g)))
-        for a, b in zip(*results, strict=True):
-            torch.testing.assert_close(a, b)
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                torch.testing.assert_close(a, b)
 
 
 def test_edge_dot_in_chunks_equals_one_chunk(odd: CSRGraph, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +290,7 @@ def test_gcn_norm_of_another_graph(odd: CSRGraph) -> None:
         ({"weight": torch.zeros(257, dtype=torch.float64)}, "weight wants torch.float32"),
         ({"reduce": "median"}, "reduce wants one of sum, mean, max; got 'median'"),
         ({"backend": "cuda"}, "wants one of auto, reference, cpu, triton, torch_scatter; got 'cuda'"),
+        ({"backend": "numba"}, "backend of spmm wants one of auto, reference, cpu, triton, torch_scatter; got 'numba'"),
         ({"x": torch.zeros(63, 2, device="meta")}, "x wants the graph's device cpu, got meta"),
     ],
 )

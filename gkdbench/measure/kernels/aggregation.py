@@ -46,7 +46,7 @@ def problem(case: Case, graph: CSRGraph) -> Problem:
         graph.prepare()
         return lambda t: spmm(graph, t["x"], weight, reduce, backend=backend)
 
-    candidates = [*ours("spmm", device, call), *_peers(graph, weight, reduce)]
+    candidates = [*ours("spmm max" if reduce == "max" else "spmm", device, call), *_peers(graph, weight, reduce)]
     return Problem(
         {"x": x}, upstream, oracle, candidates, _cost(case, graph, reuse=False), _cost(case, graph, reuse=True)
     )
