@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
+from gkdkernels.addresses import narrow_addresses
+
 Constant = int | float | bool | str | None
 
 
@@ -55,6 +57,7 @@ class Resources:
         shared_bytes: per program.
         wide_loads: 128-bit loads from global memory in the code (LDG.128, and LDGSTS.128 straight into shared memory).
         loads: all loads from global memory in the code.
+        narrow_addresses: offsets that wrap beyond 2^31 elements, see `addresses`.
         compile_s: CPU time of the compiler and the assembler, which a busy machine does not stretch.
     """
 
@@ -64,6 +67,7 @@ class Resources:
     shared_bytes: int
     wide_loads: int
     loads: int
+    narrow_addresses: list[str]
     compile_s: float
 
 
@@ -127,6 +131,7 @@ def _compile(request: Request) -> Resources:
         shared_bytes=int(compiled.metadata.shared),
         wide_loads=len(re.findall(r"LDG(?:STS)?\.E\S*\.128", code)),
         loads=len(re.findall(r"LDG(?:STS)?\.E", code)),
+        narrow_addresses=narrow_addresses(compiled.asm["ttir"]),
         compile_s=seconds,
     )
 

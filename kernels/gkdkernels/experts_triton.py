@@ -171,7 +171,7 @@ def weight_gradient(
     acc_dtype: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     across: tl.constexpr = (OUT + BLOCK_H - 1) // BLOCK_H
     expert, split = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    d = (tl.program_id(0) // across) * BLOCK_D + tl.arange(0, BLOCK_D)
+    d = (tl.program_id(0) // across).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
     h = (tl.program_id(0) % across) * BLOCK_H + tl.arange(0, BLOCK_H)
     lo = tl.load(start + expert * num_tiles)
     hi = tl.load(start + (expert + 1) * num_tiles, mask=expert + 1 < EXPERTS, other=num_pairs)

@@ -100,11 +100,11 @@ def attend(
             acc_lost = acc_lost * shrink[:, None] + tl.sum(lost[:, :, None] * value, 0)
         peak = higher
     if part is not None:
-        slot = (program * HEADS + head)[:, None] * WIDTH + f[None, :]
+        slot = (program.to(tl.int64) * HEADS + head)[:, None] * WIDTH + f[None, :]
         tl.store(part + slot, acc, mask=cells & is_chunk)
         if out_lost is not None:
             tl.store(part_lost + slot, acc_lost, mask=cells & is_chunk)
-        state = part_state + program * HEADS + head
+        state = part_state + program.to(tl.int64) * HEADS + head
         once = in_h & is_chunk & first_tile
         tl.store(state, peak, mask=once)
         tl.store(state + num_chunks * HEADS, total, mask=once)
@@ -278,7 +278,8 @@ def attend_back(
     mine = has_work & (is_chunk == 0)
     tl.store(grad_h + at, acc.to(grad_h.dtype.element_ty), mask=cells & mine)
     if part is not None:
-        tl.store(part + (program * HEADS + head)[:, None] * WIDTH + f[None, :], acc, mask=cells & is_chunk)
+        slot = (program.to(tl.int64) * HEADS + head)[:, None] * WIDTH + f[None, :]
+        tl.store(part + slot, acc, mask=cells & is_chunk)
     if grad_el is not None:
         features = tl.load(h + at, mask=cells, other=0.0).to(wide)
         grad = tl.sum(acc_slope * features, 1) - tl.where(tile == 0, through, 0.0)

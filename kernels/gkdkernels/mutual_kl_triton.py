@@ -38,7 +38,7 @@ def _load_peers(
     if PACKED:  # a stride known when compiling allows 128-bit loads
         stride_n = C
         stride_c = 1
-    at = row.to(tl.int64)[:, None] * stride_n + column.to(tl.int64)[None, :] * stride_c  # [BLOCK_N, BLOCK_C]
+    at = row[:, None] * stride_n + column.to(tl.int64)[None, :] * stride_c  # [BLOCK_N, BLOCK_C]
     k = tl.arange(0, BLOCK_K)[:, None, None]
     z = tl.zeros((BLOCK_K, at.shape[0], at.shape[1]), dtype)
     for peer in tl.static_range(K):
@@ -90,7 +90,7 @@ def peer_tile(
 ):
     """Loss, KL and gradient of BLOCK_N nodes."""
     dtype: tl.constexpr = scale.dtype.element_ty
-    program = tl.program_id(0)
+    program = tl.program_id(0).to(tl.int64)
     row = program * BLOCK_N + tl.arange(0, BLOCK_N)
     column, k = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_K)
     in_rows, in_peers = row < num_rows, k < K
@@ -121,21 +121,19 @@ def peer_tile(
             if MULTI_LABEL:
                 inside += tl.where(there, 1.0 - p_i, 0.0) * (tl.sum(tl.where(teacher, log_q, 0.0), 0)[None] - log_q)
             kl = tl.where(valid, tl.sum(inside, 2) * of_kl[None, :], 0.0)  # [BLOCK_K, BLOCK_N] teacher i, learner k
-            at = row.to(tl.int64)[None, :] * stride_wn + i * stride_wi + k[:, None] * stride_wj
+            at = row[None, :] * stride_wn + i * stride_wi + k[:, None] * stride_wj
             w = tl.load(weight + at, mask=valid & (k != i)[:, None], other=0.0)
             loss += w * kl
             w *= of_kl[None, :]
             taught += w
             g -= w[:, :, None] * p_i
-            tl.store(kl_part + (program.to(tl.int64) * K + i) * K + k, tl.sum(kl, 1), mask=in_peers)
+            tl.store(kl_part + (program * K + i) * K + k, tl.sum(kl, 1), mask=in_peers)
             if node_kl is not None:
-                tl.store(node_kl + (row.to(tl.int64)[None, :] * K + i) * K + k[:, None], kl, mask=valid)
+                tl.store(node_kl + (row[None, :] * K + i) * K + k[:, None], kl, mask=valid)
         g += taught[:, :, None] * p
     if targets is not None:
         if MULTI_LABEL:
-            y = tl.load(targets + row.to(tl.int64)[:, None] * C + column[None, :], mask=live, other=float("nan")).to(
-                dtype
-            )
+            y = tl.load(targets + row[:, None] * C + column[None, :], mask=live, other=float("nan")).to(dtype)
             known = (y == y)[None]
             y = tl.where(y == y, y, 0.0)[None]
             loss -= of_ce * tl.sum(tl.where(known, y * log_p + (1.0 - y) * log_q, 0.0), 2)
@@ -158,7 +156,7 @@ def peer_tile(
             inner = tl.sum(p * log_p, 2)
             loss += counts * inner
             g += counts[:, :, None] * (p * (log_p - inner[:, :, None]))
-    tl.store(loss_part + program.to(tl.int64) * K + k, tl.sum(tl.where(valid, loss, 0.0), 1), mask=in_peers)
+    tl.store(loss_part + program * K + k, tl.sum(tl.where(valid, loss, 0.0), 1), mask=in_peers)
     if grad is not None:
         at = (k.to(tl.int64)[:, None] * num_rows + row[None, :]) * C  # [BLOCK_K, BLOCK_N]
         tl.store(
@@ -192,7 +190,7 @@ def teacher_tile(
 ):
     """``J_i sum_j g_j w_ij (log p_i - log p_j)`` of BLOCK_N nodes, for every teacher i."""
     dtype: tl.constexpr = scale.dtype.element_ty
-    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     column, k = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_K)
     in_rows, in_peers = row < num_rows, k < K
     live = in_rows[:, None] & (column < C)[None, :]
@@ -204,7 +202,7 @@ def teacher_tile(
         natural, p = _log_softmax(natural, there)
     pull = tl.zeros((BLOCK_K, BLOCK_N, BLOCK_C), dtype)
     for j in range(K):
-        at = row.to(tl.int64)[None, :] * stride_wn + k[:, None] * stride_wi + j * stride_wj
+        at = row[None, :] * stride_wn + k[:, None] * stride_wi + j * stride_wj
         w = tl.load(weight + at, mask=(in_peers & (k != j))[:, None] & in_rows[None, :], other=0.0) * tl.load(g + j)
         learner = tl.sum(tl.where((k == j)[:, None, None], natural, 0.0), 0)[None]
         pull += w[:, :, None] * (natural - learner)

@@ -50,5 +50,6 @@ def test_resources(usage: dict[str, Resources], name: str) -> None:
     assert (found.stack_bytes, found.local_bytes) == (0, 0)
     assert found.registers <= 128
     assert found.compile_s < 10
+    assert found.narrow_addresses == []
     if name in GATHERS:
         assert found.wide_loads > 0

@@ -331,7 +331,7 @@ def test_properties(
     if not multi_label:
         asked["targets"] = targets
     loss, kl = mutual_kl(z, **asked, backend="cpu")  # type: ignore[arg-type]
-    assert (kl >= -1e-6 * spread).all()
+    assert (kl >= -1e-6 * max(spread, 1.0)).all()  # a difference of entropies of size 1
     assert not kl.diagonal().any()
     order = torch.randperm(peers, generator=generator)
     nodes = torch.randperm(rows, generator=generator)

@@ -69,6 +69,7 @@ def test_resources(name: str, compiled: dict[str, Resources]) -> None:
     assert (used.stack_bytes, used.local_bytes) == (0, 0)
     assert used.registers <= 128
     assert used.compile_s < 10
+    assert used.narrow_addresses == []
     assert used.wide_loads > 0 or name not in WIDE
 
 

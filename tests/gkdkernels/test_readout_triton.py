@@ -96,3 +96,4 @@ def test_resources() -> None:
         assert usage.registers <= 128
         assert usage.wide_loads > 0
         assert usage.compile_s < 10
+        assert usage.narrow_addresses == []
