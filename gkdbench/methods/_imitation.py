@@ -130,10 +130,10 @@ def answer_of(view: TrainView, model: Model, items: Tensor) -> Answer:
     """The student's forward pass: of the batch of graphs `items` ([B] int64), or of the whole observed graph."""
     if view.kind == "graph":
         batch = view.inputs.take(items)
-        trace: Trace = model.trace(batch.features, batch.graph, batch.segments)
+        trace: Trace = model.trace(*batch.arguments(model))
         assert batch.segments is not None  # of graph tasks
         return Answer(items, trace.logits, tuple(segment_mean(h, batch.segments) for h in trace.hidden))
-    trace = model.trace(view.inputs.features, view.inputs.graph)
+    trace = model.trace(*view.inputs.arguments(model))
     return Answer(view.inputs.everything.position, trace.logits, trace.hidden)
 
 

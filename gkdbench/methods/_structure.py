@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import torch
-from gkdkernels import CSRGraph, gcn_weight, spmm
+from gkdkernels import CSRGraph, edge_log_probs, gcn_weight, spmm
 from torch import Tensor
 
 from gkdbench.methods._base import Method
 from gkdbench.methods._settings import Rate
+from gkdbench.nn.model import Model
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.view import Context
 
 Kernel = Literal["laplace-exp", "laplace", "rbf", "rbf-exp", "l2", "cosine", "poly"]
 RELEASED_KERNEL: Kernel = "laplace-exp"
@@ -82,3 +87,33 @@ def dirichlet_energy(graph: CSRGraph, hidden: Tensor) -> float:
     norm = float(hidden.square().sum())
     smooth = float((hidden * spmm(graph, hidden, gcn_weight(graph, hidden.dtype))).sum())
     return 1 - smooth / norm if norm else 0.0
+
+
+@torch.no_grad()
+def note_layers(
+    ctx: Context,
+    inputs: Inputs,
+    models: Sequence[Model],
+    kernel: Kernel,
+    sigma: float | Literal["auto"],
+    *,
+    when: Literal["before", "after"],
+) -> None:
+    """Into ``ctx.extra``, per hidden layer: ``dirichlet.layer1.after``, the mean Dirichlet energy of `models` in
+    evaluation mode; and with several ``agreement.layer1.after``, how alike they rank neighbours, a mean over pairs.
+
+    Args:
+        when: in training; the end of the names.
+    """
+    traces = []
+    for model in models:
+        training = model.training
+        traces.append(model.eval().trace(*inputs.arguments(model)))
+        model.train(training)
+    for layer, features in enumerate(zip(*(trace.hidden for trace in traces), strict=True), start=1):
+        energies = [dirichlet_energy(inputs.graph, h) for h in features]
+        ctx.extra[f"dirichlet.layer{layer}.{when}"] = sum(energies) / len(energies)
+        maps = [edge_log_probs(inputs.graph, h, kernel, sigma) for h in features] if len(models) > 1 else []
+        pairs = [ranking_agreement(inputs.graph, a, b) for a, b in combinations(maps, 2)]
+        if pairs:
+            ctx.extra[f"agreement.layer{layer}.{when}"] = sum(pairs) / len(pairs)

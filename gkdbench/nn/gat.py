@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from gkdkernels import CSRGraph, Features, gat_aggregate
@@ -35,7 +35,9 @@ class GAT(Backbone):
         negative_slope: of the score's leaky ReLU.
         norm: between layer and activation.
         activation: between layers.
-        residual: adds a linear skip to every layer (Velickovic et al., PPI).
+        residual: adds skips (Velickovic et al., PPI).
+        skips: where and which: "linear", to every layer; "inner", to every layer but the first; "identity", as "inner",
+            with nothing learned where the input is as wide as one head's output, as DGL's layers have them.
     """
 
     name: ClassVar[str] = "gat"
@@ -54,6 +56,7 @@ class GAT(Backbone):
     activation: Activation = "elu"
     residual: bool = False
     head_dropout: bool = field(default=False, metadata=NEUTRAL)
+    skips: Literal["linear", "inner", "identity"] = field(default="linear", metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         for name in ("head_width", "heads", "out_heads", "layers"):
@@ -62,6 +65,18 @@ class GAT(Backbone):
             check_range(self, name, 0, 1)
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
+        check_choice(self, "skips", ("linear", "inner", "identity"))
+
+    def skip_maps(self, in_features: int, out_features: int) -> dict[int, tuple[int, int] | None]:
+        """Layer -> widths (in, out) of its linear skip, None for an identity; layers without a skip are absent."""
+        if not self.residual:
+            return {}
+        shapes = self.shapes(in_features, out_features)
+        widths = [*(heads * features for _, heads, features in shapes[:-1]), out_features]
+        maps = {layer: (shape[0], width) for layer, (shape, width) in enumerate(zip(shapes, widths, strict=True))}
+        first = 0 if self.skips == "linear" else 1
+        free = self.skips == "identity"
+        return {at: None if free and pair[0] == shapes[at][2] else pair for at, pair in maps.items() if at >= first}
 
     def shapes(self, in_features: int, out_features: int) -> list[tuple[int, int, int]]:
         """Per layer: width of the input, heads, features of a head."""
@@ -74,11 +89,11 @@ class GAT(Backbone):
         return GATModel(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
-        total = 0
+        total, skips = 0, self.skip_maps(in_features, out_features)
         for layer, (width, heads, features) in enumerate(self.shapes(in_features, out_features)):
             inputs = nnz if layer == 0 else num_nodes * width
-            skip = heads * features if layer < self.layers - 1 else features
-            total += inputs * (heads * features + (skip if self.residual else 0))
+            skip = skips.get(layer)
+            total += inputs * (heads * features + (skip[1] if skip else 0))
             total += (2 * num_nodes + num_edges) * heads * features  # scores, then the weighted sum
         return total
 
@@ -174,11 +189,13 @@ class GATModel(BlockModel):
             KeyedDropout(0.0 if config.head_dropout else config.dropout, name=f"dropouts.{i}", randomness=randomness)
             for i in range(config.layers)
         )
-        self.skips = nn.ModuleList(
-            FeatureLinear(shape[0], width, name=f"skips.{i}", randomness=randomness, bias=False)
-            for i, (shape, width) in enumerate(zip(shapes, widths, strict=True))
-            if config.residual
-        )
+        self.skips = nn.ModuleDict()
+        for layer, widths_of_skip in config.skip_maps(in_features, out_features).items():
+            self.skips[str(layer)] = (
+                nn.Identity()
+                if widths_of_skip is None
+                else FeatureLinear(*widths_of_skip, name=f"skips.{layer}", randomness=randomness, bias=False)
+            )
         self.activation = ACTIVATIONS[config.activation]
 
     def block_trace(self, x: Features, blocks: Sequence[CSRGraph]) -> Trace:
@@ -188,8 +205,8 @@ class GATModel(BlockModel):
             heads = conv(x, block)  # [num_dst, heads, features]
             last = layer == self.depth - 1
             out = (heads.mean(1) if last else heads.flatten(1)) + self.biases[layer]
-            if self.skips:
-                out = out + self.skips[layer](x)[: block.num_dst]
+            if str(layer) in self.skips:
+                out = out + self.skips[str(layer)](x)[: block.num_dst]
             if last:
                 break
             hidden.append(self.norms[layer](out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from gkdkernels.graph import CSRGraph, Features, feature_rows
@@ -33,7 +34,7 @@ class Inputs:
     segments: Tensor | None = None
     edge_features: Tensor | None = None
 
-    def arguments(self, module: object) -> tuple[Features | CSRGraph | None, ...]:
+    def arguments(self, module: object) -> tuple[Any, ...]:
         """What `module` is called with: ``(features, graph, segments)``, and edge features where it reads them."""
         if getattr(module, "edge_width", 0) == 0:
             return self.features, self.graph, self.segments

@@ -69,11 +69,15 @@ def structure_kl(
         log_teacher = one.detach()
         if one.dim() == 2:
             log_teacher = edge_log_probs(graph, log_teacher, kernel, sigma, backend=chosen)
-        losses.append(_divergence(log_teacher.to(log_student.dtype), log_student, graph.num_dst))
+        losses.append(divergence(log_teacher.to(log_student.dtype), log_student, graph.num_dst))
     return losses[0] if isinstance(teacher, Tensor) else torch.stack(losses)
 
 
-def _divergence(log_teacher: Tensor, log_student: Tensor, nodes: int) -> Tensor:
+def divergence(log_teacher: Tensor, log_student: Tensor, nodes: int) -> Tensor:
+    """`structure_kl` of structures that are there already: both [E] of `edge_log_probs`, of a graph of N `nodes`.
+
+    For students that teach each other, whose structures are each computed once. The caller detaches the teacher.
+    """
     p = log_teacher.exp()
     finite = log_teacher.clamp(min=torch.finfo(log_teacher.dtype).min)  # 0 log 0 = 0
     return (p * (finite - log_student)).sum() / max(nodes, 1)
