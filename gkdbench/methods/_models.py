@@ -117,7 +117,15 @@ def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
 
 
 def rebuild(teacher: Teacher, view: TrainView) -> Model:
-    """The teacher's own module in its selected state, for methods that query it on changed inputs (KRD)."""
+    """The teacher's own module in its selected state, for methods that query it on changed inputs (KRD).
+
+    Raises:
+        UserError: another method than "teacher" trained it.
+    """
+    if "backbone" not in teacher.config:
+        raise UserError(
+            f"this student runs its teacher again, which wants a solo teacher; got one of {teacher.method!r}"
+        )
     config = backbone_config(teacher.config["backbone"], teacher.config["model"])
     model = build(config, view, seed=teacher.seed)
     model.load_state_dict(teacher.state)

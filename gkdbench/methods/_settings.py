@@ -14,7 +14,7 @@ from gkdbench.methods._deepwalk import DeepWalk, deepwalk
 from gkdbench.methods._encodings import Encoder
 from gkdbench.methods._models import backbone_config, describe
 from gkdbench.methods._solo import SoloRecipe
-from gkdbench.nn.model import Backbone
+from gkdbench.nn.model import NEUTRAL, Backbone
 from gkdbench.protocol.inputs import Inputs
 
 Rate = Annotated[float, Field(gt=0)]
@@ -68,16 +68,20 @@ class Taught(Trained):
     """A student of one frozen teacher from the bank.
 
     Fields:
-        teacher: the teacher's backbone, in its standard configuration, or in that of `teacher_recipe`.
+        teacher: the backbone of a solo teacher, in its standard configuration, or in that of `teacher_recipe`.
+        teacher_method: the method that trains the teacher. One of peers (``"gml"``) teaches by its first peer.
+        teacher_settings: what of that method's configuration is not its default.
     """
 
     teacher: str = "sage"
     teacher_recipe: str | None = None
+    teacher_method: str = field(default="teacher", metadata=NEUTRAL)
+    teacher_settings: Mapping[str, Any] = field(default_factory=dict, metadata=NEUTRAL)
 
     def requires(self) -> Mapping[str, Requirement]:
-        if self.teacher_recipe is not None:
-            return {"teacher": Requirement("teacher", {}, self.teacher_recipe)}
-        return {"teacher": Requirement("teacher", {"backbone": self.teacher})}
+        standard = self.teacher_method == "teacher" and self.teacher_recipe is None
+        settings = {"backbone": self.teacher} | dict(self.teacher_settings) if standard else dict(self.teacher_settings)
+        return {"teacher": Requirement(self.teacher_method, settings, self.teacher_recipe)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,11 @@ def settings_of(config: object) -> dict[str, Any]:
     """The fields of a configuration as plain data, without neutral ones at their default."""
     fields = dataclasses.fields(config)  # type: ignore[arg-type]
     values = dataclasses.asdict(config)  # type: ignore[call-overload]
-    return {f.name: values[f.name] for f in fields if not f.metadata.get("neutral") or values[f.name] != f.default}
+    return {f.name: values[f.name] for f in fields if not f.metadata.get("neutral") or values[f.name] != _default(f)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @dataclass(frozen=True, slots=True)
