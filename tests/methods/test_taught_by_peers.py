@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from gkdbench.errors import UserError
 from gkdbench.methods._config import resolve
+from gkdbench.methods._models import rebuild
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.protocol.view import Teacher
 
@@ -52,5 +54,6 @@ def test_a_solo_teacher_may_have_settings_of_its_own() -> None:
 
 
 def test_a_student_that_runs_its_teacher_again_wants_a_solo_one(bench: Any) -> None:
-    run = bench.workshop.run(resolve("krd", {"epochs": 2, **STUDENT}), bench.problem("tran"))
-    assert run.outcome.status == "error" and "wants a solo teacher" in run.outcome.reason
+    peers: Any = type("Teacher", (), {"method": "gml", "config": resolve("gml").config()})
+    with pytest.raises(UserError, match="wants a solo teacher; got one of 'gml'"):
+        rebuild(peers, bench.given("tran").view)
