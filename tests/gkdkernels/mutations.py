@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,8 @@ class Fault:
         file: in `gkdkernels`.
         right, wrong: the source, found once, and what it becomes.
         tests: files of this folder that have to notice; `only` narrows them (pytest's -k).
+        often: part of the normal tests, one for each kind of fault; the others are planted by the full ones.
+        needs: a module without which nothing can notice.
     """
 
     name: str
@@ -35,6 +38,13 @@ class Fault:
     wrong: str
     tests: tuple[str, ...]
     only: str = ""
+    often: bool = False
+    needs: str = ""
+
+    @property
+    def possible(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or find_spec(self.needs) is not None
 
 
 SPMM, SPMM_TRITON = ("test_spmm.py",), ("test_spmm_triton.py",)
@@ -51,7 +61,8 @@ FAULTS = [
         "graph.py",
         "counts = torch.bincount(self.index.long(), minlength=self.num_src)",
         "counts = torch.bincount(self.row.long(), minlength=self.num_src)[: self.num_src]",
-        ("test_graph.py", "test_spmm.py"),
+        ("test_graph.py",),
+        often=True,
     ),
     Fault(
         "spmm cpu: edges without their weights",
@@ -66,6 +77,32 @@ FAULTS = [
         "first = torch.where(graph.degree > 0, graph.indptr[:-1], -1).long()[:, None]",
         "first = torch.where(graph.degree > 0, graph.indptr[1:] - 1, -1).long()[:, None]",
         SPMM,
+        only="tie_",
+        often=True,
+    ),
+    Fault(
+        "spmm numba: tie of maxima to the next edge",
+        "spmm_numba.py",
+        "wins = (not value <= top) & (top == top)",
+        "wins = (not value < top) & (top == top)",
+        SPMM,
+        "numba",
+    ),
+    Fault(
+        "spmm numba: NaN gives way to a later edge",
+        "spmm_numba.py",
+        "wins = (not value <= top) & (top == top)",
+        "wins = value > top or top != top",
+        SPMM,
+        "numba",
+    ),
+    Fault(
+        "spmm numba: gradient of the maximum without its weight",
+        "spmm_numba.py",
+        "g[i, d] * weight[e] if weight.size else g[i, d]",
+        "g[i, d]",
+        SPMM,
+        "numba",
     ),
     Fault(
         "spmm triton: bf16 accumulation",
@@ -73,6 +110,8 @@ FAULTS = [
         "        acc += value\n    total = tl.sum(acc, 0)",
         "        acc = (acc + value).to(tl.bfloat16).to(acc_dtype)\n    total = tl.sum(acc, 0)",
         SPMM_TRITON,
+        only="halves_are_accumulated",
+        often=True,
     ),
     Fault(
         "spmm triton: missing mask of the last edges",
@@ -80,6 +119,8 @@ FAULTS = [
         "        mask = live[:, None] & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
         "        mask = (live[:, None] | True) & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
         SPMM_TRITON,
+        only="hubs_in_chunks and sum and float32",
+        often=True,
     ),
     Fault(
         "spmm triton: tie of maxima to another edge",
@@ -94,6 +135,8 @@ FAULTS = [
         "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0)\n        better",
         "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0) - 100.0\n        better",
         SPMM_TRITON,
+        only="max_rules",
+        often=True,
     ),
     Fault(
         "gat cpu: gradient over the forward edges",
@@ -143,6 +186,45 @@ FAULTS = [
         "mix = of_kl * (pairs.sum(0).diag() - pairs).t()",
         "mix = of_kl * (weight.sum(0).diag() - pairs).t()",
         MUTUAL,
+    ),
+    Fault(
+        "mutual_kl numba: teachers and learners swapped",
+        "mutual_kl_numba.py",
+        "mix = scale[0] * (pairs.sum(0).diag() - pairs).t()",
+        "mix = scale[0] * (pairs.sum(1).diag() - pairs)",
+        MUTUAL,
+        "numba",
+    ),
+    Fault(
+        "mutual_kl numba: lanes without a node count",
+        "mutual_kl_numba.py",
+        "if kl_mask.size or count < _LANES:",
+        "if kl_mask.size:",
+        MUTUAL,
+        "numba",
+    ),
+    Fault(
+        "mutual_kl numba: a tile beyond the first starts anew",
+        "mutual_kl_numba.py",
+        "out[c, r] = z[(first + r) * along + c]",
+        "out[c, r] = z[r * along + c]",
+        MUTUAL,
+        "numba",
+    ),
+    Fault(
+        "mutual_kl numba: the mask is forgotten in the gradient",
+        "mutual_kl_numba.py",
+        "                    if kl_mask.size:\n                        _by_lane(g, live)\n",
+        "",
+        MUTUAL,
+        "numba",
+    ),
+    Fault(
+        "mutual_kl numba: exp without its last bits",
+        "numba_common.py",
+        "r = (x - n * _LN2_HIGH) - n * _LN2_LOW",
+        "r = x - n * _LN2_HIGH",
+        ("test_numba_common.py",),
     ),
     Fault(
         "mutual_kl triton: classes beyond the last",
@@ -215,6 +297,89 @@ FAULTS = [
         ("test_route.py",),
     ),
     Fault(
+        "structure_kl triton: products of 32 bits in an address",
+        "structure_kl_triton.py",
+        "j = tl.load(other + e, mask=live, other=0).to(tl.int64)\n        if OUT:",
+        "j = tl.load(other + e, mask=live, other=0).to(tl.int32)\n        if OUT:",
+        ("test_aot_structure_kl.py",),
+    ),
+    Fault(
+        "gat triton: a hub's chunks are not rescaled",
+        "gat_triton.py",
+        "acc = acc * shrink[:, None] + tl.load(part + slot, mask=cells, other=0.0) * grow[:, None]",
+        "acc = acc + tl.load(part + slot, mask=cells, other=0.0) * grow[:, None]",
+        GAT_TRITON,
+    ),
+    Fault(
+        "gat triton: chunks are found by products of 32 bits",
+        "gat_triton.py",
+        "state = part_state + program.to(tl.int64) * HEADS + head",
+        "state = part_state + program * HEADS + head",
+        ("test_aot_gat.py",),
+    ),
+    Fault(
+        "soft_kl triton: targets that do not sum to 1",
+        "soft_kl_triton.py",
+        "q *= tl.sum(p, 1)[:, None]",
+        "q *= 1.0",
+        ("test_soft_kl.py",),
+        only="need_not",
+    ),
+    Fault(
+        "structure_kl triton: an edge beyond the row's last",
+        "structure_kl_triton.py",
+        "w = tl.where(live, w * slope_of(KERNEL, m, sigma), 0.0)",
+        "w = w * slope_of(KERNEL, m, sigma)",
+        ("test_structure_kl_triton.py", "test_ragged_triton.py"),
+    ),
+    Fault(
+        "experts triton: results without their weights",
+        "experts_triton.py",
+        "(acc * share[:, None]).to(out.dtype.element_ty)",
+        "acc.to(out.dtype.element_ty)",
+        EXPERTS,
+        only="triton",
+    ),
+    Fault(
+        "experts triton: the sort forgets the rows above",
+        "experts_triton.py",
+        "rank = tl.cumsum(taken, 0) - taken",
+        "rank = taken - taken",
+        EXPERTS,
+        only="triton",
+    ),
+    Fault(
+        "route triton: ties to the highest expert",
+        "route_triton.py",
+        "first = tl.min(tl.where(left == top[:, None], e[None, :], BLOCK_E), 1)",
+        "first = tl.max(tl.where(left == top[:, None], e[None, :], -1), 1)",
+        ("test_route.py",),
+        only="triton",
+    ),
+    Fault(
+        "rbm_layer: BatchNorm's mean stays",
+        "rbm_layer.py",
+        "factor * (shift - batch_norm.mean.to(wide)) + batch_norm.shift.to(wide)",
+        "factor * shift + batch_norm.shift.to(wide)",
+        ("test_rbm_layer.py",),
+        only="cpu",
+    ),
+    Fault(
+        "rbm_layer: a single row goes to its worst experts",
+        "rbm_layer.py",
+        "torch.mv(direction, row).sort(descending=True, stable=True)",
+        "torch.mv(direction, row).sort(descending=False, stable=True)",
+        ("test_rbm_layer.py",),
+        only="single",
+    ),
+    Fault(
+        "readouts triton: the softmax's sum is not taken off",
+        "readout_triton.py",
+        "(p * (upstream - dot[None, :]))",
+        "(p * upstream)",
+        ("test_readout_triton.py",),
+    ),
+    Fault(
         "readouts: ties to the highest row",
         "readout.py",
         'winner = torch.full(shape, rows, device=x.device).scatter_reduce(0, where, row.where(wins, rows), "amin")',
@@ -222,7 +387,6 @@ FAULTS = [
         ("test_readout.py",),
     ),
 ]
-FAST = "graph: transpose of the wrong ends"  # caught in seconds: it is part of the normal tests
 
 
 def caught(fault: Fault | None, tests: tuple[str, ...], only: str = "") -> str:
@@ -260,6 +424,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     healthy: dict[tuple[tuple[str, ...], str], bool] = {}
     bad = 0
     for fault in faults:
+        if not fault.possible:
+            print(f"left out {fault.name}: {fault.needs} is not installed")
+            continue
         run = (fault.tests, fault.only)
         if run not in healthy:
             healthy[run] = caught(None, *run) == "missed"
