@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gkdbench.nn.model import Model
+from gkdbench.nn.random import Randomness
 
 
 def adam(
@@ -22,7 +24,13 @@ def adam(
     return torch.optim.Adam(groups, lr=lr, fused=True)
 
 
-def descend(model: Model, optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
+class Keyed(Protocol):
+    """Whatever draws by the optimiser's step."""
+
+    randomness: Randomness
+
+
+def descend(model: Keyed, optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
     """One optimiser step on ``loss()``; returns its value. Advances the model's randomness by one step."""
     model.randomness.step += 1
     optimiser.zero_grad(set_to_none=True)
