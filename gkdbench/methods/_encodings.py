@@ -77,8 +77,14 @@ def beside(features: Features, columns: Tensor) -> Features:
     return MixedFeatures(features.sparse, torch.cat([features.dense, columns], dim=1))
 
 
-def encoded(predictor: Predictor, encoder: Encodes) -> Predictor:
-    """`predictor`, of a model on features alone, fed with encodings too."""
+def encoded(predictor: Predictor, *encoders: Encodes) -> Predictor:
+    """`predictor`, of a model on features alone, fed with the encodings of all `encoders` too, from left to right."""
     count = predictor.macs
-    macs = None if count is None else lambda inputs: count(encoder(inputs))
-    return replace(predictor, needs="features+encodings", prepare=encoder, macs=macs)
+
+    def prepare(inputs: Inputs) -> Inputs:
+        for encoder in encoders:
+            inputs = encoder(inputs)
+        return inputs
+
+    macs = None if count is None else lambda inputs: count(prepare(inputs))
+    return replace(predictor, needs="features+encodings", prepare=prepare, macs=macs)

@@ -44,6 +44,11 @@ class LabelHistogram:
         order = torch.randperm(len(known.space), generator=torch.Generator().manual_seed(key))
         self._fold = (order % FOLDS).to(known.value.device)
 
+    @property
+    def dim(self) -> int:
+        """Columns that are added."""
+        return self.num_classes
+
     def __call__(self, inputs: Inputs) -> Inputs:
         """`inputs` with features [N, D + C]."""
         return replace(inputs, features=beside(inputs.features, self.of(inputs)))

@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from gkdbench.data.nodes import NodeSet
+from gkdbench.data.nodes import NodeSet, NodeTable, Space
+from gkdbench.errors import UserError
 from gkdbench.methods._distil import labelled_batches
-from gkdbench.methods._encodings import encoded
+from gkdbench.methods._encodings import Encodes, encoded
+from gkdbench.methods._histograms import LabelHistogram
 from gkdbench.methods._mixture_loss import Batch, Objective, Terms
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._routing_report import diagnose
-from gkdbench.methods._settings import Encoded, Rate, Share, Taught, Weight
+from gkdbench.methods._settings import Count, Encoded, Rate, Share, Taught, Weight
 from gkdbench.methods._steps import adam, batches, descend, mean_loss
 from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace
-from gkdbench.nn.model import Model
+from gkdbench.nn.model import NEUTRAL, Model
+from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
@@ -39,6 +43,10 @@ class MixtureStudent(Encoded, Taught):
         steps: an optimiser step per batch, or one per epoch on the mean gradient of its batches.
         balance: weight of the loss that evens out the experts' load.
         encodings: put DeepWalk encodings beside the features.
+        label_propagation: put ``(I + 0.1 P)^9 0.1 P Y`` of the labels Y of training nodes beside them, P the mean over
+            in-neighbours, rows divided by their sums. A node's own label has no part in its row (as released it has).
+        reliable: learn from neighbours that KRD's sampler draws, too; power, momentum, bins: of the sampler.
+        update_from: first epoch that moves the sampler's power.
         adv_weight: of the loss on attacked inputs. adv_eps: largest change. adv_steps: steps of eps / 4.
         similarity: weight of the Gram loss between the first hidden layer and the teacher's last one.
     """
@@ -49,6 +57,12 @@ class MixtureStudent(Encoded, Taught):
     steps: Literal["per_batch", "per_epoch"] = "per_batch"
     balance: Weight = 0.01
     encodings: bool = False
+    label_propagation: bool = field(default=False, metadata=NEUTRAL)
+    reliable: bool = field(default=False, metadata=NEUTRAL)
+    power: Rate = field(default=1.0, metadata=NEUTRAL)
+    momentum: Share = field(default=0.99, metadata=NEUTRAL)
+    bins: Count = field(default=50, metadata=NEUTRAL)
+    update_from: Natural = field(default=50, metadata=NEUTRAL)
     adv_weight: Weight = 0.0
     adv_eps: Weight = 0.04
     adv_steps: Natural = 5
@@ -71,21 +85,33 @@ class MixtureStudent(Encoded, Taught):
         """Tell `optimiser`, once, of what moves in the routers and is no parameter."""
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        encoder = None
-        if self.encodings:
-            softmax: Literal["negative", "hierarchical"] = "hierarchical" if self.released else "negative"
-            encoder = self.encoder(view.inputs, ctx.seed, softmax=softmax, zeros_included=self.released)
         config = self.student()
-        model = build(config, view, seed=ctx.seed, extra=encoder.dim if encoder else 0)
+        encoders = self._encoders(view, ctx.seed)
+        model = build(config, view, seed=ctx.seed, extra=sum(encoder.dim for encoder in encoders))
         if not isinstance(model, MixtureModel):
             raise TypeError(f"{self.name} wants a mixture, got {type(model).__name__}")
         predictor = as_predictor(config, model, view.num_classes)
-        if encoder:
-            predictor = encoded(predictor, encoder)
+        if encoders:
+            predictor = encoded(predictor, *encoders)
         objective = Objective(self, view, ctx.teachers["teacher"], model)
         start = self._train(view, ctx, predictor, model, objective)
+        objective.lessons.note(ctx)
         diagnose(ctx, view, model, predictor.prepared(view.inputs).features, start)
         return Fitted({"model": predictor})
+
+    def _encoders(self, view: TrainView, seed: int) -> list[Encodes]:
+        """What puts columns beside the features."""
+        found: list[Encodes] = []
+        if self.encodings:
+            softmax: Literal["negative", "hierarchical"] = "hierarchical" if self.released else "negative"
+            # the release computes encodings of the whole graph once, for the runs of all seeds
+            walks = 0 if self.released and view.setting == "tran" else seed
+            found.append(self.encoder(view.inputs, walks, softmax=softmax, zeros_included=self.released))
+        if self.label_propagation:
+            if view.multi_label:
+                raise UserError(f"{self.name}: label propagation wants one label per item; use label_propagation=false")
+            found.append(propagated_labels(view, own_label=self.released, key=Randomness(seed).key("folds")))
+        return found
 
     def _train(
         self, view: TrainView, ctx: Context, predictor: Predictor, model: MixtureModel, objective: Objective
@@ -107,6 +133,7 @@ class MixtureStudent(Encoded, Taught):
                 model.begin_routing(inputs.features)
                 ctx.extra["switch_jump"] = float((predictor.evaluate(view.inputs) - before).abs().max())
                 start = [memory.detach().clone() for memory in model.router_tensors()]
+            objective.lessons.begin(epoch, model.randomness, partial(predictor.evaluate, view.inputs))
             model.train()
             if self.released:
                 value = descend_together(model, optimiser, [loss(b) for b in self._apart(view)], mean=False)
@@ -162,6 +189,12 @@ def descend_together(
         total += float(value.detach())
     optimiser.step()
     return total
+
+
+def propagated_labels(view: TrainView, *, own_label: bool, key: int) -> LabelHistogram:
+    """The histogram of training labels that walks of up to 10 edges bring to a node, each edge at a tenth."""
+    known = NodeTable(Space("labelled", view.train.ids), view.labels)
+    return LabelHistogram(known, view.num_classes, reach="walks", decay=0.1, depth=11, own_label=own_label, key=key)
 
 
 def changed(config: Mixture, **fields: object) -> Mixture:

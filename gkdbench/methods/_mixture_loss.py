@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.methods._adversarial import adversarial_loss
-from gkdbench.methods._losses import kl_to_teacher, supervised
+from gkdbench.methods._losses import supervised
+from gkdbench.methods._mixture_lessons import Lessons
 from gkdbench.methods._similarity import Similarity
 from gkdbench.methods._steps import mean_loss
 from gkdbench.nn.mixture import MixtureModel
@@ -38,10 +38,12 @@ class Objective:
 
     Attributes:
         trained: every module that the optimiser moves.
+        lessons: what the teacher asks.
     """
 
     def __init__(self, method: MixtureStudent, view: TrainView, teacher: Teacher, model: MixtureModel) -> None:
         self._method, self._view, self._teacher, self._model = method, view, teacher, model
+        self.lessons = Lessons(method, view, teacher)
         self._seen: dict[str, list[float]] = {}
         self._similarity: Similarity | None = None
         if method.similarity:
@@ -81,10 +83,7 @@ class Objective:
         method, view, cut = self._method, self._view, batch.observed.numel()
         terms: Terms = {}
         if cut:
-            target = self._teacher.logits[NodeSet(view.items, batch.observed)]
-            unlike = scaled_log_probabilities if method.released and not view.multi_label else kl_to_teacher
-            soft = partial(unlike, multi_label=view.multi_label) if unlike is kl_to_teacher else unlike
-            terms["kl"] = (1 - method.label_weight) * soft(logits[:cut], target, tau=method.tau)
+            terms["kl"] = (1 - method.label_weight) * self.lessons(batch.observed, logits[:cut])
         if batch.labelled.numel():
             labels = view.labels[batch.labelled]
             terms["ce"] = method.label_weight * supervised(logits[cut:], labels, multi_label=view.multi_label)
@@ -99,16 +98,3 @@ class Objective:
 
 def _sum(terms: Terms) -> Tensor:
     return torch.stack(list(terms.values())).sum()
-
-
-def scaled_log_probabilities(student_logits: Tensor, teacher_logits: Tensor, *, tau: float) -> Tensor:
-    """The release's "KL": ``mean over rows of sum_c exp(a_c) (a_c - b_c)``, a and b log-softmax divided by tau.
-
-    Neither side sums to 1 after the division, so that it is no divergence: it can be negative.
-
-    Args:
-        student_logits, teacher_logits: [M, C].
-    """
-    teacher = F.log_softmax(teacher_logits.detach(), dim=1) / tau
-    student = F.log_softmax(student_logits, dim=1) / tau
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)

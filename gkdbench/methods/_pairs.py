@@ -7,6 +7,8 @@ teacher through ``sum_j p_j``, ``sum_j sum_c p_jc log p_jc`` and the number of p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,15 @@ from torch import Tensor
 from gkdbench.methods._adversarial import densified
 from gkdbench.nn.model import Model
 from gkdbench.protocol.inputs import Inputs
+
+LogProbabilities = Callable[[Tensor, float], Tensor]
+"""(logits [M, C], tau) -> [M, C]."""
+
+
+def tempered(logits: Tensor, tau: float) -> Tensor:
+    """``log softmax(z / tau)`` of ``logits: [M, C]``."""
+    return F.log_softmax(logits / tau, dim=1)
+
 
 EDGES_AT_ONCE = 1 << 16
 """Edges whose [C] values are held at a time, where a term needs them edge by edge."""
@@ -36,11 +47,13 @@ class PairTargets:
     Args:
         edges: [N x N] without self-loops.
         teacher_logits: [N, C], detached.
-        tau: temperature of both sides.
+        tau: temperature of both sides. logs: how it is used.
     """
 
-    def __init__(self, edges: CSRGraph, teacher_logits: Tensor, *, tau: float = 1.0) -> None:
-        log_p = F.log_softmax(teacher_logits.detach() / tau, dim=1)
+    def __init__(
+        self, edges: CSRGraph, teacher_logits: Tensor, *, tau: float = 1.0, logs: LogProbabilities = tempered
+    ) -> None:
+        log_p = logs(teacher_logits.detach(), tau)
         p = log_p.exp()
         negentropy = (p * log_p).sum(dim=1, keepdim=True)
         self.edges, self.tau = edges, tau
@@ -55,15 +68,16 @@ class PairTargets:
         return self.own + spmm(self.edges, self.own, weight)
 
 
-def pair_kl(student_logits: Tensor, asked: Tensor, *, tau: float = 1.0) -> Tensor:
+def pair_kl(student_logits: Tensor, asked: Tensor, *, tau: float = 1.0, logs: LogProbabilities = tempered) -> Tensor:
     """``mean over pairs (i, j) of KL(softmax(z_T,j / tau) || softmax(z_S,i / tau))``, without a factor tau^2.
 
     Args:
         student_logits: [B, C], nodes in any number (a mini-batch has its pairs: those with i in it).
         asked: [B, C + 2], the same rows of `PairTargets.over`.
+        logs: as of `PairTargets`.
     """
     mass, negentropy, count = asked[:, :-2], asked[:, -2], asked[:, -1]
-    log_q = F.log_softmax(student_logits / tau, dim=1)
+    log_q = logs(student_logits, tau)
     return (negentropy.sum() - (mass * log_q).sum()) / count.sum()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -11,21 +11,22 @@ from gkdbench.methods._distil import Transfer, train_student
 from gkdbench.methods._loop import train
 from gkdbench.methods._losses import kl_to_teacher, supervised
 from gkdbench.methods._models import as_predictor, build
-from gkdbench.methods._settings import Share, Taught
+from gkdbench.methods._settings import Rate, Share, Taught
 from gkdbench.methods._solo import item_forward
 from gkdbench.methods._steps import adam, batches, descend, mean_loss
+from gkdbench.nn.model import NEUTRAL
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
 @dataclass(frozen=True, kw_only=True)
 class GLNN(Taught):
-    """``lambda * CE(V_L) + (1 - lambda) * KL(p_T || p_S; V_obs)`` (Zhang et al. 2022, eq. 1), temperature 1.
+    """``lambda * CE(V_L) + (1 - lambda) * KL(p_T || p_S; V_obs)`` (Zhang et al. 2022, eq. 1) at temperature tau.
 
     ``as_released`` passes over the labelled nodes, then over all observed nodes, each with its own optimiser steps:
     with lambda = 0 the first pass still steps on a zero gradient (momentum and weight decay only).
 
     Args:
-        label_weight: lambda; 0 in the release.
+        label_weight: lambda; 0 in the release. tau: 1 in the release; others that train such a student have their own.
     """
 
     name: ClassVar[str] = "glnn"
@@ -47,13 +48,14 @@ class GLNN(Taught):
 
     backbone: Literal["mlp"] = "mlp"
     label_weight: Share = 0.0
+    tau: Rate = field(default=1.0, metadata=NEUTRAL)
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.variant == "as_released":
             return self._fit_as_released(view, ctx)
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
-            soft=partial(kl_to_teacher, multi_label=view.multi_label),
+            soft=partial(kl_to_teacher, tau=self.tau, multi_label=view.multi_label),
             label_weight=self.label_weight,
         )
         return train_student(view, ctx, self.backbone_config(), self.solo_recipe(), transfer)
@@ -73,7 +75,9 @@ class GLNN(Taught):
 
         def on_teacher(batch: Any) -> Any:
             logits = forward(everything[batch])
-            return (1 - self.label_weight) * kl_to_teacher(logits, teacher[batch], multi_label=view.multi_label)
+            return (1 - self.label_weight) * kl_to_teacher(
+                logits, teacher[batch], tau=self.tau, multi_label=view.multi_label
+            )
 
         def step(epoch: int) -> dict[str, float]:
             sums = {}

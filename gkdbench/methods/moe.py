@@ -38,7 +38,7 @@ class MoE(MixtureStudent):
         "exactly k experts, with weights that sum to 1; the release uses k + 1 with a softmax over all",
         "expert 0 is pre-trained and copied, as in RbM; the release trains experts on slices of a batch by position",
         "the load loss is differentiable (share times probability); the release counts rows, without a gradient",
-        "selection, KL, steps and temperature as in RbM's corrected form",
+        "selection, KL, steps, temperature and options as in RbM's corrected form",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
 

@@ -20,14 +20,16 @@ from gkdbench.nn.rbm import RbMModel
 class RbM(MixtureStudent):
     """Routing by memory (Rumiantsev and Coates 2024): pre-training, k-means of the memories, routed training.
 
-    To the distillation loss come, per layer, ``commitment * mean_i sum_e alpha_ie (-cos(x_i, M_e))``,
-    ``spread * mean_{e,e'} <M_e, sg[M_e']>`` and ``balance * CV^2`` of the experts' weight. Memories follow their rows
-    by a moving average. ``model.routing`` makes the controls: "random" and "random_each" (G5), "frozen" (G6); they
-    have no commitment and no spread.
+    The layer, its cosine routing and its memory's moving average are in `gkdbench.nn.rbm` and `gkdbench.nn.mixture`,
+    the stages and the distillation loss in `MixtureStudent`. To that loss come, per layer,
+    ``commitment * mean_i sum_e alpha_ie (-cos(x_i, M_e))``, ``spread * mean_{e,e'} <M_e, sg[M_e']>`` and
+    ``balance * CV^2`` of the experts' weight. ``model.routing`` makes the controls: "random" and "random_each" (G5),
+    "frozen" (G6); they have no commitment and no spread.
 
     ``as_released`` starts temperature and gate at 2 and 1.1, so that outputs jump at the switch; divides
     log-probabilities by tau without making them distributions again; takes one step an epoch on summed batches;
-    decays memories and moves them in attacks too; selects among pre-training epochs as well.
+    decays memories and moves them in attacks too; selects among pre-training epochs as well; shares transductive
+    encodings between seeds; lets a node read its own propagated label.
 
     Args:
         commitment: vq. spread: sim.
@@ -49,6 +51,11 @@ class RbM(MixtureStudent):
         "memories do not move in attacks; in the release they do",
         "the spread moves memories in proportion to its weight, without decay; in the release Adam and decay move them",
         "patience runs from the switch; in the release also before it",
+        "propagated labels stand at nodes by id and leave out a node's own; in the release its own comes back, and its "
+        "inductive runs read labels of other nodes, which neither form here can",
+        "encodings are of the run's seed; in the release one for all seeds where the whole graph is observed",
+        "reliable sampling leaves out bins without nodes; in the release their share of agreements is 0",
+        "graphs have the loops of their split family, in both forms; the release's CPF graphs have none",
     )
     revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
@@ -68,7 +75,7 @@ class RbM(MixtureStudent):
 
         The moving average is a step of rate 1 down ``(1 - decay) / 2 |M_e - c_e|^2``, c_e being the mean of its rows;
         the spread joins at that rate with its weight. Adam's step has the learning rate's size in every entry whatever
-        the weight, half of an entry of a unit row of 1,433: it turns memories into patterns of signs.
+        the weight, and 0.01 is much beside 0.026, an entry of a unit row of 1,433: memories became patterns of signs.
         """
         memories = model.router_tensors()
         if self.released:

@@ -11,5 +11,6 @@ class TestRbM(MethodCase):
     unread: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("walk_length", "num_walks", "window", "iterations", "dim"), "encodings are off"),
         **dict.fromkeys(("adv_eps", "adv_steps"), "attacks are off"),
+        **dict.fromkeys(("power", "momentum", "bins", "update_from"), "reliable sampling is off"),
         "steps": "the release knows one kind",
     }

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from sklearn.metrics import mutual_info_score
 
 from gkdbench.data.nodes import NodeSet
-from gkdbench.methods import _mixture, _mixture_loss, _routing, _routing_report
-from gkdbench.methods._config import recipes, resolve
+from gkdbench.methods import _mixture, _mixture_lessons, _mixture_loss, _routing, _routing_report
+from gkdbench.methods._config import resolve
 from gkdbench.methods._losses import kl_to_teacher, supervised
 from gkdbench.methods._models import build
 from gkdbench.nn.mixture import MixtureModel, Routing
@@ -181,11 +181,11 @@ def test_the_released_kl_is_none() -> None:
         assert float(kl_to_teacher(student.detach(), teacher, tau=tau)) > 0
     generator = torch.Generator().manual_seed(0)
     pairs = 3 * torch.randn(200, 2, 3, generator=generator)
-    values = [float(_mixture_loss.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
+    values = [float(_mixture_lessons.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
     assert min(values) < 0
-    same = _mixture_loss.scaled_log_probabilities(teacher, teacher, tau=1.0)
+    same = _mixture_lessons.scaled_log_probabilities(teacher, teacher, tau=1.0)
     assert float(same) == pytest.approx(0.0, abs=1e-6)
-    close = _mixture_loss.scaled_log_probabilities(student, teacher, tau=1.0)
+    close = _mixture_lessons.scaled_log_probabilities(student, teacher, tau=1.0)
     torch.testing.assert_close(close, kl_to_teacher(student, teacher))
 
 
@@ -232,75 +232,3 @@ def test_the_spread_moves_memories_in_proportion_to_its_weight_but_in_the_releas
     )
     ratio = float((heavy - still).norm() / (light - still).norm())
     assert ratio == pytest.approx(1.0 if released else 10.0, rel=0.02)
-
-
-@pytest.mark.parametrize("setting", ["tran", "ind"])
-def test_released_settings_are_the_default_with_the_teacher_of_the_others(setting: str) -> None:
-    split = "cpf-lcc-20-30" + ("-ind20" if setting == "ind" else "")
-    name = f"rumiantsev2024_rbm_pubmed_{setting}_sage"
-    default: Any = resolve("rbm", dataset="pubmed", split=split)
-    asked: Any = resolve("rbm", dataset="pubmed", split=split, recipe=name)
-    assert default.recipe == asked.recipe == name
-    assert (default.teacher_recipe, asked.teacher_recipe) == (None, name)
-    assert {**default.config(), "teacher_recipe": name} == asked.config()
-    elsewhere: Any = resolve("rbm", dataset="pubmed", split=split, overrides={"teacher": "gat"})
-    assert elsewhere.recipe is None
-    scaled: Any = resolve("rbm", dataset="pubmed", split="planetoid-public", overrides={"variant": "as_released"})
-    asked = resolve("rbm", dataset="pubmed", split="planetoid-public", recipe=scaled.recipe)
-    assert (scaled.weight_decay, asked.weight_decay) == (5e-5, 5e-4)
-
-
-@pytest.mark.parametrize("variant", ["corrected", "as_released"])
-def test_options_train_together(bench: Any, variant: str) -> None:
-    options = {"encodings": True, "walk_length": 8, "num_walks": 1, "dim": 8, "adv_weight": 0.05, "similarity": 0.1}
-    run = bench.run("rbm", "ind", model=SMALL, variant=variant, **options, **SHORT)
-    assert {m["needs"] for m in run.outcome.models} == {"features+encodings"}
-    assert (run.scored.arrays["terms/adversarial"] > 0).all()
-    assert (run.scored.arrays["terms/similarity"] > 0).all()
-
-
-PUBLISHED = {
-    "cora_tran": (512, 3, 0.3, 4, 3, 0.0, 0.01, 0.01, False, 0.01, 5e-4, 12, 0.2, 1.29, (50, 5, 5, 1, 64), 0.04),
-    "cora_ind": (256, 3, 0.4, 4, 3, 0.1, 0.01, 0.05, True, 0.01, 1e-4, 12, 0.2, 0.6, (50, 5, 5, 1, 64), 0.04),
-    "citeseer_ind": (512, 2, 0.6, 4, 3, 1e-6, 0.05, 0.05, False, 0.005, 1e-3, 25, 0.1, 0.55, (50, 5, 5, 3, 16), 0.045),
-    "pubmed_tran": (256, 2, 0.5, 7, 2, 0.01, 1e-7, 0.025, True, 0.005, 5e-4, 10, 0.0, 1.0, (50, 1, 5, 3, 16), 0.005),
-    "amazon-photo_tran": (1024, 2, 0, 5, 3, 0.05, 0.05, 0.05, True, 0.01, 5e-4, 3, 0.4, 0.5, (30, 1, 5, 1, 64), 0.1),
-    "coauthor-cs_ind": (128, 2, 0.5, 6, 3, 0.1, 1e-7, 0.05, False, 0.001, 1e-4, 3, 0.3, 0.65, (70, 1, 5, 1, 64), 0.07),
-    "coauthor-physics_tran": (64, 2, 0.6, 5, 2, 0.05, 0, 0, True, 0.01, 1e-4, 6, 0.1, 1.2, (70, 1, 5, 1, 64), 0.05),
-    "ogbn-arxiv_tran": (1024, 3, 0.2, 5, 3, 0.05, 0.01, 1e-7, False, 0.005, 0, 4, 0.2, 1.0, (50, 5, 5, 1, 128), 0.02),
-}
-"""Rows of the published table with a GraphSAGE teacher: width, layers, dropout, E, k, vq, sim, lb, gate, lr, decay,
-pre-training epochs, lambda, tau, walks, eps."""
-
-
-@pytest.mark.parametrize("cell", PUBLISHED)
-def test_published_settings(cell: str) -> None:
-    m: Any = resolve("rbm", recipe=f"rumiantsev2024_rbm_{cell}_sage")
-    size = (m.model["hidden"], m.model["layers"], m.model["dropout"], m.model["experts"], m.model["k"])
-    losses = (m.commitment, m.spread, m.balance, m.model["gate"])
-    training = (m.lr, m.weight_decay, m.pretrain, m.label_weight, m.tau)
-    walks = (m.walk_length, m.num_walks, m.window, m.iterations, m.dim)
-    assert (*size, *losses, *training, walks, m.adv_eps) == PUBLISHED[cell]
-    assert m.model["norm"] == ("batch" if "ogbn" in cell else "none")
-    assert m.model["decay"] == 0.9
-    assert (m.epochs, m.patience, m.batch_size, m.encodings, m.adv_weight, m.similarity) == (500, 50, 4096, False, 0, 0)
-
-
-@pytest.mark.parametrize("student", ["rbm", "moe"])
-def test_every_released_configuration_has_its_recipe_and_teacher(student: str) -> None:
-    named = recipes(student)
-    assert len(named) == 9 * 3
-    assert {name.rpartition("_")[0].rpartition("_")[2] + name.rpartition("_")[2] for name in named} == {
-        "trangcn",
-        "transage",
-        "indsage",
-    }
-    for name in named:
-        student_of: Any = resolve(student, recipe=name)
-        (need,) = student_of.requires().values()
-        teacher: Any = resolve(need.method, need.overrides, recipe=need.recipe)
-        assert teacher.backbone == name.rpartition("_")[2]
-        assert (teacher.lr, teacher.fanouts, teacher.batch_size) == (0.01, (), None)
-        if "products" not in name:
-            assert teacher.model["hidden"] == student_of.model["hidden"]
-            assert teacher.model["layers"] == student_of.model["layers"]
