@@ -12,7 +12,7 @@ _STYLE = (
     ".span{stroke:#222;stroke-width:1.5}.roof{stroke:#b5533c;stroke-width:2;fill:none}.dot{fill:#3b6ea5}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}.span{stroke:#eee}}</style>"
 )
-_ROW, _LEFT, _WIDE = 22, 330, 380
+_ROW, _LEFT, _WIDE = 22, 430, 380
 
 
 @dataclass(frozen=True, slots=True)

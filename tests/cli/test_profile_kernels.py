@@ -50,6 +50,16 @@ def test_the_measuring_process_gets_the_same_arguments(line: str) -> None:
     assert wanted_environment(args.threads)["OMP_NUM_THREADS"] == str(args.threads)
 
 
+def test_methods_are_compared_and_stored(tmp_path: Path) -> None:
+    done = gkdbench(
+        "profile", "methods", *["--quick", "--device", "cpu", "--threads", "1", "--json", "x.json"], cwd=tmp_path
+    )
+    assert done.code in (0, 1), done.err  # verdicts on tiny inputs mean nothing
+    told = json.loads((tmp_path / "x.json").read_text())
+    assert len(told["methods"]) > 10
+    assert all(one["ratio"] is not None for one in told["methods"])
+
+
 def test_make_gpu_has_arguments_that_parse_and_says_what_is_missing(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "tests" / "gpu_bench.py"), "--out", str(tmp_path)]
     listed = subprocess.run([*script, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()

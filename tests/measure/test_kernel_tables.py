@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,8 +13,10 @@ from gkdkernels.cost import Cost
 
 from gkdbench.errors import UserError
 from gkdbench.measure.kernels.bench import Result, Row
+from gkdbench.measure.kernels.methods import Contest
 from gkdbench.measure.kernels.problem import Case
 from gkdbench.measure.kernels.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
+from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.svg import Bar, bar_plot
 from gkdbench.measure.timers import Sample
 
@@ -56,6 +59,24 @@ def test_a_red_gate_shows_no_number(told: dict[str, Any]) -> None:
     assert "gate red" in text
     assert "50 %" not in text
     assert plots([Stored("cpu", told)]) == {}
+
+
+def test_peers_without_a_time_are_listed_with_the_reason(told: dict[str, Any]) -> None:
+    absent = row("torch_scatter", 1.0, ours=False)
+    absent.status, absent.reason = "missing", "torch_scatter is not installed"
+    told["results"][0]["rows"].append(asdict(absent))
+    text = fill("<!-- bench cpu -->\n<!-- end cpu -->", [Stored("cpu", told)])
+    assert "Peers without a time in at least one case: torch_scatter (torch_scatter is not installed)." in text
+
+
+def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
+    told["methods"] = []
+    for limit, ratio in ((0.5, Ratio(0.25, 0.2, 0.3, 7)), (None, None)):
+        one = Contest("a step", "cora", "the other", limit, 0.0, ratio)
+        told["methods"].append({**asdict(one), "verdict": one.verdict})
+    text = fill("<!-- bench methods -->\n<!-- end methods -->", [Stored("methods", told)])
+    assert "| a step | cora | the other | <= 0.50 | 0.25 [0.20, 0.30], n=7 | met |" in text
+    assert "| a step | cora | the other |  | the two differ | not measured |" in text
 
 
 def test_what_was_not_measured_is_said(told: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from gkdbench.errors import UserError
 from gkdbench.measure.svg import Bar, Dot, bar_plot, roofline_plot
 
-BLOCKS = ("bars", "steps", "growth", "cpu", "gpu")
+BLOCKS = ("bars", "steps", "methods", "growth", "cpu", "gpu")
 NOTHING = "Not measured."
 
 
@@ -75,7 +75,7 @@ def block(name: str, stored: Sequence[Stored]) -> str:
         results = [result for one in chosen for result in one.told.get("results", [])]
         lines = [_place(result) for result in results]
         head = ("case", "ours", "fastest peer", "ours / peer (95 % interval)", "of the roof", "of the floor")
-        return _with_machine(chosen, _markdown(head, lines)) if lines else NOTHING
+        return _with_machine(chosen, _markdown(head, lines) + _absent(results)) if lines else NOTHING
     chosen = [one for one in stored if one.told.get(name)]
     if not chosen:
         return NOTHING
@@ -120,6 +120,15 @@ def _place(result: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _absent(results: Sequence[dict[str, Any]]) -> str:
+    """The peers without a time in some case, each with the first reason why."""
+    reasons: dict[str, str] = {}
+    for row in (row for result in results for row in result["rows"]):
+        if row["reason"] and not row["ours"]:
+            reasons.setdefault(row["name"], f"{row['name']} ({row['reason']})")
+    return f"\n\nPeers without a time in at least one case: {'; '.join(reasons.values())}." if reasons else ""
+
+
 def _ratio(result: dict[str, Any], mine: dict[str, Any] | None, peer: dict[str, Any] | None) -> dict[str, Any] | None:
     if mine is None or peer is None:
         return None
@@ -161,6 +170,21 @@ def _steps(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str,
     return ("data set", "model", "step", "ours / PyG (95 % interval)"), lines
 
 
+def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    lines: list[tuple[str, ...]] = [
+        (
+            row["what"],
+            row["data"],
+            row["against"],
+            "" if row["limit"] is None else f"<= {row['limit']:.2f}",
+            _interval(row["ratio"]) if row["ratio"] else "the two differ",
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    return ("what", "on", "against", "wanted", "ours / theirs (95 % interval)", "verdict"), lines
+
+
 def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     lines: list[tuple[str, ...]] = [
         (
@@ -175,7 +199,7 @@ def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
     return ("operator", "backend", "time ~ E^", "memory ~ E^", "largest allocation / (edges x features)"), lines
 
 
-_TABLES = {"bars": _bars, "steps": _steps, "growth": _growth}
+_TABLES = {"bars": _bars, "steps": _steps, "methods": _methods, "growth": _growth}
 
 
 def _interval(ratio: dict[str, Any]) -> str:
