@@ -102,14 +102,24 @@ def random_walks(graph: CSRGraph, length: int, count: int, generator: torch.Gene
     Args:
         graph: symmetric, without loops.
     """
-    starts = graph.degree.nonzero().flatten().repeat(count)
-    walks = torch.empty(length, starts.numel(), dtype=torch.int32)
+    return walks_from(graph, graph.degree.nonzero().flatten().repeat(count), length, generator)
+
+
+def walks_from(graph: CSRGraph, starts: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """[M, length] int32: one uniform walk from each of ``starts: [M]`` int64.
+
+    Args:
+        graph: symmetric, without loops.
+        starts: nodes that have an edge.
+        generator: of the CPU, so that walks are the same on every device.
+    """
+    walks = torch.empty(length, starts.numel(), dtype=torch.int32, device=starts.device)
     here = starts
     for position in range(length):
         walks[position] = here
         if position + 1 < length:
             degree = graph.degree[here]
-            draw = torch.rand(here.numel(), generator=generator, dtype=torch.float64)
+            draw = torch.rand(here.numel(), generator=generator, dtype=torch.float64).to(here.device)
             here = graph.index[graph.indptr[here] + (draw * degree).long()]
     return walks.T.contiguous()
 
