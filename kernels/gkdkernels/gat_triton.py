@@ -39,9 +39,7 @@ def attend(
     h,  # [S, H, F]
     el,  # [S, H]
     er,  # [R, H]
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     out,  # [R, H, F]
     out_lost,  # [R, H, F] o_n, or None
@@ -69,7 +67,7 @@ def attend(
     f = (tl.program_id(1) % tiles) * BLOCK_F + tl.arange(0, BLOCK_F)  # [BLOCK_F]
     in_h = head < HEADS
     cells = in_h[:, None] & (f < WIDTH)[None, :]
-    row, lo, hi, is_chunk, has_work = span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(er + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
     total = tl.zeros((BLOCK_H,), wide)
@@ -124,8 +122,7 @@ def attend(
 
 @triton.jit
 def merge_attend(
-    hub_row,
-    hub_first,
+    hubs,
     num_chunks,
     out,
     out_lost,
@@ -148,13 +145,13 @@ def merge_attend(
     f = (tl.program_id(1) % tiles) * BLOCK_F + tl.arange(0, BLOCK_F)
     in_h = head < HEADS
     cells = in_h[:, None] & (f < WIDTH)[None, :]
-    row = tl.load(hub_row + hub)
+    row = tl.load(hubs[0] + hub)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
     total = tl.zeros((BLOCK_H,), wide)
     lost_total = tl.zeros((BLOCK_H,), wide)
     acc = tl.zeros((BLOCK_H, BLOCK_F), wide)
     acc_lost = tl.zeros((BLOCK_H, BLOCK_F), wide)
-    for chunk in range(tl.load(hub_first + hub), tl.load(hub_first + hub + 1)):
+    for chunk in range(tl.load(hubs[1] + hub), tl.load(hubs[1] + hub + 1)):
         state = part_state + chunk * HEADS + head
         chunk_peak = tl.load(state, mask=in_h, other=0.0)
         higher = tl.maximum(peak, chunk_peak)
@@ -219,9 +216,7 @@ def attend_back(
     er,  # [R, H]
     lse,  # [R, H]
     delta,  # [R, H]
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     g,  # [R, H, F] upstream
     grad_h,  # [S, H, F]
@@ -248,7 +243,7 @@ def attend_back(
     f = tile * BLOCK_F + tl.arange(0, BLOCK_F)
     in_h = head < HEADS
     cells = in_h[:, None] & (f < WIDTH)[None, :]
-    row, lo, hi, is_chunk, has_work = span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(el + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     acc = tl.zeros((BLOCK_H, BLOCK_F), wide)
     acc_slope = tl.zeros((BLOCK_H, BLOCK_F), wide)
@@ -329,7 +324,7 @@ def forward(
         return [out, out_lost, lost_sum.zero_(), lse.zero_()]
     tile = attention_tile(heads, width)
     blocks = triton.cdiv(heads, tile.heads) * triton.cdiv(width, tile.width)
-    *hubs, chunks = hub_arguments(graph)
+    hubs, chunks = hub_arguments(graph)
     part = part_lost = state = None
     if chunks:
         part = h.new_empty(chunks, heads, width, dtype=wide)
@@ -339,13 +334,13 @@ def forward(
     shape = {"HEADS": heads, "WIDTH": width, "BLOCK_H": tile.heads, "BLOCK_F": tile.width}
     with on_device(h):
         attend[(chunks + graph.num_dst, blocks)](
-            graph.indptr, graph.index, h, el, er, *hubs, chunks, out, lost, lost_sum, lse, part, part_lost, state, key,
+            graph.indptr, graph.index, h, el, er, hubs, chunks, out, lost, lost_sum, lse, part, part_lost, state, key,
             **shape, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=graph.hubs.edges, BLOCK_E=tile.edges,
             num_warps=tile.num_warps,
         )  # fmt: skip
         if chunks:
             merge_attend[(hubs[0].numel(), blocks)](
-                hubs[0], hubs[1], chunks, out, lost, lost_sum, lse, part, part_lost, state, **shape, num_warps=1
+                hubs, chunks, out, lost, lost_sum, lse, part, part_lost, state, **shape, num_warps=1
             )
     return [out, out_lost, lost_sum, lse]
 
@@ -388,7 +383,7 @@ def backward(
     delta = torch.empty_like(lse)
     rows = max(1, 1024 // tile.width)
     turned = graph.transposed
-    *hubs, chunks = hub_arguments(turned.graph)
+    hubs, chunks = hub_arguments(turned.graph)
     grad_el = h.new_empty(tiles, graph.num_src, heads, dtype=wide) if of_el else None
     part = part_el = None
     if chunks:
@@ -401,7 +396,7 @@ def backward(
         )  # fmt: skip
         if grad_h.numel():
             attend_back[(chunks + graph.num_src, triton.cdiv(heads, tile.heads) * tiles)](
-                turned.graph.indptr, turned.graph.index, turned.edge, h, el, er, lse, delta, *hubs, chunks, g, grad_h,
+                turned.graph.indptr, turned.graph.index, turned.edge, h, el, er, lse, delta, hubs, chunks, g, grad_h,
                 grad_el, part, part_el, key, graph.num_src,
                 HEADS=heads, WIDTH=width, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=turned.graph.hubs.edges,
                 BLOCK_E=tile.edges, BLOCK_H=tile.heads, BLOCK_F=tile.width, num_warps=tile.num_warps,
@@ -439,11 +434,11 @@ def dropped_steps(dropout: float) -> int:
 
 def _merge(graph: CSRGraph, part: Tensor, into: Tensor) -> None:
     """Sums of the hubs' chunks ``part: [chunks, H, F]``, in order, into the hubs' rows of ``into: [rows, H, F]``."""
-    hubs = graph.hubs
+    hubs, chunks = hub_arguments(graph)
     width = part.size(1) * part.size(2)
     block = min(256, triton.next_power_of_2(width))
     with on_device(part):
-        merge_sum[(hubs.row.numel(), triton.cdiv(width, block))](
-            hubs.row, hubs.first, hubs.chunk.numel(), None, part, into, into.size(0), WIDTH=width, BLOCK_D=block,
+        merge_sum[(hubs[0].numel(), triton.cdiv(width, block))](
+            hubs, chunks, None, part, into, into.size(0), WIDTH=width, BLOCK_D=block,
             num_warps=1,
         )  # fmt: skip

@@ -21,12 +21,15 @@ from gkdkernels.graph import CSRGraph
 
 
 @triton.jit
-def span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB: tl.constexpr):
-    """(row, lo, hi, is a chunk, has work): the edges [lo, hi) of a program; hubs are left to their chunks."""
+def span(program, indptr, hubs, num_chunks, HUB: tl.constexpr):
+    """(row, lo, hi, is a chunk, has work): the edges [lo, hi) of a program; hubs are left to their chunks.
+
+    `hubs` is a tuple of pointers: the hubs' rows, each hub's first chunk, the hub of each chunk.
+    """
     is_chunk = program < num_chunks
-    hub = tl.load(hub_chunk + program, mask=is_chunk, other=0)
-    hub_at = tl.load(hub_row + hub, mask=is_chunk, other=0)
-    before = tl.load(hub_first + hub, mask=is_chunk, other=0)
+    hub = tl.load(hubs[2] + program, mask=is_chunk, other=0)
+    hub_at = tl.load(hubs[0] + hub, mask=is_chunk, other=0)
+    before = tl.load(hubs[1] + hub, mask=is_chunk, other=0)
     row = tl.where(is_chunk, hub_at, (program - num_chunks).to(tl.int64))
     first = tl.load(indptr + row).to(tl.int64)
     end = tl.load(indptr + row + 1).to(tl.int64)
@@ -38,16 +41,22 @@ def span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB: tl.con
 
 
 @triton.jit
-def merge_sum(hub_row, hub_first, num_chunks, left, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+def layer_and_columns(WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The layer and the columns [BLOCK_D] of a program; the second axis of the grid counts the tiles of all layers."""
+    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
+    layer = (tl.program_id(1) // tiles).to(tl.int64)
+    return layer, (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
+
+
+@triton.jit
+def merge_sum(hubs, num_chunks, left, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
     """``y[k, i] = left_i sum_c partial[k, c]`` of one hub i, over its chunks in order."""
     acc_dtype: tl.constexpr = tl.float64 if partial.dtype.element_ty == tl.float64 else tl.float32
     hub = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
-    layer = (tl.program_id(1) // tiles).to(tl.int64)
-    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
-    row = tl.load(hub_row + hub)
+    layer, d = layer_and_columns(WIDTH, BLOCK_D)
+    row = tl.load(hubs[0] + hub)
     total = tl.zeros((BLOCK_D,), acc_dtype)
-    for chunk in range(tl.load(hub_first + hub), tl.load(hub_first + hub + 1)):
+    for chunk in range(tl.load(hubs[1] + hub), tl.load(hubs[1] + hub + 1)):
         total += tl.load(partial + (layer * num_chunks + chunk) * WIDTH + d, mask=d < WIDTH, other=0.0)
     if left is not None:
         total *= tl.load(left + row).to(acc_dtype)
@@ -74,10 +83,10 @@ def row_blocks(width: int, *, most: int = 256) -> Blocks:
     return Blocks(edges, columns, max(1, edges * columns // 1024))
 
 
-def hub_arguments(graph: CSRGraph) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(hub rows, first chunks, hub of each chunk, number of chunks): arguments of `span`."""
+def hub_arguments(graph: CSRGraph) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """The hubs of `span` (rows, first chunks, hub of each chunk), and the number of chunks."""
     hubs = graph.hubs
-    return hubs.row, hubs.first, hubs.chunk, hubs.chunk.numel()
+    return (hubs.row, hubs.first, hubs.chunk), hubs.chunk.numel()
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gkdkernels.graph import CSRGraph
-from gkdkernels.rows_triton import hub_arguments, merge_sum, on_device, row_blocks, span, wide_dtype
+from gkdkernels.rows_triton import hub_arguments, layer_and_columns, merge_sum, on_device, row_blocks, span, wide_dtype
 
 _NONE = tl.constexpr(2**31 - 1)
 
@@ -27,9 +27,7 @@ def row_sum(
     right,  # [S] factor of the gathered row, or None
     arg,  # [K, S, D] edge that won each element, or None: every edge counts
     edge,  # [E] the name of each edge in `arg`, with `arg`
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     x,  # [K, S, D]
     y,  # [K, R, D]
@@ -44,10 +42,8 @@ def row_sum(
     """``y[k, i] = left_i sum_e w_e right_j x[k, j]``, over the edges that won where `arg` is given."""
     acc_dtype: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
-    layer = (tl.program_id(1) // tiles).to(tl.int64)
-    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
-    row, lo, hi, is_chunk, has_work = span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    layer, d = layer_and_columns(WIDTH, BLOCK_D)  # [BLOCK_D]
+    row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     acc = tl.zeros((BLOCK_E, BLOCK_D), acc_dtype)
     for start in range(lo, hi, BLOCK_E):
         e = start + tl.arange(0, BLOCK_E)  # [BLOCK_E]
@@ -80,9 +76,7 @@ def row_max(
     indptr,  # [R + 1]
     index,  # [E]
     weight,  # [E] or None
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     x,  # [K, S, D]
     y,  # [K, R, D]
@@ -99,10 +93,8 @@ def row_max(
     """``y[k, i] = max_e w_e x[k, j]``; NaN beats every number, ties go to the lowest edge, rows without edges are 0."""
     acc_dtype: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
-    layer = (tl.program_id(1) // tiles).to(tl.int64)
-    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
-    row, lo, hi, is_chunk, has_work = span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    layer, d = layer_and_columns(WIDTH, BLOCK_D)
+    row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     best = tl.full((BLOCK_E, BLOCK_D), -float("inf"), acc_dtype)
     seen = tl.full((BLOCK_E, BLOCK_D), _NONE, tl.int32)  # offset from lo of each lane's best
     for start in range(lo, hi, BLOCK_E):
@@ -137,20 +129,16 @@ def row_max(
 
 
 @triton.jit
-def merge_max(
-    hub_row, hub_first, num_chunks, partial, partial_arg, y, arg, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr
-):
+def merge_max(hubs, num_chunks, partial, partial_arg, y, arg, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
     """The best of one hub's chunks, which are never empty; an earlier chunk wins a tie."""
     hub = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_D - 1) // BLOCK_D
-    layer = (tl.program_id(1) // tiles).to(tl.int64)
-    d = (tl.program_id(1) % tiles) * BLOCK_D + tl.arange(0, BLOCK_D)
-    row = tl.load(hub_row + hub)
-    first = tl.load(hub_first + hub)
+    layer, d = layer_and_columns(WIDTH, BLOCK_D)
+    row = tl.load(hubs[0] + hub)
+    first = tl.load(hubs[1] + hub)
     slot = (layer * num_chunks + first) * WIDTH + d
     top = tl.load(partial + slot, mask=d < WIDTH, other=0.0)
     winner = tl.load(partial_arg + slot, mask=d < WIDTH, other=-1)
-    for chunk in range(first + 1, tl.load(hub_first + hub + 1)):
+    for chunk in range(first + 1, tl.load(hubs[1] + hub + 1)):
         slot = (layer * num_chunks + chunk) * WIDTH + d
         value = tl.load(partial + slot, mask=d < WIDTH, other=0.0)
         better = (value > top) | ((value != value) & (top == top))
@@ -166,9 +154,7 @@ def edge_product(
     indptr,  # [R + 1]
     index,  # [E]
     arg,  # [K, R, D] or None
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     x,  # [K, S, D]
     g,  # [K, R, D]
@@ -183,7 +169,7 @@ def edge_product(
 ):
     """``out_e = sum_k <g[k, i], x[k, j]>``, over the elements that e won where `arg` is given."""
     acc_dtype: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    row, lo, hi, _is_chunk, _has_work = span(tl.program_id(0), indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    row, lo, hi, _is_chunk, _has_work = span(tl.program_id(0), indptr, hubs, num_chunks, HUB)
     for start in range(lo, hi, BLOCK_E):
         e = start + tl.arange(0, BLOCK_E)
         live = e < hi
@@ -226,17 +212,17 @@ def sum_rows(
         return y
     blocks = row_blocks(width)
     tiles = layers * triton.cdiv(width, blocks.width)
-    *hubs, chunks = hub_arguments(graph)
+    hubs, chunks = hub_arguments(graph)
     partial = x.new_empty(layers, chunks, width, dtype=wide_dtype(x.dtype)) if chunks else None
     with on_device(x):
         row_sum[(chunks + graph.num_dst, tiles)](
-            graph.indptr, graph.index, _dense(weight), left, right, arg, edge, *hubs, chunks, x, y, partial,
+            graph.indptr, graph.index, _dense(weight), left, right, arg, edge, hubs, chunks, x, y, partial,
             graph.num_dst, num_src,
             WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
         if chunks:
             merge_sum[(hubs[0].numel(), tiles)](
-                hubs[0], hubs[1], chunks, left, partial, y, graph.num_dst, WIDTH=width, BLOCK_D=blocks.width,
+                hubs, chunks, left, partial, y, graph.num_dst, WIDTH=width, BLOCK_D=blocks.width,
                 num_warps=1,
             )  # fmt: skip
     return y
@@ -257,18 +243,18 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
         return y, arg
     blocks = row_blocks(width, most=128)
     tiles = layers * triton.cdiv(width, blocks.width)
-    *hubs, chunks = hub_arguments(graph)
+    hubs, chunks = hub_arguments(graph)
     partial = x.new_empty(layers, chunks, width, dtype=wide_dtype(x.dtype)) if chunks else None
     partial_arg = arg.new_empty(layers, chunks, width) if chunks else None
     with on_device(x):
         row_max[(chunks + graph.num_dst, tiles)](
-            graph.indptr, graph.index, _dense(weight), *hubs, chunks, x, y, arg, partial, partial_arg,
+            graph.indptr, graph.index, _dense(weight), hubs, chunks, x, y, arg, partial, partial_arg,
             graph.num_dst, num_src, WIDTH=width, HUB=graph.hubs.edges,
             BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=2 * blocks.num_warps,
         )  # fmt: skip
         if chunks:
             merge_max[(hubs[0].numel(), tiles)](
-                hubs[0], hubs[1], chunks, partial, partial_arg, y, arg, graph.num_dst, WIDTH=width,
+                hubs, chunks, partial, partial_arg, y, arg, graph.num_dst, WIDTH=width,
                 BLOCK_D=blocks.width, num_warps=1,
             )  # fmt: skip
     return y, arg
@@ -296,10 +282,10 @@ def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor | None = No
     if graph.num_edges == 0:
         return out
     blocks = row_blocks(width, most=64)
-    *hubs, chunks = hub_arguments(graph)
+    hubs, chunks = hub_arguments(graph)
     with on_device(x):
         edge_product[(chunks + graph.num_dst,)](
-            graph.indptr, graph.index, arg, *hubs, chunks, x, g, out, layers, graph.num_dst, num_src,
+            graph.indptr, graph.index, arg, hubs, chunks, x, g, out, layers, graph.num_dst, num_src,
             WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
     return out

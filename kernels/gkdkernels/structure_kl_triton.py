@@ -249,9 +249,7 @@ def row_divergence(
 def row_gradient(
     indptr,  # [N + 1]
     other,  # [E]
-    hub_row,
-    hub_first,
-    hub_chunk,
+    hubs,
     num_chunks,
     edge,  # [E] for OUT: the forward edge that runs the other way
     x,  # [N, WIDTH]
@@ -284,7 +282,7 @@ def row_gradient(
     wide: tl.constexpr = measure.dtype.element_ty
     program = tl.program_id(0)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
-    row, lo, hi, is_chunk, has_work = span(program, indptr, hub_row, hub_first, hub_chunk, num_chunks, HUB)
+    row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     sigma = tl.load(width)
     own = tl.load(x + row * WIDTH + d, mask=d < WIDTH, other=0.0).to(wide)  # [BLOCK_D]
     own_lse = tl.load(lse + row)
@@ -435,19 +433,19 @@ def gradient(
     passes = [(rows, True, True)] if turned.rows is None else [(rows, True, False), (turned.rows, False, True)]
     y = x.new_empty(x.shape, dtype=x.dtype if len(passes) == 1 else wide)
     for number, (along, incoming, outgoing) in enumerate(passes):
-        chunks = along.hub_chunk.numel()
+        hubs, chunks = (along.hub_row, along.hub_first, along.hub_chunk), along.hub_chunk.numel()
         partial = x.new_empty(chunks, features, dtype=wide) if chunks else None
         merged = y if number == 0 else y.new_empty(y.shape)
         with on_device(x):
             row_gradient[(chunks + nodes, tiles)](
-                along.indptr, along.other, along.hub_row, along.hub_first, along.hub_chunk, chunks, turned.edge,
+                along.indptr, along.other, hubs, chunks, turned.edge,
                 x, scale, measure, width, lse, upstream, total, *teacher, y, partial,
                 KERNEL=kernel, KIND=kind, IN=incoming, OUT=outgoing, ADD=number > 0, WIDTH=features, HUB=HUB_EDGES,
                 BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
             )  # fmt: skip
             if chunks:
                 merge_sum[(along.hub_row.numel(), tiles)](
-                    along.hub_row, along.hub_first, chunks, None, partial, merged, nodes,
+                    hubs, chunks, None, partial, merged, nodes,
                     WIDTH=features, BLOCK_D=blocks.width, num_warps=1,
                 )  # fmt: skip
         if chunks and number > 0:

@@ -8,7 +8,8 @@ from gkdkernels.gat_triton import attention_tile
 
 TYPES = {
     **dict.fromkeys(("indptr", "index"), "*i32"),
-    **dict.fromkeys(("hub_row", "hub_first", "hub_chunk", "edge"), "*i64"),
+    "hubs": ("*i64",) * 3,
+    "edge": "*i64",
     **dict.fromkeys(("h", "el", "er", "out", "out_lost", "g", "grad_h", "grad_er"), "*bf16"),
     **dict.fromkeys(("lost_sum", "lse", "delta", "grad_el", "part", "part_lost", "part_state", "part_el"), "*fp32"),
     **dict.fromkeys(("num_chunks", "num_src", "num_cells"), "i32"),

@@ -8,7 +8,8 @@ from gkdkernels.rows_triton import row_blocks
 
 POINTERS = {
     **dict.fromkeys(("indptr", "index", "arg", "partial_arg"), "*i32"),
-    **dict.fromkeys(("hub_row", "hub_first", "hub_chunk", "edge"), "*i64"),
+    "hubs": ("*i64",) * 3,
+    "edge": "*i64",
     **dict.fromkeys(("weight", "left", "right", "partial"), "*fp32"),
     **dict.fromkeys(("x", "y", "g", "out"), "*bf16"),
 }

@@ -9,7 +9,8 @@ from gkdkernels.structure_kl_triton import HUB_TILE, TILE_EDGES, TILE_ROWS
 
 TYPES = {
     **dict.fromkeys(("indptr", "other", "row"), "*i32"),
-    **dict.fromkeys(("hub_row", "hub_first", "hub_chunk", "edge"), "*i64"),
+    "hubs": ("*i64",) * 3,
+    **dict.fromkeys(("hub_row", "edge"), "*i64"),
     **dict.fromkeys(
         ("scale", "measure", "width", "lse", "upstream", "total", "teacher", "teacher_width", "teacher_lse", "value"),
         "*fp32",
