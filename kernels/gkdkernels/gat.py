@@ -11,7 +11,7 @@ gradients need no dot product per edge. For an upstream g and ``delta_i = <g_i, 
 
 so that backward gathers g only: two weighted sums on the cached transpose, no [E, H, F] tensor.
 
-The reference is below; `gat_cpu` and `gat_triton` are the fast paths.
+The reference is below; `gat_cpu`, `gat_numba` and `gat_triton` are the fast paths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gkdkernels.dropout import keyed_mask
 from gkdkernels.graph import CSRGraph
 from gkdkernels.registration import register
 
-_BACKENDS = declare("gat_aggregate", "reference", "cpu", "triton")
+_BACKENDS = declare("gat_aggregate", "reference", "cpu", "triton", "numba")
 
 
 def gat_aggregate(
@@ -54,7 +54,8 @@ def gat_aggregate(
         negative_slope: of the leaky ReLU, in [0, 1].
         dropout: probability that a coefficient is dropped, after the softmax.
         key: seed of the dropout mask, a function of (key, head, edge id); needed when `dropout` > 0.
-        backend: "auto", "reference" (any device), "cpu", or "triton", whose mask is another draw for the same key:
+        backend: "auto", "reference" (any device), "cpu", "numba" (extra; only when named: its sums round otherwise
+            than those of "cpu", the mask is the same), or "triton", whose mask is another draw for the same key:
             `gat_triton.dropout_mask` (a counter that the kernels evaluate edge by edge, in forward and in backward).
 
     Returns:
@@ -125,6 +126,10 @@ def _engine(backend: str) -> ModuleType:
         from gkdkernels import gat_triton
 
         return gat_triton
+    if backend == "numba":
+        from gkdkernels import gat_numba
+
+        return gat_numba
     return gat_cpu
 
 

@@ -160,6 +160,25 @@ FAULTS = [
         GAT,
     ),
     Fault(
+        "gat numba: later blocks of a row's edges dropped",
+        "gat_numba.py",
+        "for first in range(begin, end, _BLOCK_EDGES):\n                last = min(first + _BLOCK_EDGES, end)\n"
+        "                for e in range(first, last):\n                    there, at = el",
+        "for first in range(begin, min(end, begin + 1), _BLOCK_EDGES):\n"
+        "                last = min(first + _BLOCK_EDGES, end)\n"
+        "                for e in range(first, last):\n                    there, at = el",
+        GAT,
+        "numba",
+    ),
+    Fault(
+        "gat numba: the mask of another edge",
+        "gat_numba.py",
+        "share *= mask[edge[e], k]",
+        "share *= mask[e, k]",
+        GAT,
+        "gradcheck and numba",
+    ),
+    Fault(
         "gat triton: what dropout keeps is not scaled up",
         "gat_triton.py",
         "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, scale, 0.0)",
