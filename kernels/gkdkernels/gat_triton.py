@@ -33,6 +33,17 @@ def keep_scale(key, edge, head, DROPPED: tl.constexpr):
 
 
 @triton.jit
+def block_of(HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_F: tl.constexpr):
+    """(tile of the width, heads [BLOCK_H], columns [BLOCK_F], which heads exist, which cells [BLOCK_H, BLOCK_F])."""
+    tiles: tl.constexpr = (WIDTH + BLOCK_F - 1) // BLOCK_F
+    tile = tl.program_id(1) % tiles
+    head = (tl.program_id(1) // tiles) * BLOCK_H + tl.arange(0, BLOCK_H)
+    f = tile * BLOCK_F + tl.arange(0, BLOCK_F)
+    in_h = head < HEADS
+    return tile, head, f, in_h, in_h[:, None] & (f < WIDTH)[None, :]
+
+
+@triton.jit
 def attend(
     indptr,  # [R + 1]
     index,  # [E]
@@ -61,12 +72,7 @@ def attend(
     """One row, a block of heads, a block of features."""
     wide: tl.constexpr = tl.float64 if h.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_F - 1) // BLOCK_F
-    first_tile = tl.program_id(1) % tiles == 0
-    head = (tl.program_id(1) // tiles) * BLOCK_H + tl.arange(0, BLOCK_H)  # [BLOCK_H]
-    f = (tl.program_id(1) % tiles) * BLOCK_F + tl.arange(0, BLOCK_F)  # [BLOCK_F]
-    in_h = head < HEADS
-    cells = in_h[:, None] & (f < WIDTH)[None, :]
+    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(er + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
@@ -103,7 +109,7 @@ def attend(
         if out_lost is not None:
             tl.store(part_lost + slot, acc_lost, mask=cells & is_chunk)
         state = part_state + program.to(tl.int64) * HEADS + head
-        once = in_h & is_chunk & first_tile
+        once = in_h & is_chunk & (tile == 0)
         tl.store(state, peak, mask=once)
         tl.store(state + num_chunks * HEADS, total, mask=once)
         tl.store(state + 2 * num_chunks * HEADS, lost_total, mask=once)
@@ -114,7 +120,7 @@ def attend(
     tl.store(out + at, (acc * inverse[:, None]).to(out.dtype.element_ty), mask=cells & mine)
     if out_lost is not None:
         tl.store(out_lost + at, (acc_lost * inverse[:, None]).to(out_lost.dtype.element_ty), mask=cells & mine)
-    once = in_h & mine & first_tile
+    once = in_h & mine & (tile == 0)
     tl.store(lost_sum + row * HEADS + head, lost_total * inverse, mask=once)
     logarithm = tl.where(some, peak + tl.log(tl.where(some, total, 1.0)), 0.0)
     tl.store(lse + row * HEADS + head, logarithm, mask=once)
@@ -139,12 +145,7 @@ def merge_attend(
     """The softmax of one hub from those of its chunks, in order."""
     wide: tl.constexpr = tl.float64 if part.dtype.element_ty == tl.float64 else tl.float32
     hub = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_F - 1) // BLOCK_F
-    first_tile = tl.program_id(1) % tiles == 0
-    head = (tl.program_id(1) // tiles) * BLOCK_H + tl.arange(0, BLOCK_H)
-    f = (tl.program_id(1) % tiles) * BLOCK_F + tl.arange(0, BLOCK_F)
-    in_h = head < HEADS
-    cells = in_h[:, None] & (f < WIDTH)[None, :]
+    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row = tl.load(hubs[0] + hub)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
     total = tl.zeros((BLOCK_H,), wide)
@@ -170,8 +171,8 @@ def merge_attend(
     tl.store(out + at, (acc / total[:, None]).to(out.dtype.element_ty), mask=cells)
     if out_lost is not None:
         tl.store(out_lost + at, (acc_lost / total[:, None]).to(out_lost.dtype.element_ty), mask=cells)
-    tl.store(lost_sum + row * HEADS + head, lost_total / total, mask=in_h & first_tile)
-    tl.store(lse + row * HEADS + head, peak + tl.log(total), mask=in_h & first_tile)
+    tl.store(lost_sum + row * HEADS + head, lost_total / total, mask=in_h & (tile == 0))
+    tl.store(lse + row * HEADS + head, peak + tl.log(total), mask=in_h & (tile == 0))
 
 
 @triton.jit
@@ -237,12 +238,7 @@ def attend_back(
     """``d h_j = sum m p g_i`` and ``d el_j = <sum m p lr' g_i, h_j> - sum p lr' delta_i`` over the out-edges of j."""
     wide: tl.constexpr = tl.float64 if h.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tiles: tl.constexpr = (WIDTH + BLOCK_F - 1) // BLOCK_F
-    tile = (tl.program_id(1) % tiles).to(tl.int64)
-    head = (tl.program_id(1) // tiles) * BLOCK_H + tl.arange(0, BLOCK_H)
-    f = tile * BLOCK_F + tl.arange(0, BLOCK_F)
-    in_h = head < HEADS
-    cells = in_h[:, None] & (f < WIDTH)[None, :]
+    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(el + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     acc = tl.zeros((BLOCK_H, BLOCK_F), wide)
@@ -280,7 +276,7 @@ def attend_back(
         grad = tl.sum(acc_slope * features, 1) - tl.where(tile == 0, through, 0.0)
         tl.store(grad_el + (tile * num_src + row) * HEADS + head, grad, mask=in_h & mine)
         if part is not None:
-            tl.store(part_el + (tile * num_chunks + program) * HEADS + head, grad, mask=in_h & is_chunk)
+            tl.store(part_el + (tile.to(tl.int64) * num_chunks + program) * HEADS + head, grad, mask=in_h & is_chunk)
 
 
 @triton.jit
