@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gkdbench.methods._base import Method, Requirement
 from gkdbench.methods._models import as_predictor, backbone_config, rebuild
+from gkdbench.nn.model import NEUTRAL
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
@@ -23,6 +24,7 @@ class Ensemble(Method):
     Args:
         of: a method that trains one model of a backbone. settings: its hyper-parameters.
         members: K, the number of the compared method's peers (5 for mixtures).
+        each: what more each member's settings say, for peers of several backbones; they then share the run's seed.
         keep: all models, or only the best on validation, as a teacher for others.
     """
 
@@ -35,9 +37,13 @@ class Ensemble(Method):
     of: str = "mlp"
     settings: Mapping[str, Any] = field(default_factory=dict)
     members: Annotated[int, Field(ge=2)] = 5
+    each: tuple[Mapping[str, Any], ...] = field(default=(), metadata=NEUTRAL)
     keep: Literal["all", "best"] = "all"
 
     def requires(self) -> Mapping[str, Requirement]:
+        if self.each:
+            settings = [{**self.settings, **own} for own in self.each]
+            return {f"member{m}": Requirement(self.of, own, member=0) for m, own in enumerate(settings)}
         return {f"member{m}": Requirement(self.of, self.settings, member=m) for m in range(self.members)}
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
@@ -49,11 +55,13 @@ class Ensemble(Method):
         verdict = ctx.monitor.report(1, predictors, terms={"loss": 0.0})
         if self.keep == "best":
             best = max(predictors, key=lambda role: verdict.val[role])
-            return Fitted({"best": predictors[best]})
+            return Fitted({best: predictors[best]})
         return Fitted(predictors, ensemble=True)
 
     @property
     def label(self) -> str:
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         kept = "best of " if self.keep == "best" else ""
-        return f"{kept}{self.members} x {self.of}{f' ({settings})' if settings else ''}"
+        own = [str(one.get("backbone", self.of)).upper() for one in self.each]
+        named = " and ".join(own) if own else f"{self.members} x {self.of}"
+        return f"{kept}{named}{f' ({settings})' if settings else ''}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gkdbench.errors import UserError
@@ -66,6 +68,22 @@ def test_an_ensemble_stands_beside_its_members_and_averages_their_scores(records
         members = [of[index, member_seed(seed, m)] for m in range(2)]
         assert mean.scores[index, seed] == pytest.approx(sum(m.scores["tran"].value for m in members) / 2)
         assert best.scores[index, seed] == max(members, key=lambda m: m.val).scores["tran"].value
+
+
+def test_the_better_of_two_solo_models_on_validation_can_teach(tmp_path: Path) -> None:
+    each = [{"backbone": "gcn"}, {"backbone": "sage", "epochs": 1}]
+    settings = {"of": "teacher", "keep": "best", "each": each, "settings": {"epochs": 3}}
+    student = {"method": "kd", "epochs": 2, "teacher_method": "ensemble", "teacher_settings": settings}
+    grid = {"datasets": ["digits-knn"], "splits": ["builtin-random"], "methods": [student]}
+    suite = parse_suite({"suite": {"name": "best", "seeds": [0]}, "grid": [grid]})
+    run_suite(suite, out=tmp_path, jobs=1, device="cpu")
+    assert verify(tmp_path).problems == []
+    rows = {(r.method, r.config.get("backbone", "")): r.rows[0] for _, r in Store(tmp_path).records()}
+    better = max((rows["teacher", "gcn"], rows["teacher", "sage"]), key=lambda row: row.models[0].val)
+    (best,) = rows["ensemble", ""].models
+    assert best.weights_sha256 == better.models[0].weights_sha256
+    assert rows["kd", "gcn"].teachers == {"teacher": best.weights_sha256}
+    assert {row.seed for row in rows.values()} == {0}
 
 
 def test_seeds_of_a_suite_leave_room_for_members() -> None:
