@@ -173,10 +173,19 @@ def test_description_and_cost(config: Backbone) -> None:
     assert parameter_count(build(config)) > 0
 
 
-@pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n not in ("mlp", "mlps", "rbm", "moe", "sgc")])
+@pytest.mark.parametrize(
+    "name", [n for n in BACKBONES.names() if n not in ("mlp", "mlps", "rbm", "moe", "sgc", "graph_mlp")]
+)
 def test_graph_is_needed(name: str, scene: Scene) -> None:
     with pytest.raises(ValueError, match="reads the graph, got None"):
         BACKBONES.get(name)().build(WIDTH, CLASSES, Randomness(0))(scene.dense)
+
+
+def test_the_mlp_with_a_readout_needs_the_graph_where_it_reads_neighbours(scene: Scene) -> None:
+    own, neighbours = (BACKBONES.get("graph_mlp")(hops=hops).build(WIDTH, CLASSES, Randomness(0)) for hops in (0, 1))
+    assert own(scene.dense).shape == (NODES, CLASSES)
+    with pytest.raises(ValueError, match="reads the graph, got None"):
+        neighbours(scene.dense)
 
 
 @pytest.mark.parametrize(
