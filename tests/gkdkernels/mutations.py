@@ -110,7 +110,7 @@ FAULTS = [
         "        acc += value\n    total = tl.sum(acc, 0)",
         "        acc = (acc + value).to(tl.bfloat16).to(acc_dtype)\n    total = tl.sum(acc, 0)",
         SPMM_TRITON,
-        only="halves_are_accumulated",
+        only="hubs_in_chunks and sum and float32",
         often=True,
     ),
     Fault(
@@ -118,8 +118,8 @@ FAULTS = [
         "spmm_triton.py",
         "        mask = live[:, None] & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
         "        mask = (live[:, None] | True) & (d < WIDTH)[None, :]\n        value = tl.load(x + at,",
-        SPMM_TRITON,
-        only="hubs_in_chunks and sum and float32",
+        ("test_readout_triton.py",),
+        only="values and segment_sum",
         often=True,
     ),
     Fault(
@@ -135,7 +135,7 @@ FAULTS = [
         "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0)\n        better",
         "value = tl.load(partial + slot, mask=d < WIDTH, other=0.0) - 100.0\n        better",
         SPMM_TRITON,
-        only="max_rules",
+        only="hubs_in_chunks and max",
         often=True,
     ),
     Fault(
