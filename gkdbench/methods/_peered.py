@@ -9,9 +9,11 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
+from gkdkernels import segment_mean
 from pydantic import Field
 from torch import Tensor
 
+from gkdbench.errors import UserError
 from gkdbench.methods._base import Method
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import backbone_config, describe
@@ -96,3 +98,27 @@ def pair_readings(kl: Tensor) -> dict[str, Tensor]:
     """``kl: [K, K]`` as readings: "kl01" is the mean KL(p_0 || p_1)."""
     count = len(kl)
     return {f"kl{i}{j}": kl[i, j] for i in range(count) for j in range(count) if i != j}
+
+
+def node_features(joint: Joint) -> list[Tensor]:
+    """Per peer the node features [N, H] of its last hidden layer, after the activation.
+
+    Raises:
+        UserError: a peer without hidden layers, or peers of different widths.
+    """
+    if any(not trace.hidden for trace in joint.traces):
+        raise UserError("this method reads the peers' last hidden layer; give every peer at least two layers")
+    features = [torch.relu(trace.hidden[-1]) for trace in joint.traces]
+    if len({x.size(1) for x in features}) > 1:
+        widths = ", ".join(str(x.size(1)) for x in features)
+        raise UserError(f"this method compares the peers' last hidden layers, which want one width; got {widths}")
+    return features
+
+
+def item_features(joint: Joint) -> list[Tensor]:
+    """As `node_features`; of graphs what the readout made, or the mean over their nodes, [G, H]."""
+    features, segments = node_features(joint), joint.inputs.segments
+    if segments is None:
+        return features
+    pairs = zip(joint.traces, features, strict=True)
+    return [segment_mean(x, segments) if trace.pooled is None else trace.pooled for trace, x in pairs]
