@@ -91,7 +91,14 @@ def reach(config: Backbone) -> int:
     if config.name in ("mlp", "mlps", "rbm", "moe"):
         return 0
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    return int(next(fields[name] for name in ("k", "hops", "layers") if name in fields))
+    fixed = getattr(type(config), "reach", None)  # of a backbone whose depth is no setting
+    return int(fixed or next(fields[name] for name in ("k", "hops", "layers") if name in fields))
+
+
+def hidden_width(config: Backbone) -> int:
+    """Columns of a hidden layer: ``hidden``, or all heads together."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return int(fields.get("hidden") or fields["heads"] * fields["head_width"])
 
 
 def nonzeros(features: Features) -> int:
