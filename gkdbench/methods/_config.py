@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gkdbench.data.families import SPLIT_FAMILIES
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.methods import METHODS
 from gkdbench.methods._base import Method
 from gkdbench.methods._models import backbone_config, strictly
 from gkdbench.nn.model import settings_of
+from gkdbench.protocol.scenes import setting_of
 
 
 def resolve(
@@ -49,9 +49,7 @@ def resolve(
     tables = _tables(cls.__module__, name)
     fitting = None if recipe or "recipe" in chosen else _fitting(cls, tables, dataset, split, chosen)
     recipe = chosen.pop("recipe", fitting) or recipe
-    family = SPLIT_FAMILIES.get(split or "")
-    graphs = family is not None and family.setting == "graph"
-    where = ["graph" if graphs else "", dataset or "", (split or "").partition("-")[0]]
+    where = ["graph" if setting_of(split or "") == "graph" else "", dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
     published = _published(tables, name, known, named, where, recipe)

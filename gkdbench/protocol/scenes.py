@@ -40,6 +40,12 @@ class Staging:
         return next(w.items.ids.numpy() for w in self.watches if w.column == column)
 
 
+def setting_of(split: str) -> str | None:
+    """What training may see under a split id: "tran", "ind" or "graph"; None for an unknown one."""
+    family = SPLIT_FAMILIES.get(split)
+    return family.setting if family else None
+
+
 def stage(problem: Problem) -> Staging:
     """Cut `problem` into scenes, by what its split family lets training see."""
     name = f"{problem.task.name}/{problem.split.id}/{problem.split.index}"
