@@ -103,6 +103,23 @@ class ClaimTest(_Strict):
     settings: Annotated[list[str], Field(min_length=1)]
 
 
+class Figure(_Strict):
+    """Readings of runs beside each other: numbers that methods leave in ``extra``.
+
+    Args:
+        says: its heading. reads: what the numbers mean.
+        rows: whose. readings: name in ``extra`` -> as the figure calls it. dataset, split, setting: the place.
+    """
+
+    says: str
+    reads: str
+    rows: Annotated[list[Side], Field(min_length=1)]
+    readings: Annotated[dict[str, str], Field(min_length=1)]
+    dataset: str
+    split: str
+    setting: str
+
+
 class ClaimPage(_Strict):
     """One page of claims: what stands around the tests is text, everything else is computed."""
 
@@ -110,6 +127,7 @@ class ClaimPage(_Strict):
     intro: str
     outro: str = ""
     claim: Annotated[list[ClaimTest], Field(min_length=1)]
+    figure: list[Figure] = []
 
 
 @dataclass(frozen=True, slots=True)

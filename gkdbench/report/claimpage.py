@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
+from gkdbench.records.key import reported
 from gkdbench.records.schema import Record
 from gkdbench.report.cells import percent, points
-from gkdbench.report.claimcheck import Checked, Curves, Kind, check, load_page
+from gkdbench.report.claimcheck import Checked, Curves, Figure, Kind, check, load_page
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.markdown import plain, table
+from gkdbench.report.statistics import bootstrap_interval
 
 
 def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
@@ -43,6 +46,13 @@ def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = No
             parts += [f"![differences with their intervals]({name})", _lines(found)]
         if found.absent:
             parts.append("Not run yet, so undecided:\n\n" + "\n".join(f"- {plain(text)}" for text in found.absent))
+    for number, figure in enumerate(page.figure, start=1):
+        name = f"{path.stem}-figure-{number}.svg"
+        intervals = _readings(figure, records)
+        parts += [f"## {figure.says}", figure.reads.strip()]
+        if intervals:
+            plots[name] = forest_plot(f"{figure.dataset}, {figure.split}: means with intervals", intervals, _plainly)
+            parts.append(f"![means over runs with their intervals]({name})")
     if page.outro:
         parts.append(page.outro.strip())
     return "\n\n".join(parts) + "\n", plots
@@ -99,7 +109,25 @@ def _plot(found: Checked) -> str:
         Interval(f"{' · '.join(line.place)}: {line.rival}", line.difference, *line.interval, line.strongest)
         for line in found.lines
     ]
-    return forest_plot(f"{found.claim.candidate.name} against its rivals, points", intervals)
+    return forest_plot(f"{found.claim.candidate.name} against its rivals, points", intervals, points)
+
+
+def _readings(figure: Figure, records: Sequence[Record]) -> list[Interval]:
+    """Mean and bootstrap interval of every reading of every row that has it in all its runs."""
+    by_key = {record.key: record for record in records}
+    found = []
+    for side in figure.rows:
+        entry = side.find(records, figure.dataset, figure.split, figure.setting)
+        rows = [row for row in by_key[entry.key].rows if reported(row.seed)] if entry else []
+        for name, called in figure.readings.items():
+            values = [row.extra[name] for row in rows if name in row.extra]
+            if values and len(values) == len(rows):
+                found.append(Interval(f"{side.name}: {called}", fmean(values), *bootstrap_interval(values)))
+    return found
+
+
+def _plainly(value: float) -> str:
+    return f"{value:.3g}"
 
 
 def _tally(found: Checked) -> str:

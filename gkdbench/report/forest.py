@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gkdbench.report.markup import Markup, tag
@@ -17,7 +17,7 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One row; differences in [-1, 1], printed in points. `strong`: drawn in full colour."""
+    """One row: a value and the ends of its interval. `strong`: drawn in full colour."""
 
     label: str
     value: float
@@ -26,8 +26,8 @@ class Interval:
     strong: bool = True
 
 
-def forest_plot(title: str, intervals: Sequence[Interval]) -> str:
-    """An SVG document; zero is a stroke, the numbers stand beside the rows."""
+def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[float], str]) -> str:
+    """An SVG document; zero is a stroke, the numbers stand beside the rows, printed by `shown`."""
     ends = [end for row in intervals for end in (row.low, row.high)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 0.01
@@ -51,11 +51,10 @@ def forest_plot(title: str, intervals: Sequence[Interval]) -> str:
                 tag("text", row.label, x=8, y=y + 4),
                 tag("line", x1=x(row.low), x2=x(row.high), y1=y, y2=y, class_="span"),
                 tag("circle", cx=x(row.value), cy=y, r=4, class_="dot"),
-                tag("text", f"{100 * row.value:+.2f} [{100 * row.low:+.2f}, {100 * row.high:+.2f}]",
-                    x=LEFT + WIDE + 8, y=y + 4),
+                tag("text", f"{shown(row.value)} [{shown(row.low)}, {shown(row.high)}]", x=LEFT + WIDE + 8, y=y + 4),
                 class_=None if row.strong else "lesser",
             )
-        )  # fmt: skip
+        )
     return (
         str(
             tag(

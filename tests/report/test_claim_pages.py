@@ -116,3 +116,23 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     page.write_text("title = 'x'\nintro = 'y'\nclaims = 3\n")
     with pytest.raises(UserError, match="claims: Extra inputs are not permitted"):
         claim_page(page, records)
+
+
+def test_a_figure_shows_readings_that_every_run_has(tmp_path: Path) -> None:
+    page = tmp_path / "rbm.toml"
+    page.write_text(
+        "title = 'RbM'\nintro = ''\n[[claim]]\nsays = 'a'\nsource = 'b'\nreads = 'c.'\ndatasets = ['cora']\n"
+        "splits = ['planetoid-public']\nsettings = ['tran']\ncandidate = { name = 'RbM', method = 'rbm' }\n"
+        "against = [{ name = 'GLNN', method = 'glnn' }]\n"
+        "[[figure]]\nsays = 'Where rows go'\nreads = 'Shares.'\nrows = [{ name = 'RbM', method = 'rbm' }]\n"
+        "readings = { load = 'first expert', drift = 'drift' }\ndataset = 'cora'\nsplit = 'planetoid-public'\n"
+        "setting = 'tran'\n"
+    )
+    candidate = rows(0.02, "cora")[0]
+    read = [row.model_copy(update={"extra": {"load": 0.25 + row.seed / 100}}) for row in candidate.rows]
+    read[3] = read[3].model_copy(update={"extra": read[3].extra | {"drift": 1.0}})
+    records = [candidate.model_copy(update={"rows": read}), *rows(0.02, "cora")[1:]]
+    text, plots = claim_page(page, records)
+    assert "## Where rows go\n\nShares.\n\n![" in text
+    assert "RbM: first expert" in plots["rbm-figure-1.svg"] and "0.295 [" in plots["rbm-figure-1.svg"]
+    assert "drift" not in plots["rbm-figure-1.svg"]
