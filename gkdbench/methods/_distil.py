@@ -20,7 +20,7 @@ from gkdbench.nn.model import Backbone, Model
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 Soft = Callable[[Tensor, Tensor], Tensor]
-"""(student logits [M, C], teacher logits [M, C]) -> scalar."""
+"""(student logits [M, C], the teacher's rows for them: logits [M, C], or what its table holds) -> scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Transfer:
         teacher: logits [N, C] on the observed items.
         soft: the transfer loss.
         label_weight: lambda; the loss is ``lambda * CE(V_L) + (1 - lambda) * soft``. 1 is the solo run, bit for bit.
+        soft_weight: what stands in for 1 - lambda; with lambda = 1, 0 is the solo run.
         nodes: items of the transfer loss: every observed one, or the labelled ones.
     """
 
@@ -38,6 +39,7 @@ class Transfer:
     soft: Soft
     label_weight: float
     nodes: Literal["all", "train"] = "all"
+    soft_weight: float | None = None
 
 
 def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, transfer: Transfer) -> Fitted:
@@ -45,7 +47,8 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
     its own rows; a term of weight 0 is not computed."""
     hard = partial(supervised, multi_label=view.multi_label)
     weight = transfer.label_weight
-    if weight == 1:
+    soft_weight = 1 - weight if transfer.soft_weight is None else transfer.soft_weight
+    if weight == 1 and soft_weight == 0:
         return train_solo(view, ctx, config, recipe, hard)
     model = build(config, view, seed=ctx.seed)
     optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -58,7 +61,7 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
         logits = forward(torch.cat([soft_items, view.train.position[labelled]]))
         split = soft_items.numel()
         target = transfer.teacher[NodeSet(view.items, soft_items)]
-        total = (1 - weight) * transfer.soft(logits[:split], target)
+        total = soft_weight * transfer.soft(logits[:split], target)
         return total + weight * hard(logits[split:], view.labels[labelled]) if weight else total
 
     def step(epoch: int) -> dict[str, float]:

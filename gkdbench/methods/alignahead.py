@@ -15,6 +15,7 @@ from gkdbench.errors import UserError
 from gkdbench.methods._deep_supervision import DeepSupervision
 from gkdbench.methods._gradient_share import GradientShare, note_shares
 from gkdbench.methods._losses import supervised
+from gkdbench.methods._models import hidden_width
 from gkdbench.methods._peered import label_losses
 from gkdbench.methods._peers import Joint, Peer, PeersRecipe, Update, build_peers, train_peers
 from gkdbench.methods._released import late_threshold
@@ -108,7 +109,8 @@ class Alignahead(Structured, Trained):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         self._refuse_what_the_release_cannot()
         config, recipe = self._config(), self._recipe()
-        deep = [_deep(config, view, ctx.seed, m) for m in range(self.students)] if self.deep_supervision else []
+        students = range(self.students if self.deep_supervision else 0)
+        deep = [_deep(config, int(self.model["layers"]) - 1, view, ctx.seed, m) for m in students]
         copied = self.released or self.init == "copied"
         peers = build_peers(view, ctx.seed, [config] * self.students, recipe, owned=deep, copied=copied)
         if self.released and view.multi_label:
@@ -236,7 +238,7 @@ class _Alignment:
         return torch.stack([self._deep[m].transfer(own, targets) for targets in followed]).mean()
 
 
-def _deep(config: Any, view: TrainView, seed: int, student: int) -> DeepSupervision:
-    """The auxiliary parts of a student, drawn as its weights are."""
-    width = config.heads * config.head_width if config.name == "gat" else config.hidden
-    return DeepSupervision(config.layers - 1, width, view.num_classes, Randomness(seed, student)).to(view.device)
+def _deep(config: Backbone, layers: int, view: TrainView, seed: int, student: int) -> DeepSupervision:
+    """The auxiliary parts of a student of this many hidden layers, drawn as its weights are."""
+    auxiliary = DeepSupervision(layers, hidden_width(config), view.num_classes, Randomness(seed, student))
+    return auxiliary.to(view.device)
