@@ -74,6 +74,16 @@ BUILTIN: dict[str, DatasetInfo] = {
             note="seeded overlapping block model, several labels a node",
         ),
         _info(
+            "ppi-shaped",
+            "node",
+            "gkdbench.data.synthetic:ppi_shaped",
+            stats={"nodes": 4800, "features": 50, "classes": 121},
+            splits=("ppi",),
+            metric="micro_f1",
+            multi_label=True,
+            note="seeded, 24 graphs with 121 labels a node, split by graphs; PPI's size: ppi-shaped:nodes=2373",
+        ),
+        _info(
             "powerlaw",
             "node",
             "gkdbench.data.synthetic:power_law",

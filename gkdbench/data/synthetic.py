@@ -77,6 +77,64 @@ def csbm_multilabel(
     )
 
 
+def ppi_shaped(
+    graphs: int = 24,
+    nodes: int = 200,
+    classes: int = 121,
+    d: int = 50,
+    degree: float = 28.0,
+    within: float = 0.8,
+    signal: float = 2.0,
+    seed: int = 0,
+) -> Task:
+    """Several graphs whose nodes carry many labels, split by graphs as PPI is: for tests and speed, never for claims.
+
+    Nodes belong to one of 20 communities, the same ones in every graph; a community decides how likely each label is
+    (a third of them, on average) and where the features' mean lies. PPI's own size is ``nodes=2373``.
+
+    Args:
+        graphs: the last two are test, the two before them validation, the rest training graphs.
+        nodes: of each graph.
+        degree: expected number of neighbours; PPI has 28.
+        within: share of edges that stay in a community.
+        signal: length of a community's mean; the noise has unit variance in each of the `d` features.
+    """
+    refuse_in_worker("ppi-shaped")
+    _positive(nodes=nodes, classes=classes, d=d)
+    if graphs < 5:
+        raise UserError(f"ppi-shaped: graphs wants at least 5 (two of them test, two validation), got {graphs}")
+    rng = np.random.default_rng([seed, graphs, nodes, classes, d])
+    groups, total = min(20, nodes), graphs * nodes
+    member = np.concatenate([rng.permutation(np.arange(nodes) % groups) for _ in range(graphs)])
+    likely = rng.beta(0.5, 1.0, (groups, classes))
+    labels = rng.random((total, classes)) < likely[member]
+    features = (_directions(rng, groups, d) * signal)[member] + rng.standard_normal((total, d))
+    within_graph = [
+        np.stack(_block_edges(rng, member[first : first + nodes], int(nodes * degree / 2), within)) + first
+        for first in range(0, total, nodes)
+    ]
+    src, dst = np.concatenate(within_graph, axis=1)
+    borders = np.arange(0, total + 1, nodes)
+    cut = (borders[-5], borders[-3])
+    return Task(
+        name="ppi-shaped",
+        kind="node",
+        graph=graph_of(src, dst, total, undirected=True),
+        features=torch.from_numpy(features.astype(np.float32)),
+        labels=torch.from_numpy(labels.astype(np.float32)),
+        num_classes=classes,
+        multi_label=True,
+        metric="micro_f1",
+        graph_ptr=torch.from_numpy(borders),
+        official={
+            "ppi/0/train": np.arange(cut[0]),
+            "ppi/0/val": np.arange(cut[0], cut[1]),
+            "ppi/0/test": np.arange(cut[1], total),
+        },
+        note="built in: synthetic, of PPI's shape",
+    )
+
+
 def power_law(
     n: int = 10_000,
     degree: float = 10.0,

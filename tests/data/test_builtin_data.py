@@ -6,6 +6,7 @@ import torch
 
 from gkdbench.data import builtin
 from gkdbench.data.datasets import available, dataset_info, load_task
+from gkdbench.data.splits import prepare
 from gkdbench.data.synthetic import csbm, power_law
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
@@ -68,6 +69,17 @@ def test_power_law_has_hubs_and_the_asked_mean() -> None:
     assert np.median(degree) < degree.mean()
 
 
+def test_ppi_shaped_is_several_graphs_of_many_labels() -> None:
+    task = load_task("ppi-shaped:nodes=60,degree=20")
+    assert task.graph_ptr is not None and task.graph_ptr.tolist() == list(range(0, 24 * 60 + 1, 60))
+    assert torch.equal(task.graph.index // 60, task.graph.row // 60), "no edge between graphs"
+    assert task.labels.shape == (1440, 121) and 0.2 < float(task.labels.mean()) < 0.5
+    assert 0.0 < float(task.labels.mean(0).min()) <= float(task.labels.mean(0).max()) < 1.0
+    split = prepare(task, "ppi").split
+    assert [len(part) for part in (split.train, split.val, split.test)] == [20 * 60, 2 * 60, 2 * 60]
+    assert split.unseen.tolist() == split.test.tolist() == list(range(22 * 60, 24 * 60))
+
+
 def test_sizes_are_given_in_the_name() -> None:
     task = load_task("powerlaw:n=300,d=5,classes=3,within=0.5")
     assert (task.num_nodes, task.num_features, task.num_classes) == (300, 5, 3)
@@ -83,6 +95,7 @@ def test_sizes_are_given_in_the_name() -> None:
         ("powerlaw:n=0", "n wants a positive number, got 0"),
         ("powerlaw:exponent=2", "exponent wants a number above 2"),
         ("csbm:within=2", "within wants a share"),
+        ("ppi-shaped:graphs=4", "graphs wants at least 5"),
         ("digits-knn:n=5", "no argument 'n'"),
     ],
 )
