@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gkdbench.errors import UserError
+from gkdbench.errors import UserError, nearest
 from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import Arrays, row_arrays
 from gkdbench.report.entries import entries, tutors
@@ -47,6 +47,7 @@ class Side(_Strict):
     Args:
         name: as the page calls it.
         method, variant: of the record. config: fields it must have; tables are compared key by key.
+        places: "<data set> <split id>" -> more such fields there.
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
     """
@@ -55,6 +56,7 @@ class Side(_Strict):
     method: str
     variant: str = "corrected"
     config: dict[str, Any] = {}
+    places: dict[str, dict[str, Any]] = {}
     teacher: dict[str, Any] | None = None
     aggregate: Aggregate = "single"
 
@@ -77,6 +79,7 @@ class Side(_Strict):
         return (
             (record.method, record.variant) == (self.method, self.variant)
             and _within(self.config, record.config)
+            and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
         )
 
@@ -89,15 +92,16 @@ class ClaimTest(_Strict):
         test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``sooner``: a
             smaller share of the epochs after which the rival had its best validation score, until that score is
             reached (peer by peer; never reached counts as twice as many).
-        candidate, against: rows. datasets, splits, settings: places; those that a split lacks are left out.
+        candidate, against: names of the page's rows.
+        datasets, splits, settings: places; those that a split lacks are left out.
     """
 
     says: str
     source: str
     reads: str
     test: Kind = "better"
-    candidate: Side
-    against: Annotated[list[Side], Field(min_length=1)]
+    candidate: str
+    against: Annotated[list[str], Field(min_length=1)]
     datasets: Annotated[list[str], Field(min_length=1)]
     splits: Annotated[list[str], Field(min_length=1)]
     settings: Annotated[list[str], Field(min_length=1)]
@@ -108,12 +112,13 @@ class Figure(_Strict):
 
     Args:
         says: its heading. reads: what the numbers mean.
-        rows: whose. readings: name in ``extra`` -> as the figure calls it. dataset, split, setting: the place.
+        rows: names of the page's rows. readings: name in ``extra`` -> as the figure calls it.
+        dataset, split, setting: the place.
     """
 
     says: str
     reads: str
-    rows: Annotated[list[Side], Field(min_length=1)]
+    rows: Annotated[list[str], Field(min_length=1)]
     readings: Annotated[dict[str, str], Field(min_length=1)]
     dataset: str
     split: str
@@ -126,8 +131,17 @@ class ClaimPage(_Strict):
     title: str
     intro: str
     outro: str = ""
+    row: dict[str, Side]
     claim: Annotated[list[ClaimTest], Field(min_length=1)]
     figure: list[Figure] = []
+
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> ClaimPage:
+        used = [name for claim in self.claim for name in (claim.candidate, *claim.against)]
+        for name in [*used, *(name for figure in self.figure for name in figure.rows)]:
+            if name not in self.row:
+                raise ValueError(f"no row {name!r}; {nearest(name, self.row)}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +197,10 @@ Curves = Callable[[Record], Arrays]
 """A record -> the arrays of its side-car."""
 
 
-def check(claim: ClaimTest, records: Sequence[Record], curves: Curves | None = None) -> Checked:
-    """Test `claim` on `records`; ``sooner`` reads validation `curves`."""
+def check(
+    claim: ClaimTest, rows: Mapping[str, Side], records: Sequence[Record], curves: Curves | None = None
+) -> Checked:
+    """Test `claim` on `records`, its `rows` by name; ``sooner`` reads validation `curves`."""
     lines: list[Line] = []
     absent: list[str] = []
     for dataset in claim.datasets:
@@ -193,7 +209,7 @@ def check(claim: ClaimTest, records: Sequence[Record], curves: Curves | None = N
             absent += [] if columns else [f"anything on {dataset}, {split}"]
             for setting in claim.settings:
                 if setting in columns:
-                    lines += _lines(claim, records, (dataset, split, setting), absent, curves)
+                    lines += _lines(claim, rows, records, (dataset, split, setting), absent, curves)
     corrected = holm([line.p_value for line in lines])
     found = tuple(_decided(claim.test, line, p) for line, p in zip(lines, corrected, strict=True))
     return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))
@@ -201,14 +217,16 @@ def check(claim: ClaimTest, records: Sequence[Record], curves: Curves | None = N
 
 def _lines(
     claim: ClaimTest,
+    sides: Mapping[str, Side],
     records: Sequence[Record],
     place: tuple[str, str, str],
     absent: list[str],
     curves: Curves | None,
 ) -> list[Line]:
-    ours = claim.candidate.find(records, *place)
-    rivals = {side.name: side.find(records, *place) for side in claim.against}
-    rows = {claim.candidate.name: ours, **rivals}
+    candidate = sides[claim.candidate]
+    ours = candidate.find(records, *place)
+    rivals = {sides[name].name: sides[name].find(records, *place) for name in claim.against}
+    rows = {candidate.name: ours, **rivals}
     absent += [f"{name} on {', '.join(place)}" for name, row in rows.items() if row is None or not row.complete]
     if ours is None:
         return []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from gkdbench.records.key import reported
 from gkdbench.records.schema import Record
 from gkdbench.report.cells import percent, points
-from gkdbench.report.claimcheck import Checked, Curves, Figure, Kind, check, load_page
+from gkdbench.report.claimcheck import Checked, Curves, Figure, Kind, Side, check, load_page
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.statistics import bootstrap_interval
@@ -30,7 +30,7 @@ def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None =
 def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = None) -> tuple[str, dict[str, str]]:
     """(Markdown, file name -> SVG) of the page that `path` describes."""
     page = load_page(path)
-    checked = [check(claim, records, curves) for claim in page.claim]
+    checked = [check(claim, page.row, records, curves) for claim in page.claim]
     overview = [
         [str(number), plain(found.claim.says), f"**{found.verdict}**", _tally(found), _runs(found)]
         for number, found in enumerate(checked, start=1)
@@ -42,13 +42,13 @@ def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = No
         name = f"{path.stem}-{number}.svg"
         parts += [f"## {number}. {found.claim.says}", _text(found)]
         if found.lines:
-            plots[name] = _plot(found)
+            plots[name] = _plot(page.row[found.claim.candidate].name, found)
             parts += [f"![differences with their intervals]({name})", _lines(found)]
         if found.absent:
             parts.append("Not run yet, so undecided:\n\n" + "\n".join(f"- {plain(text)}" for text in found.absent))
     for number, figure in enumerate(page.figure, start=1):
         name = f"{path.stem}-figure-{number}.svg"
-        intervals = _readings(figure, records)
+        intervals = _readings(figure, page.row, records)
         parts += [f"## {figure.says}", figure.reads.strip()]
         if intervals:
             plots[name] = forest_plot(f"{figure.dataset}, {figure.split}: means with intervals", intervals, _plainly)
@@ -104,19 +104,19 @@ def _lines(found: Checked) -> str:
     return table(titles, rows) + "\n\nBold: the strongest rival of its place."
 
 
-def _plot(found: Checked) -> str:
+def _plot(candidate: str, found: Checked) -> str:
     intervals = [
         Interval(f"{' · '.join(line.place)}: {line.rival}", line.difference, *line.interval, line.strongest)
         for line in found.lines
     ]
-    return forest_plot(f"{found.claim.candidate.name} against its rivals, points", intervals, points)
+    return forest_plot(f"{candidate} against its rivals, points", intervals, points)
 
 
-def _readings(figure: Figure, records: Sequence[Record]) -> list[Interval]:
+def _readings(figure: Figure, sides: Mapping[str, Side], records: Sequence[Record]) -> list[Interval]:
     """Mean and bootstrap interval of every reading of every row that has it in all its runs."""
     by_key = {record.key: record for record in records}
     found = []
-    for side in figure.rows:
+    for side in (sides[name] for name in figure.rows):
         entry = side.find(records, figure.dataset, figure.split, figure.setting)
         rows = [row for row in by_key[entry.key].rows if reported(row.seed)] if entry else []
         for name, called in figure.readings.items():

@@ -15,6 +15,17 @@ from gkdbench.report.claimpage import claim_page, write_pages
 SETS = ("cora", "pubmed")
 
 
+ROWS = {
+    "rbm": Side(name="RbM", method="rbm", config={"model": {"routing": "memory"}}),
+    "glnn": Side(name="GLNN", method="glnn"),
+    "moe": Side(name="MoE", method="moe"),
+}
+IN_TOML = (
+    "[row.rbm]\nname = 'RbM'\nmethod = 'rbm'\n[row.glnn]\nname = 'GLNN'\nmethod = 'glnn'\n"
+    "[row.moe]\nname = 'MoE'\nmethod = 'moe'\n"
+)
+
+
 def claim(test: str = "better", sets: tuple[str, ...] = SETS) -> ClaimTest:
     return ClaimTest.model_validate(
         {
@@ -22,8 +33,8 @@ def claim(test: str = "better", sets: tuple[str, ...] = SETS) -> ClaimTest:
             "source": "the paper",
             "reads": "higher accuracy.",
             "test": test,
-            "candidate": {"name": "RbM", "method": "rbm", "config": {"model": {"routing": "memory"}}},
-            "against": [{"name": "GLNN", "method": "glnn"}, {"name": "MoE", "method": "moe"}],
+            "candidate": "rbm",
+            "against": ["glnn", "moe"],
             "datasets": list(sets),
             "splits": ["planetoid-public"],
             "settings": ["tran", "ind"],
@@ -52,7 +63,7 @@ def rows(gain: float, dataset: str, **fields: object) -> list:  # type: ignore[t
     ],
 )
 def test_verdicts_follow_the_strongest_rival_of_each_place(gains: tuple[float, float], verdict: str) -> None:
-    found = check(claim(), [r for gain, name in zip(gains, SETS, strict=True) for r in rows(gain, name)])
+    found = check(claim(), ROWS, [r for gain, name in zip(gains, SETS, strict=True) for r in rows(gain, name)])
     assert [line.rival for line in found.deciding] == ["GLNN", "GLNN"]
     assert [line.difference for line in found.deciding] == pytest.approx(list(gains))
     assert len(found.lines) == 4 and found.verdict == verdict
@@ -60,19 +71,19 @@ def test_verdicts_follow_the_strongest_rival_of_each_place(gains: tuple[float, f
 
 def test_what_is_missing_leaves_a_claim_undecided() -> None:
     one = rows(0.02, "cora")
-    assert check(claim(), one).absent == ("anything on pubmed, planetoid-public",)
-    assert check(claim(sets=("cora",)), one[:2]).absent == ("MoE on cora, planetoid-public, tran",)
+    assert check(claim(), ROWS, one).absent == ("anything on pubmed, planetoid-public",)
+    assert check(claim(sets=("cora",)), ROWS, one[:2]).absent == ("MoE on cora, planetoid-public, tran",)
     few = [rbm(mean=0.8, runs=TEN[:8]), *one[1:]]
-    assert {check(claim(), one).verdict, check(claim(sets=("cora",)), few).verdict} == {"undecided"}
-    assert check(claim(sets=("cora",)), one).verdict == "supported"
+    assert {check(claim(), ROWS, one).verdict, check(claim(sets=("cora",)), ROWS, few).verdict} == {"undecided"}
+    assert check(claim(sets=("cora",)), ROWS, one).verdict == "supported"
 
 
 def test_steadier_compares_deviations_and_not_means() -> None:
     calm = [rbm(mean=0.5, std=0.001), record("glnn", "GLNN", mean=0.9, std=0.05), record("moe", "MoE", std=0.04)]
-    found = check(claim("steadier", ("cora",)), calm)
+    found = check(claim("steadier", ("cora",)), ROWS, calm)
     assert found.verdict == "supported" and found.deciding[0].rival == "MoE"
     wild = [rbm(mean=0.9, std=0.05), record("glnn", "GLNN", std=0.001), record("moe", "MoE", std=0.002)]
-    assert check(claim("steadier", ("cora",)), wild).verdict == "not supported"
+    assert check(claim("steadier", ("cora",)), ROWS, wild).verdict == "not supported"
 
 
 def test_epochs_to_reach_the_rivals_best_are_counted_peer_by_peer() -> None:
@@ -98,14 +109,12 @@ def test_a_side_that_fits_two_records_is_refused() -> None:
 
 def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     page = tmp_path / "rbm.toml"
-    body = claim().model_dump(exclude_none=True)
-    sides = "".join(
-        f"[[claim.against]]\nname = {side['name']!r}\nmethod = {side['method']!r}\n" for side in body["against"]
-    )
     page.write_text(
-        f"title = 'RbM'\nintro = 'What it says.'\n[[claim]]\nsays = 'RbM is better'\nsource = 'the paper'\n"
-        f"reads = 'higher.'\ndatasets = ['cora', 'pubmed']\nsplits = ['planetoid-public']\nsettings = ['tran']\n"
-        f"candidate = {{ name = 'RbM', method = 'rbm' }}\n{sides}"
+        "title = 'RbM'\nintro = 'What it says.'\n"
+        + IN_TOML
+        + "[[claim]]\nsays = 'RbM is better'\nsource = 'the paper'\n"
+        "reads = 'higher.'\ndatasets = ['cora', 'pubmed']\nsplits = ['planetoid-public']\nsettings = ['tran']\n"
+        "candidate = 'rbm'\nagainst = ['glnn', 'moe']\n"
     )
     records = [r for name in SETS for r in rows(0.02, name)]
     text, plots = claim_page(page, records)
@@ -113,6 +122,9 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     assert "| cora · planetoid-public · tran | 72.00 | **GLNN** | 70.00 | +2.00 |" in text
     assert list(plots) == ["rbm-1.svg"] and plots["rbm-1.svg"].startswith("<svg")
     assert write_pages(tmp_path, records) == [tmp_path / "rbm.md"]
+    page.write_text(page.read_text().replace("against = ['glnn', 'moe']", "against = ['gln']"))
+    with pytest.raises(UserError, match="no row 'gln'; did you mean 'glnn'"):
+        claim_page(page, records)
     page.write_text("title = 'x'\nintro = 'y'\nclaims = 3\n")
     with pytest.raises(UserError, match="claims: Extra inputs are not permitted"):
         claim_page(page, records)
@@ -121,10 +133,11 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
 def test_a_figure_shows_readings_that_every_run_has(tmp_path: Path) -> None:
     page = tmp_path / "rbm.toml"
     page.write_text(
-        "title = 'RbM'\nintro = ''\n[[claim]]\nsays = 'a'\nsource = 'b'\nreads = 'c.'\ndatasets = ['cora']\n"
-        "splits = ['planetoid-public']\nsettings = ['tran']\ncandidate = { name = 'RbM', method = 'rbm' }\n"
-        "against = [{ name = 'GLNN', method = 'glnn' }]\n"
-        "[[figure]]\nsays = 'Where rows go'\nreads = 'Shares.'\nrows = [{ name = 'RbM', method = 'rbm' }]\n"
+        "title = 'RbM'\nintro = ''\n"
+        + IN_TOML
+        + "[[claim]]\nsays = 'a'\nsource = 'b'\nreads = 'c.'\ndatasets = ['cora']\n"
+        "splits = ['planetoid-public']\nsettings = ['tran']\ncandidate = 'rbm'\nagainst = ['glnn']\n"
+        "[[figure]]\nsays = 'Where rows go'\nreads = 'Shares.'\nrows = ['rbm']\n"
         "readings = { load = 'first expert', drift = 'drift' }\ndataset = 'cora'\nsplit = 'planetoid-public'\n"
         "setting = 'tran'\n"
     )
