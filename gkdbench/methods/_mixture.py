@@ -169,7 +169,8 @@ class MixtureStudent(Encoded, Taught):
 
     @property
     def label(self) -> str:
-        return f"{type(self).__name__}, {self.model['experts']} experts, {self.model_label().partition(' ')[2]}"
+        used = f"{self.model['k']} of {self.model['experts']} experts"
+        return f"{type(self).__name__}, {used}, {self.model_label().partition(' ')[2]}"
 
 
 def descend_together(

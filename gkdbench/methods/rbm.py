@@ -95,6 +95,12 @@ class RbM(MixtureStudent):
         """Whether rows go by moving memories: controls have no loss of them."""
         return bool(self.model["routing"] == "memory")
 
+    @property
+    def label(self) -> str:
+        controls = {"frozen": "frozen memories", "random": "random routing", "random_each": "routing drawn each step"}
+        control = controls.get(self.model["routing"])
+        return f"{super().label}, {control}" if control else super().label
+
     def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
         terms: Terms = {}
         if not trace.routings:
