@@ -197,10 +197,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.mark.full
 @pytest.mark.data
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_gate_that_only_the_mutual_term_sees_collapses_and_the_default_does_not(
-    workshop: Workshop, seed: int
-) -> None:
-    """Trap 24, on cora."""
+def test_a_gate_that_only_the_mutual_term_sees_collapses(workshop: Workshop, seed: int) -> None:
+    """And the default does not (trap 24), on cora."""
     problem = prepare_named("cora", "planetoid-public")
     flags = {}
     for overrides in ({"weighting": "sig", "ce_on": "raw"}, {}):
