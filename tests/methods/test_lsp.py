@@ -1,5 +1,7 @@
 """LSP's loss against its formula, its released defects, and what is said of a term that moves nothing."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, edge_log_probs, structure_kl
 
+from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.methods import _imitation
 from gkdbench.methods._config import resolve
@@ -15,6 +18,7 @@ from gkdbench.methods._loop import train
 from gkdbench.methods._structure import dirichlet_energy, ranking_agreement
 from gkdbench.protocol.view import Context
 from gkdbench.testing.method_case import identical
+from gkdbench.testing.runs import Workshop
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 KERNELS = {
@@ -226,3 +230,22 @@ def test_the_release_of_ppi_is_a_recipe() -> None:
     assert found.structure() == ("laplace-exp", 100.0)
     assert found.requires()["teacher"].recipe == "yang2020_lsp_ppi"
     assert resolve("teacher", recipe="yang2020_lsp_ppi").model["head_width"] == 256  # type: ignore[attr-defined]
+
+
+@pytest.mark.full
+@pytest.mark.data
+@pytest.mark.skipif("GKDBENCH_DATA" not in os.environ, reason="GKDBENCH_DATA is not set: no Cora")
+def test_the_student_alone_is_as_good_on_cora(tmp_path: Path) -> None:
+    """The null result of users of the release (methods.md D2): within half a point of the same loop without LSP."""
+    workshop = Workshop(tmp_path, epochs=200)
+    gaps = []
+    for index in range(3):
+        problem = prepare_named("cora", "cpf-lcc-20-30", index)
+        scores = []
+        for lam in (1.0, 0.0):
+            method = resolve("lsp", {"lam": lam}, dataset="cora", split="cpf-lcc-20-30")
+            run = workshop.run(method, problem, seed=index)
+            scores.append(run.scored.models[0].scores["tran"].value)
+        gaps.append(scores[0] - scores[1])
+    noise = 2 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5
+    assert abs(np.mean(gaps)) <= max(0.005, noise), gaps
