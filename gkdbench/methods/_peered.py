@@ -19,7 +19,7 @@ from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import backbone_config, describe
 from gkdbench.methods._peers import Joint, PeersRecipe, Update, build_peers, train_peers
 from gkdbench.methods._settings import Count, Rate, Weight
-from gkdbench.nn.model import Backbone
+from gkdbench.nn.model import Backbone, Trace
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
@@ -117,8 +117,13 @@ def node_features(joint: Joint) -> list[Tensor]:
 
 def item_features(joint: Joint) -> list[Tensor]:
     """As `node_features`; of graphs what the readout made, or the mean over their nodes, [G, H]."""
-    features, segments = node_features(joint), joint.inputs.segments
-    if segments is None:
-        return features
-    pairs = zip(joint.traces, features, strict=True)
-    return [segment_mean(x, segments) if trace.pooled is None else trace.pooled for trace, x in pairs]
+    node_features(joint)  # refuses what has no comparable features
+    return [features_of_items(trace, joint.inputs.segments) for trace in joint.traces]
+
+
+def features_of_items(trace: Trace, segments: Tensor | None) -> Tensor:
+    """[N, H] of one peer's `trace`, or [G, H] with `segments` [G + 1]."""
+    if trace.pooled is not None:
+        return trace.pooled
+    features = torch.relu(trace.hidden[-1])
+    return features if segments is None else segment_mean(features, segments)

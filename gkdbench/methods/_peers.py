@@ -157,9 +157,17 @@ def build_peers(
 
 
 def train_peers(
-    view: TrainView, ctx: Context, peers: Sequence[Peer], recipe: PeersRecipe, losses: Losses
+    view: TrainView,
+    ctx: Context,
+    peers: Sequence[Peer],
+    recipe: PeersRecipe,
+    losses: Losses,
+    mixture: Predictor | None = None,
 ) -> tuple[Fitted, list[dict[str, float]]]:
     """Train `peers` on `losses`.
+
+    Args:
+        mixture: the method's own ensemble of the peers, in the place of their mean probability.
 
     Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of `_solo.train_solo`: batches are
     drawn from its randomness, and every peer makes one optimiser step a batch.
@@ -168,6 +176,8 @@ def train_peers(
         The deployed peers with their ensemble, and the terms of every epoch.
     """
     predictors = {peer.name: peer.predictor for peer in peers if peer.deployed}
+    if mixture is not None:
+        predictors["ensemble"] = mixture
     losses_by_name = [f"loss.{peer.name}" for peer in peers]
     advance = _simultaneous if recipe.update == "simultaneous" else _alternating
     history: list[dict[str, float]] = []
@@ -186,7 +196,7 @@ def train_peers(
 
     own = {name: f"loss.{name}" for name in predictors} if recipe.store_on_loss else None
     train(ctx, predictors, step, epochs=recipe.epochs, every=recipe.every, losses=own)
-    return Fitted(predictors, ensemble=True), history
+    return Fitted(predictors, ensemble=mixture is None), history
 
 
 @dataclass(frozen=True)
