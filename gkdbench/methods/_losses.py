@@ -36,7 +36,14 @@ def kl_to_teacher(
     Args:
         student_logits, teacher_logits: [M, C].
     """
-    student, teacher = student_logits / tau, teacher_logits.detach() / tau
+    return kl_of_logits(student_logits, teacher_logits.detach(), tau=tau, multi_label=multi_label)
+
+
+def kl_of_logits(
+    student_logits: Tensor, teacher_logits: Tensor, *, tau: float = 1.0, multi_label: bool = False
+) -> Tensor:
+    """As `kl_to_teacher`, with gradient into the teacher too: for targets that are learned."""
+    student, teacher = student_logits / tau, teacher_logits / tau
     if multi_label:
         p = teacher.sigmoid()
         per_label = p * (F.logsigmoid(teacher) - F.logsigmoid(student)) + (1 - p) * (

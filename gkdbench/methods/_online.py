@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from gkdbench.methods._losses import kl_of_logits
+
 RELEASED_EPSILON = 1e-7
 """Added to every target by the releases of ONE and OKDDip."""
 RELEASED_RAMP = 80
@@ -29,14 +31,7 @@ def tempered_kl(
     Args:
         epsilon: added to the target's probabilities.
     """
-    target, learner = target / tau, learner / tau
-    if multi_label:
-        p = target.sigmoid()
-        per_label = p * (F.logsigmoid(target) - F.logsigmoid(learner)) + (1 - p) * (
-            F.logsigmoid(-target) - F.logsigmoid(-learner)
-        )
-        return tau**2 * per_label.mean()
-    log_q = F.log_softmax(learner, dim=1)
-    if epsilon:
-        return tau**2 * F.kl_div(log_q, target.softmax(dim=1) + epsilon, reduction="batchmean")
-    return tau**2 * F.kl_div(log_q, F.log_softmax(target, dim=1), reduction="batchmean", log_target=True)
+    if epsilon and not multi_label:
+        log_q = F.log_softmax(learner / tau, dim=1)
+        return tau**2 * F.kl_div(log_q, (target / tau).softmax(dim=1) + epsilon, reduction="batchmean")
+    return tau**2 * kl_of_logits(learner, target, tau=tau, multi_label=multi_label)

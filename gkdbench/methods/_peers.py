@@ -254,4 +254,9 @@ def _alternating(peers: Sequence[Peer], losses: _On, clip: float | None) -> tupl
 
 
 def _detached(trace: Trace) -> Trace:
-    return replace(trace, logits=trace.logits.detach(), hidden=tuple(layer.detach() for layer in trace.hidden))
+    return replace(
+        trace,
+        logits=trace.logits.detach(),
+        hidden=tuple(layer.detach() for layer in trace.hidden),
+        pooled=None if trace.pooled is None else trace.pooled.detach(),
+    )
