@@ -65,7 +65,9 @@ class DML(Mutual):
 
     @property
     def label(self) -> str:
-        return f"{'DML' if self.lam else 'solo (DML with lam = 0)'}, {self.peers_label()}"
+        if not self.lam:
+            return f"solo (DML with lam = 0), {self.peers_label()}"
+        return f"DML{' on labelled items' if self.nodes == 'train' else ''}, {self.peers_label()}"
 
 
 def _released_kl(teacher: Tensor, learner: Tensor, multi_label: bool) -> Tensor:

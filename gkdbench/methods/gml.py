@@ -127,4 +127,5 @@ class GML(Mutual):
         if not self._transfers:
             return f"GML-R without transfer, beta {self.beta:g}, {self.peers_label()}"
         raw = ", CE on raw logits" if unit and self.ce_on == "raw" else ""
-        return f"GML-R{unit}{raw}, beta {self.beta:g}, {self.peers_label()}"
+        labelled = ", KL on labelled items" if self.nodes == "train" else ""
+        return f"GML-R{unit}{raw}{labelled}, beta {self.beta:g}, {self.peers_label()}"
