@@ -318,46 +318,74 @@ def _by_lane(tile: Any, lane: Any) -> None:
 
 @part(FAST_SUMS)
 def _mixed(x: Any, weight: Any, out: Any) -> None:
-    """``sum_i weight_i x_i`` of ``x: [K, T]``, four at a time."""
+    """``sum_i weight_i x_i`` of ``x: [K, T]``: eight at a time, then four, then one."""
     peers, width = x.shape
-    odd = peers % 4
-    out[:] = 0
-    for i in range(odd):
-        x0, w0 = x[i], weight[i]
+    i = 0
+    if peers < 8:
+        out[:] = 0
+    else:
+        x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+        w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
+        w4, w5, w6, w7 = weight[4], weight[5], weight[6], weight[7]
         for q in range(width):
-            out[q] += w0 * x0[q]
-    for i in range(odd, peers, 4):
+            first = w0 * x0[q] + w1 * x1[q] + w2 * x2[q] + w3 * x3[q]
+            out[q] = first + (w4 * x4[q] + w5 * x5[q] + w6 * x6[q] + w7 * x7[q])
+        i = 8
+    while i + 4 <= peers:
         x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
         w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
         for q in range(width):
             out[q] += w0 * x0[q] + w1 * x1[q] + w2 * x2[q] + w3 * x3[q]
+        i += 4
+    for i in range(i, peers):
+        x0, w0 = x[i], weight[i]
+        for q in range(width):
+            out[q] += w0 * x0[q]
 
 
 @part(FAST_SUMS)
 def _pairs(log_p: Any, p: Any, kl: Any) -> None:
-    """Adds ``KL_ij`` of a tile, ``p: [K, T]``: one teacher, four learners at a time."""
+    """Adds ``KL_ij`` and ``KL_ji`` of a tile, ``p: [K, T]``: one peer and four others at a time.
+
+    Both need ``d = log p_i - log p_j`` alone: ``KL_ij = sum p_i d`` and ``KL_ji = - sum p_j d``.
+    """
     peers, width = p.shape
     zero = p.dtype.type(0)
-    for i in range(peers):
-        teacher, own = p[i], log_p[i]
-        for j in range(peers % 4):
-            l0, a0 = log_p[j], zero
+    for i in range(peers - 1):
+        own, mine = log_p[i], p[i]
+        fours = i + 1 + (peers - 1 - i) % 4
+        for j in range(i + 1, fours):
+            l0, p0 = log_p[j], p[j]
+            a0 = b0 = zero
             for q in range(width):
-                a0 += teacher[q] * (own[q] - l0[q])
+                d0 = own[q] - l0[q]
+                a0 += mine[q] * d0
+                b0 += p0[q] * d0
             kl[i, j] += a0
-        for j in range(peers % 4, peers, 4):
+            kl[j, i] -= b0
+        for j in range(fours, peers, 4):
             l0, l1, l2, l3 = log_p[j], log_p[j + 1], log_p[j + 2], log_p[j + 3]
-            a0 = a1 = a2 = a3 = zero
+            p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
             for q in range(width):
-                t, o = teacher[q], own[q]
-                a0 += t * (o - l0[q])
-                a1 += t * (o - l1[q])
-                a2 += t * (o - l2[q])
-                a3 += t * (o - l3[q])
+                o, m = own[q], mine[q]
+                d0, d1, d2, d3 = o - l0[q], o - l1[q], o - l2[q], o - l3[q]
+                a0 += m * d0
+                a1 += m * d1
+                a2 += m * d2
+                a3 += m * d3
+                b0 += p0[q] * d0
+                b1 += p1[q] * d1
+                b2 += p2[q] * d2
+                b3 += p3[q] * d3
             kl[i, j] += a0
             kl[i, j + 1] += a1
             kl[i, j + 2] += a2
             kl[i, j + 3] += a3
+            kl[j, i] -= b0
+            kl[j + 1, i] -= b1
+            kl[j + 2, i] -= b2
+            kl[j + 3, i] -= b3
 
 
 @part()

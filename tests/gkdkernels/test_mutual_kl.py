@@ -60,6 +60,8 @@ CASES = [
     Case(peers=2, classes=1),
     Case(peers=2, rows=1),
     Case(peers=5, rows=3, classes=47, labels=True),
+    Case(peers=4, rows=70, classes=5),
+    Case(peers=9, rows=260, classes=3, labels=True),
 ]
 
 
