@@ -320,7 +320,7 @@ def _by_lane(tile: Any, lane: Any) -> None:
 def _mixed(x: Any, weight: Any, out: Any) -> None:
     """``sum_i weight_i x_i`` of ``x: [K, T]``: eight at a time, then four, then one."""
     peers, width = x.shape
-    i = 0
+    done = 0
     if peers < 8:
         out[:] = 0
     else:
@@ -330,14 +330,14 @@ def _mixed(x: Any, weight: Any, out: Any) -> None:
         for q in range(width):
             first = w0 * x0[q] + w1 * x1[q] + w2 * x2[q] + w3 * x3[q]
             out[q] = first + (w4 * x4[q] + w5 * x5[q] + w6 * x6[q] + w7 * x7[q])
-        i = 8
-    while i + 4 <= peers:
+        done = 8
+    fours = peers - (peers - done) % 4
+    for i in range(done, fours, 4):
         x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
         w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
         for q in range(width):
             out[q] += w0 * x0[q] + w1 * x1[q] + w2 * x2[q] + w3 * x3[q]
-        i += 4
-    for i in range(i, peers):
+    for i in range(fours, peers):
         x0, w0 = x[i], weight[i]
         for q in range(width):
             out[q] += w0 * x0[q]
