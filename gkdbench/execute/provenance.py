@@ -65,7 +65,9 @@ def _git() -> tuple[str | None, bool | None]:
         return found.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        # A run into the checkout's results/ changes records, and those are not what made its numbers.
+        code = (":/", ":(exclude,top)results")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", *code))
     except (OSError, subprocess.SubprocessError):
         return None, None
 
