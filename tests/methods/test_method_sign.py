@@ -6,4 +6,6 @@ class TestSIGN(MethodCase):
     unread = {
         "teacher": "cross-entropy alone asks no teacher",
         "teacher_recipe": "cross-entropy alone asks no teacher",
+        "teacher_method": "cross-entropy alone asks no teacher",
+        "teacher_settings": "cross-entropy alone asks no teacher",
     }
