@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gkdbench.errors import UnknownName, UserError, nearest
 from gkdbench.execute.cell import Cell
+from gkdbench.records.key import MEMBER_STRIDE
 
 _OWN: dict[str, Callable[[Cell], str]] = {
     "method": lambda cell: cell.group.identity.method,
@@ -50,13 +51,14 @@ def matches(cell: Cell, only: Mapping[str, str]) -> bool:
 
 
 def select(cells: Sequence[Cell], only: Mapping[str, str]) -> list[Cell]:
-    """The cells that match.
+    """The cells that match. The further models of a run come with the ensemble that wants them, or by their seed.
 
     Raises:
         UnknownName: none does, because of a value that no cell has (with the nearest ones that exist).
         UserError: none does, because of the combination.
     """
-    chosen = [cell for cell in cells if matches(cell, only)]
+    asked = [cell for cell in cells if cell.seed < MEMBER_STRIDE or "seed" in only]
+    chosen = [cell for cell in asked if matches(cell, only)]
     if chosen or not cells:
         return chosen
     for field, value in only.items():

@@ -71,7 +71,7 @@ def test_verify_recomputes(inside: Inside, smoke_run: SmokeRun) -> None:
 
 def test_verify_names_the_record_of_a_flipped_bit(inside: Inside, smoke_run: SmokeRun, tmp_path: Path) -> None:
     shutil.copytree(smoke_run[0] / "gkdbench-runs", tmp_path / "out")
-    (side_car,) = (tmp_path / "out").rglob("*.npz")
+    (side_car,) = [path for path in (tmp_path / "out").rglob("*.npz") if ".bank" not in path.parts]
     content = bytearray(side_car.read_bytes())
     content[len(content) // 2] ^= 1
     side_car.write_bytes(content)

@@ -86,6 +86,16 @@ def test_the_better_of_two_solo_models_on_validation_can_teach(tmp_path: Path) -
     assert {row.seed for row in rows.values()} == {0}
 
 
+def test_members_come_with_their_ensemble_or_by_their_seed(tmp_path: Path) -> None:
+    def planned(only: str) -> list[tuple[str, int]]:
+        plan = plan_suite(_suite(), out=tmp_path, device="cpu", only=only)
+        return sorted((cell.group.identity.method, cell.seed) for cell in plan.todo)
+
+    assert planned("method=mlp,index=0") == [("mlp", 0)]
+    assert planned("method=mlp,seed=1000") == [("mlp", 1000)]
+    assert ("mlp", 1000) in planned("method=ensemble,index=0")
+
+
 def test_seeds_of_a_suite_leave_room_for_members() -> None:
     with pytest.raises(UserError, match="less than 1000"):
         parse_suite(
