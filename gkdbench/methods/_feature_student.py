@@ -69,11 +69,6 @@ class FeatureTaught(Taught):
     temperature: Rate = 4.0
     nodes: Literal["all", "train"] = "all"
 
-    @property
-    def released(self) -> bool:
-        """Whether the release's behaviour is asked for."""
-        return self.variant == "as_released"
-
     @abstractmethod
     def term(self, student: int, teacher: int, randomness: Randomness) -> FeatureTerm:
         """The term for a student and a teacher of these widths."""

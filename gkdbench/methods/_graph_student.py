@@ -68,7 +68,7 @@ class GraphStudent(Taught):
 
     def rate(self) -> float:
         """The learning rate that is used."""
-        return RELEASED_RATE if self.variant == "as_released" else self.lr
+        return RELEASED_RATE if self.released else self.lr
 
     def student_label(self) -> str:
         """The student in a table: ``MLP 64 + LaPE``."""

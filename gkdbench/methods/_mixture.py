@@ -68,11 +68,6 @@ class MixtureStudent(Encoded, Taught):
     adv_steps: Natural = 5
     similarity: Weight = 0.0
 
-    @property
-    def released(self) -> bool:
-        """Whether this is the published form."""
-        return self.variant == "as_released"
-
     @abstractmethod
     def student(self) -> Mixture:
         """The backbone of this variant."""

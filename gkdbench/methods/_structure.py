@@ -36,7 +36,7 @@ class Structured(Method):
 
     def structure(self) -> tuple[Kernel, float | Literal["auto"]]:
         """Kernel and sigma in force."""
-        if self.variant == "as_released":
+        if self.released:
             return RELEASED_KERNEL, RELEASED_SIGMA
         return self.kernel, self.sigma
 

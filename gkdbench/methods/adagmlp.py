@@ -68,6 +68,7 @@ class AdaGMLP(Taught):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "hidden layers are compared before the activation and dropout; in the release after",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "mask": 0.1}
 
     backbone: Literal["mlps"] = "mlps"
@@ -81,7 +82,7 @@ class AdaGMLP(Taught):
     persist: bool = False
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.variant == "as_released"
+        released = self.released
         if self.batch_size is not None:
             raise UserError(f"adagmlp weights all nodes at once; batch_size wants None, got {self.batch_size}")
         if released:
@@ -107,10 +108,6 @@ class AdaGMLP(Taught):
     @property
     def label(self) -> str:
         return f"AdaGMLP, {self.model['members']} x MLP {self.model['layers']}x{self.model['hidden']}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 def drifted_seed(run: int) -> int:
@@ -147,7 +144,7 @@ class _Objective:
 
     def __init__(self, method: AdaGMLP, view: TrainView, teacher: Teacher, model: MLPsModel) -> None:
         self._method, self._view, self._model = method, view, model
-        self._released = method.variant == "as_released"
+        self._released = method.released
         self._persist = method.persist or self._released
         self._teacher = teacher.logits[view.inputs.everything]
         self._weight = self._equal()

@@ -108,7 +108,7 @@ class _Disagreement:
         if self._method.weights == "mean-loss":
             return torch.full((count,), 1 / count, dtype=torch.float64)
         gradients = gradients_of(student, teachers, self._method.tau)
-        if self._method.variant == "as_released":
+        if self._method.released:
             gradients = gradients.mean(0, keepdim=True)
         gram = torch.einsum("bmc,bnc->mn", gradients, gradients) / len(gradients)
         return torch.from_numpy(least_norm_weights(gram.cpu().numpy(), self._method.bound))

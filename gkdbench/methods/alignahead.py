@@ -101,11 +101,6 @@ class Alignahead(Structured, Trained):
     deep_supervision: bool = False
     b: Weight = 1.0
 
-    @property
-    def released(self) -> bool:
-        """Whether the release's behaviour is asked for."""
-        return self.variant == "as_released"
-
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         self._refuse_what_the_release_cannot()
         config, recipe = self._config(), self._recipe()

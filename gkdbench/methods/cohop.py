@@ -63,6 +63,7 @@ class CoHOp(Trained):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "the MLP of the OGB sets has its norm before the activation and none on the input",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "rounds": 2}
 
     backbone: Literal["mlp"] = "mlp"
@@ -91,17 +92,13 @@ class CoHOp(Trained):
     def label(self) -> str:
         return f"CoHOp, {'linear' if self.model['layers'] == 1 else self.model_label()}"
 
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
-
 
 class _Rounds:
     """The model, and the labels that it is trained on now."""
 
     def __init__(self, method: CoHOp, view: TrainView, ctx: Context) -> None:
         self._method, self._view, self._ctx = method, view, ctx
-        self._released = method.variant == "as_released"
+        self._released = method.released
         config = method.backbone_config()
         self._model = build(config, view, seed=ctx.seed, extra=view.num_classes)
         histogram = LabelHistogram(

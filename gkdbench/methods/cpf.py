@@ -82,7 +82,7 @@ class CPF(Taught):
         if not isinstance(config, MLP):
             raise TypeError(f"cpf wants an MLP beside the propagation, got {type(config).__name__}")
         module = Propagation(self, config, view, Randomness(ctx.seed)).to(view.device)
-        student = Propagator(module, view.inputs.space, binary=self.variant == "as_released")
+        student = Propagator(module, view.inputs.space, binary=self.released)
         optimiser = adam(module, lr=self.lr, weight_decay=self.weight_decay)
         others = torch.ones(len(view.items), dtype=torch.bool, device=view.device)
         others[view.train.position] = False

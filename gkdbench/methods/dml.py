@@ -51,7 +51,7 @@ class DML(Mutual):
         mask = joint.labelled if self.nodes == "train" else None
         if self.lam == 0 or not others:
             return label_losses(joint, logits, multi_label=multi_label), {}
-        if self.variant == "as_released":
+        if self.released:
             return self._as_released(joint, mask, multi_label)
         weight = logits[0].new_full((others + 1, others + 1), self.lam / others)
         loss, kl = mutual_kl(logits, pair_weight=weight, kl_mask=mask, targets=joint.targets, multi_label=multi_label)

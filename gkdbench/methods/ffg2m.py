@@ -46,6 +46,7 @@ class FFG2M(Taught):
         "dropout is named after the model it acts on; the release stores the student's as the teacher's",
         "terms over edges are computed a part at a time, to the same value",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
@@ -69,10 +70,6 @@ class FFG2M(Taught):
     @property
     def label(self) -> str:
         return f"FF-G2M, {self.model_label()}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 def difference_kl(

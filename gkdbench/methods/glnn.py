@@ -44,6 +44,7 @@ class GLNN(Taught):
         "the remainder after full batches is trained on; the release drops it",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
@@ -51,7 +52,7 @@ class GLNN(Taught):
     tau: Rate = field(default=1.0, metadata=NEUTRAL)
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        if self.variant == "as_released":
+        if self.released:
             return self._fit_as_released(view, ctx)
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
@@ -92,7 +93,3 @@ class GLNN(Taught):
     @property
     def label(self) -> str:
         return f"GLNN, {self.model_label()}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"

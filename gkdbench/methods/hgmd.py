@@ -53,6 +53,7 @@ class HGMD(Taught):
         "pairs are drawn where the graph lies; the release moves logits to the host in every epoch",
         "inductive runs draw pairs on the observed graph; the release is transductive only",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
@@ -63,7 +64,7 @@ class HGMD(Taught):
     mode: Literal["mixup", "vanilla", "weight"] = "mixup"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        smoothed = self.variant == "as_released" and self.mode == "mixup" and view.dataset not in CITATIONS
+        smoothed = self.released and self.mode == "mixup" and view.dataset not in CITATIONS
         pairs = _Pairs(
             self, view, ctx.teachers["teacher"].logits[view.inputs.everything], SMOOTHING if smoothed else 0.0
         )
@@ -81,10 +82,6 @@ class HGMD(Taught):
     @property
     def label(self) -> str:
         return f"HGMD, {self.model_label()}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 class _Pairs:

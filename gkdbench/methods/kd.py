@@ -50,7 +50,7 @@ class KD(Taught):
     nodes: Literal["all", "train"] = "all"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.variant == "as_released"
+        released = self.released
         per_class = view.num_classes if released else 1
         soft = partial(hinton, tau=self.tau, multi_label=view.multi_label, per_class=per_class)
         transfer = Transfer(

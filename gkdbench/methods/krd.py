@@ -50,6 +50,7 @@ class KRD(Taught):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "a student that does not follow its teacher is flagged unstable and stays in the table",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "sample_from": 3}
 
     backbone: Literal["mlp"] = "mlp"
@@ -62,7 +63,7 @@ class KRD(Taught):
     sample_every: Count = 1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        if self.variant == "as_released":
+        if self.released:
             ctx = dataclasses.replace(ctx, seed=drifted_seed(ctx.seed))
         pairs = _Pairs(self, view, ctx.teachers["teacher"])
         fitted = train_on_pairs(
@@ -79,10 +80,6 @@ class KRD(Taught):
     @property
     def label(self) -> str:
         return f"KRD, {self.model_label()}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 def drifted_seed(run: int) -> int:
@@ -119,7 +116,7 @@ class _Pairs:
             power=method.power,
             momentum=method.momentum,
             bins=method.bins,
-            empty_bins=method.variant == "as_released",
+            empty_bins=method.released,
         )
 
     def noted(self) -> dict[str, float]:

@@ -60,7 +60,7 @@ class LSP(Structured, Taught):
     eval_every: Count = 1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.variant == "as_released"
+        released = self.released
         schedule = Schedule(every=self.eval_every, store_on_loss=released, late_threshold=released)
         until = RELEASED_EPOCHS if released else self.epochs
         target = None

@@ -32,19 +32,16 @@ class PlainMLP(Trained):
         "the remainder of the labelled nodes after full batches is trained on; the release drops it",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
 
     backbone: Literal["mlp"] = "mlp"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe = self.solo_recipe(drop_last=self.variant == "as_released")
+        recipe = self.solo_recipe(drop_last=self.released)
         loss = partial(supervised, multi_label=view.multi_label)
         return train_solo(view, ctx, self.backbone_config(), recipe, loss)
 
     @property
     def label(self) -> str:
         return self.model_label()
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"

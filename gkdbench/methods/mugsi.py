@@ -58,7 +58,7 @@ class MuGSI(GraphStudent):
             weights,
             walks=self.walks,
             walk_length=self.walk_length,
-            shared_projection=self.variant == "as_released",
+            shared_projection=self.released,
         )
         structure = partial(granularities.of, view, ctx.teachers["teacher"]) if any(weights) else None
         return train_graph_student(self, view, ctx, structure)

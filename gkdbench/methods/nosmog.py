@@ -62,6 +62,7 @@ class NOSMOG(Encoded, Taught):
         "running statistics change in clean forwards only; in the release in attacks too",
         "encodings are trained by negative sampling; in the release by a hierarchical softmax",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "num_walks": 1, "dim": 16}
 
     backbone: Literal["mlp"] = "mlp"
@@ -72,7 +73,7 @@ class NOSMOG(Encoded, Taught):
     similarity: Weight = 0.1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.variant == "as_released"
+        released = self.released
         encoder = self.encoder(view.inputs, ctx.seed, softmax="hierarchical" if released else "negative")
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed, extra=encoder.dim)
@@ -115,10 +116,6 @@ class NOSMOG(Encoded, Taught):
     @property
     def label(self) -> str:
         return f"NOSMOG, {self.model_label()}"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 class _Batch(NamedTuple):

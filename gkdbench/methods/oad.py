@@ -72,7 +72,7 @@ class OAD(Peered):
         peers = build_peers(view, ctx.seed, configs, recipe)
         judges = None
         if self.gan_weight and len(peers) > 1:
-            released = self.variant == "as_released"
+            released = self.released
             judges = Judges([hidden_width(config) for config in configs], self.width, ctx.seed, rectified=released)
             judges = judges.to(view.device)
             judges.optimiser = adam(judges, lr=self.lr, weight_decay=self.weight_decay)
@@ -100,7 +100,7 @@ class OAD(Peered):
         labelled = [z[joint.rows] for z in joint.logits]
         others = torch.stack([z.detach() for j, z in enumerate(labelled) if j != i]).mean(dim=0)
         kl = tempered_kl(others, labelled[i], tau=self.tau, multi_label=multi_label)
-        return kl / others.numel() if self.variant == "as_released" else kl
+        return kl / others.numel() if self.released else kl
 
     @property
     def label(self) -> str:

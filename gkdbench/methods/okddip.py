@@ -76,7 +76,7 @@ class OKDDip(Peered):
         hard = label_losses(joint, joint.logits, multi_label=multi_label)
         if not self.lam:
             return hard, {}
-        released = self.variant == "as_released"
+        released = self.released
         kl = partial(tempered_kl, tau=self.tau, multi_label=multi_label, epsilon=RELEASED_EPSILON if released else 0.0)
         chosen = joint.rows if self.nodes == "train" else slice(None)
         leader, *auxiliaries = (z[chosen] for z in joint.logits)

@@ -84,7 +84,7 @@ class ONE(Trained):
         loss = torch.stack([hard(logits[joint.rows]) for logits in branches]).sum()
         if gate is None:
             return loss[None], {}
-        released = self.variant == "as_released"
+        released = self.released
         mixed = gate(trace, joint.inputs.segments, z)
         kl = partial(tempered_kl, mixed.detach(), tau=self.tau, multi_label=view.multi_label)
         soft = torch.stack([kl(logits, epsilon=RELEASED_EPSILON if released else 0.0) for logits in branches]).sum()

@@ -63,6 +63,7 @@ class VQGraph(Trained):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "the student's code is a map of its hidden layer before dropout; in the release after",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "codes": 16}
 
     backbone: Literal["mlp"] = "mlp"
@@ -76,7 +77,7 @@ class VQGraph(Trained):
         return {"teacher": Requirement("vqgraph_teacher", {"model": {"codes": self.codes}, "variant": self.variant})}
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        config, released = self.backbone_config(), self.variant == "as_released"
+        config, released = self.backbone_config(), self.released
         if self.label_weight == 1 and not self.token_weight and not released:
             return train_solo(view, ctx, config, self.solo_recipe(), supervised)
         model = build(config, view, seed=ctx.seed)
@@ -111,10 +112,6 @@ class VQGraph(Trained):
     def label(self) -> str:
         return f"VQGraph, {self.model_label()}"
 
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
-
 
 class _Batch(NamedTuple):
     """What one step sees: observed nodes [B], labelled ones [B'] (places in ``view.train``), the terms of its loss."""
@@ -133,7 +130,7 @@ class _Objective:
 
     def __init__(self, method: VQGraph, view: TrainView, teacher: Teacher, model: Model) -> None:
         self._method, self._view, self._model = method, view, model
-        self._released = method.variant == "as_released"
+        self._released = method.released
         self._logits = teacher.logits[view.inputs.everything]
         self._noted: dict[str, list[float]] = {}
         self._map: FeatureLinear | None = None

@@ -46,6 +46,7 @@ class VQTeacher(Trained):
         "one graph-convolution tokenizer, full batch; the release calls one SAGE that runs it on sampled blocks",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
+    released_ties: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "model": {"codes": 16}}
 
     backbone: Literal["vq"] = "vq"
@@ -95,17 +96,13 @@ class VQTeacher(Trained):
         return Fitted({"model": predictor})
 
     def _edges(self, decoded: Tensor, graph: CSRGraph, key: int) -> Tensor:
-        if self.variant == "as_released":
+        if self.released:
             return dense_reconstruction(decoded, graph)
         return sampled_reconstruction(decoded, graph, key)
 
     @property
     def label(self) -> str:
         return f"VQGraph's tokenizer, {self.model['codes']} codes"
-
-    @property
-    def ties(self) -> str:
-        return "later" if self.variant == "as_released" else "earlier"
 
 
 def dense_reconstruction(decoded: Tensor, graph: CSRGraph) -> Tensor:
