@@ -10,7 +10,6 @@ from typing import Any
 
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell, Group
-from gkdbench.records.key import TRIAL
 from gkdbench.records.store import Store
 
 Space = Mapping[str, Sequence[Any]]
@@ -45,11 +44,6 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def tuned(space: Space, trials: int, seeds: Sequence[int]) -> dict[str, Any]:
     """What the key and the record of a tuned group say of how its settings were found."""
     return {"space": {name: list(values) for name, values in space.items()}, "trials": trials, "seeds": list(seeds)}
-
-
-def is_trial(group: Group) -> bool:
-    """Whether `group` only serves to choose settings."""
-    return group.identity.tuning == TRIAL
 
 
 def best_trial(trials: Sequence[Sequence[Cell]], store: Store) -> Group | None:
