@@ -122,6 +122,12 @@ def _summary(summary: Summary) -> str:
     return table(titles, rows)
 
 
+def marked_tables(text: str) -> dict[str, dict[str, str]]:
+    """Name -> keys of every ``<!-- table NAME key=value ... -->`` in `text`."""
+    found = re.findall(r"<!-- table (\S+)((?: \S+=\S+)*) -->", text)
+    return {name: dict(pair.split("=", 1) for pair in keys.split()) for name, keys in found}
+
+
 def splice(text: str, name: str, markdown: str) -> str:
     """`text` with what stands between ``<!-- table NAME key=value ... -->`` and ``<!-- end NAME -->`` replaced."""
     starts = list(re.finditer(rf"<!-- table {re.escape(name)}(?: \S+=\S+)* -->", text))
@@ -135,6 +141,11 @@ def splice(text: str, name: str, markdown: str) -> str:
 
 def _kept(value: str, wanted: tuple[str, ...]) -> bool:
     return not wanted or value in wanted
+
+
+def score_cell(entry: Entry) -> str:
+    """The score of `entry` as Markdown, bold where it wins."""
+    return _bold(entry, "score", score(entry))
 
 
 def _bold(entry: Entry, key: str, text: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
 
@@ -67,14 +67,26 @@ def report(args: argparse.Namespace) -> int:
         if path:
             Path(path).write_text(make(board), encoding="utf-8")
             print(Path(path).resolve())
-    if args.readme:
-        fill_tables(Path(args.readme), board)
+    for path in args.readme:
+        fill_tables(Path(path), board)
     if args.claims:
         for page in write_pages(Path(args.claims), records, partial(load_curves, args.paths)):
             print(page.resolve())
-    if not (args.html or args.markdown or args.csv or args.readme or args.claims):
+    if args.published:
+        count_published(Path(args.published), board)
+    if not (args.html or args.markdown or args.csv or args.readme or args.claims or args.published):
         print_board(board)
     return 0
+
+
+def count_published(path: Path, board: Board) -> None:
+    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes beside it."""
+    from gkdbench.report.reproduction import counts_text, reproduction_page
+
+    print(counts_text(path, board))
+    page = path.with_suffix(".md")
+    page.write_text(reproduction_page(path, board), encoding="utf-8")
+    print(page.resolve())
 
 
 def _expected(suite: str) -> list[Expected]:
@@ -106,21 +118,31 @@ def _expected(suite: str) -> list[Expected]:
 def fill_tables(path: Path, board: Board) -> None:
     """Replace every ``<!-- table NAME key=value ... -->`` ... ``<!-- end NAME -->`` block of a Markdown file.
 
-    Keys are those of `gkdbench.report.markdown.Selection`, several values with commas. No cell is written by hand.
+    Keys are those of `gkdbench.report.markdown.Selection`, several values with commas; with ``columns=``, those of
+    `gkdbench.report.wide.WideSelection`. No cell is written by hand.
     """
-    import re
-
-    from gkdbench.report.markdown import Selection, markdown_table, splice
+    from gkdbench.report.markdown import marked_tables, splice
 
     text = path.read_text(encoding="utf-8")
-    for name, keys in re.findall(r"<!-- table (\S+)((?: \S+=\S+)*) -->", text):
-        chosen: dict[str, object] = {}
-        for pair in keys.split():
-            key, _, value = pair.partition("=")
-            chosen[key] = value == "yes" if key == "compared" else tuple(value.split(","))
-        text = splice(text, name, markdown_table(board, Selection(**chosen)))  # type: ignore[arg-type]
+    for name, keys in marked_tables(text).items():
+        text = splice(text, name, _selected(board, keys))
     path.write_text(text, encoding="utf-8")
     print(path.resolve())
+
+
+def _selected(board: Board, keys: Mapping[str, str]) -> str:
+    from gkdbench.report.markdown import Selection, markdown_table
+    from gkdbench.report.wide import WideSelection, wide_table
+
+    chosen: dict[str, Any] = {key: tuple(value.split(",")) for key, value in keys.items()}
+    if "compared" in keys:
+        chosen["compared"] = keys["compared"] == "yes"
+    try:
+        if "columns" in chosen:
+            return wide_table(board, WideSelection(**chosen))
+        return markdown_table(board, Selection(**chosen))
+    except TypeError as error:
+        raise UserError(f"unknown key of a table, got {', '.join(keys)}: {error}") from None
 
 
 def compare(args: argparse.Namespace) -> int:

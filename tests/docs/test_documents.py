@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from blocks import ROOT, blocks, copy_of_checkout, difference, environment, run_all
 
+from gkdbench.report.markdown import marked_tables
+
 
 @pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 8)])
 def test_code_blocks_run_and_print_what_is_shown(name: str, least: int, tmp_path: Path) -> None:
@@ -30,42 +32,37 @@ def test_the_comparison_of_outputs_can_fail() -> None:
     assert "wanted 'b'" in difference("a b", "a")
 
 
-def marked(text: str) -> dict[str, str]:
-    """Name -> keys of every table block."""
-    return dict(re.findall(r"<!-- table (\S+)((?: \S+=\S+)*) -->", text))
-
-
-def test_the_tables_are_marked_and_selectable() -> None:
-    from gkdbench.report import Selection
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tables = marked(text)
-    assert {"anchors", "glnn", "main"} <= set(tables)
-    for name, keys in tables.items():
-        assert text.count(f"<!-- end {name} -->") == 1
-        pairs = dict(pair.split("=") for pair in keys.split())
-        compared = pairs.pop("compared", "no") == "yes"
-        Selection(**{key: tuple(value.split(",")) for key, value in pairs.items()}, compared=compared)
+@pytest.mark.parametrize(
+    ("document", "tables"), [("README.md", {"anchors", "students"}), ("docs/results.md", {"glnn", "main", "mlps"})]
+)
+def test_the_tables_are_marked(document: str, tables: set[str]) -> None:
+    found = marked_tables((ROOT / document).read_text(encoding="utf-8"))
+    assert tables <= set(found)
 
 
 def test_no_cell_of_a_table_is_written_by_hand(tmp_path: Path) -> None:
     if not any((ROOT / "results").rglob("*.json")):
         pytest.skip("no published records yet: the tables are empty")
-    readme = tmp_path / "README.md"
-    shutil.copy(ROOT / "README.md", readme)
-    command = [sys.executable, "-m", "gkdbench.cli", "report", str(ROOT / "results"), "--readme", str(readme)]
+    names = ("README.md", "docs/results.md")
+    copies = [tmp_path / Path(name).name for name in names]
+    for name, copy in zip(names, copies, strict=True):
+        shutil.copy(ROOT / name, copy)
+    files = [str(copy) for copy in copies]
+    command = [sys.executable, "-m", "gkdbench.cli", "report", str(ROOT / "results"), "--readme", *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert readme.read_text(encoding="utf-8") == (ROOT / "README.md").read_text(encoding="utf-8"), (
-        "run `gkdbench report results --readme README.md`"
-    )
+    for name, copy in zip(names, copies, strict=True):
+        assert copy.read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8"), (
+            f"run `gkdbench report results --readme {name}`"
+        )
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
+    documents = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md")]
+    for document in [*documents, *(ROOT / "docs").rglob("*.md")]:
+        text = document.read_text(encoding="utf-8")
         targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
-        assert [target for target in targets if target and not (ROOT / target).exists()] == []
+        assert [target for target in targets if target and not (document.parent / target).exists()] == [], document
 
 
 def test_exit_codes_are_documented() -> None:

@@ -183,6 +183,26 @@ def test_a_control_under_the_same_teacher_has_to_be_beaten_too() -> None:
     assert [entry.name for entry in section.entries if entry.versus] == ["GLNN 2x128"]
 
 
+@pytest.mark.parametrize(
+    ("method", "off", "on"),
+    [
+        ("dml", {"lam": 0.0}, {"lam": 1.0}),
+        ("alignahead", {"direction": "none"}, {"direction": "ahead"}),
+    ],
+)
+def test_peers_that_teach_each_other_have_to_beat_the_best_of_those_that_do_not(
+    method: str, off: dict[str, object], on: dict[str, object]
+) -> None:
+    alone = record(method, "alone", config=off, mean=0.7, peers=2)
+    together = record(method, "together", config=on, mean=0.72, peers=2)
+    entries = build([alone, together]).columns[0].entries
+    found = {(e.label, e.aggregate): e for e in entries}
+    versus = found["together", "mean of peers"].versus
+    assert versus is not None and versus.control == "alone, best on validation"
+    assert versus.difference == pytest.approx(0.02)
+    assert found["alone", "mean of peers"].versus is None
+
+
 def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
     tie = entry_of(build([record(mean=0.6), glnn(mean=0.6019)]).columns, "GLNN 2x128")
     assert tie.versus is not None and tie.versus.p_value < 0.05 and tie.versus.outcome == "tie" and not tie.bold

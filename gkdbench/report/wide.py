@@ -1,0 +1,85 @@
+"""Methods by columns: one line a method, one score for each (data set, split id, setting) that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gkdbench.errors import UserError
+from gkdbench.report.markdown import plain, score_cell, table
+from gkdbench.report.model import Board, Column, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class WideSelection:
+    """Which methods and columns a wide table shows.
+
+    Args:
+        columns: ``dataset/split/setting``, in order.
+        methods: kept methods; none: all.
+        variants: kept forms of the methods.
+    """
+
+    columns: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ("corrected",)
+
+
+def wide_table(board: Board, selection: WideSelection) -> str:
+    """The table, and a line that says n and what the spread is.
+
+    A row is what is printed before the first comma of its label (widths and numbers of experts differ between data
+    sets) and its aggregate. Where a method has a row of its own and rows that are controls of it, the former is shown.
+
+    Raises:
+        UserError: a column that the board does not have, or several rows of one name in a column.
+    """
+    found = [_column(board, name) for name in selection.columns]
+    cells = [_cells(column, selection) for column in found]
+    names = list(dict.fromkeys(name for entries in cells for name in entries))
+    if not names:
+        raise UserError("no row of the board fits the selection; run the suite, or widen it")
+    several = len({(column.dataset, column.setting) for column in found}) < len(found)
+    titles = [
+        plain(" ".join([column.dataset, *([column.split] if several else []), column.setting])) for column in found
+    ]
+    runs = {len(entry.planned) for entries in cells for entry in entries.values()}
+    lines = [[plain(name), *(_score(entries.get(name), tell_n=len(runs) > 1) for entries in cells)] for name in names]
+    count = f"n = {runs.pop()} runs in every cell; " if len(runs) == 1 else ""
+    return f"{table(['Row', *titles], lines)}\n\n{count}mean ± standard deviation (ddof=1)."
+
+
+def _column(board: Board, name: str) -> Column:
+    matching = [c for c in board.columns if f"{c.dataset}/{c.split}/{c.setting}" == name and not c.notes]
+    if not matching:
+        have = sorted({f"{c.dataset}/{c.split}/{c.setting}" for c in board.columns})
+        raise UserError(f"no column {name!r}; wanted dataset/split/setting, one of: {', '.join(have)}")
+    return matching[0]
+
+
+def _cells(column: Column, selection: WideSelection) -> dict[str, Entry]:
+    """Name -> the entry shown under it."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in column.entries:
+        if entry.variant in selection.variants and (not selection.methods or entry.method in selection.methods):
+            groups.setdefault(_name(entry), []).append(entry)
+    return {name: _only(name, entries) for name, entries in groups.items()}
+
+
+def _name(entry: Entry) -> str:
+    short = entry.label.split(",")[0]
+    return short if entry.aggregate == "single" else f"{short}, {entry.aggregate}"
+
+
+def _only(name: str, entries: Sequence[Entry]) -> Entry:
+    own = [entry for entry in entries if not entry.control] if len(entries) > 1 else list(entries)
+    if len(own) != 1:
+        labels = "; ".join(entry.name for entry in entries)
+        raise UserError(f"{len(entries)} rows are called {name!r} in one column: {labels}; keep fewer methods")
+    return own[0]
+
+
+def _score(entry: Entry | None, *, tell_n: bool) -> str:
+    if entry is None:
+        return "–"
+    return score_cell(entry) + (f" (n={len(entry.planned)})" if tell_n else "")
