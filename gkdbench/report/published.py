@@ -18,6 +18,7 @@ from gkdbench.report.statistics import MIN_RUNS, mean_std
 VerdictStatus = Literal["reproduced", "close", "not reproduced", "not comparable"]
 DEFAULT_RUNS = 10  # of a publication that does not say
 UNTRUSTED = ("recalled", "not re-checked", "not checked")  # evidence or verification that no comparison may rest on
+UNCHECKED = "the published number is "  # how the reason begins where the number is one of those
 METRIC_NAMES = {"accuracy": "accuracy", "micro_f1": "micro-F1", "rocauc": "ROC-AUC"}
 
 
@@ -84,7 +85,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Ours against one published number; all numbers in percent."""
+    """Ours against one published number; all numbers in percent.
+
+    A number that nobody checked against its source is not comparable, and has a difference all the same.
+    """
 
     claim: str
     status: VerdictStatus
@@ -92,6 +96,13 @@ class Verdict:
     why: str  # the reason when not comparable, else which score was compared
     difference: float | None = None  # ours - published
     tolerance: float | None = None
+
+    @property
+    def grade(self) -> VerdictStatus:
+        """What the difference alone says."""
+        if self.difference is None or self.tolerance is None:
+            return "not comparable"
+        return grade(self.difference, self.tolerance)
 
 
 @cache
@@ -143,6 +154,8 @@ def verdict(claim: Claim, number: Published, record: Record, scores: Sequence[fl
     floor = 1.0 if record.data.metric == "rocauc" or record.split.startswith("tu-10fold") else 0.5
     tolerance = max(floor, 2 * error) if claim.tolerance is None else claim.tolerance
     difference = mean - number.mean
+    if any(mark in (number.evidence, *number.verified.split(" (")) for mark in UNTRUSTED):
+        return Verdict(claim.name, "not comparable", number, f"{UNCHECKED}{number.verified}", difference, tolerance)
     return Verdict(claim.name, grade(difference, tolerance), number, f"{claim.score} score", difference, tolerance)
 
 
@@ -160,8 +173,6 @@ def _obstacle(claim: Claim, number: Published, record: Record, runs: int, comple
     least = 5 if number.n_runs == 5 else MIN_RUNS
     if claim.refuse:
         return claim.refuse
-    if any(mark in (number.evidence, *number.verified.split(" (")) for mark in UNTRUSTED):
-        return f"the published number is {number.verified}"
     if METRIC_NAMES.get(record.data.metric) != number.metric or number.unit != "%":
         return f"metric {record.data.metric} against {number.metric} in {number.unit}"
     if record.tier != "published":

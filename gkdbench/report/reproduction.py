@@ -1,0 +1,241 @@
+"""How many published numbers our records reproduce (protocol, section 7): one page, one count for the terminal."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gkdbench.errors import UserError, nearest
+from gkdbench.report.cells import score
+from gkdbench.report.markdown import plain, table
+from gkdbench.report.model import Board, Column, Entry
+from gkdbench.report.published import UNCHECKED, Claim, Published, Verdict, claims
+
+Share = Annotated[float, Field(ge=0, le=1)]
+SETTINGS = ("tran", "ind", "prod", "graph")
+NOT_RUN = "not run"
+GRADES = ("reproduced", "close", "not reproduced")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Group(_Strict):
+    """Published rows that are counted together.
+
+    Args:
+        says: its heading. reads: what stands under it.
+        claims: names of claims (``claims.toml``).
+        reproduced: share of the compared rows that is wanted reproduced. close: reproduced or close.
+        marked: data set -> why its rows count with a mark.
+        unchecked: rows that nobody checked against their source; they are graded here and nowhere else.
+    """
+
+    says: str
+    reads: str = ""
+    claims: Annotated[list[str], Field(min_length=1)]
+    reproduced: Share | None = None
+    close: Share | None = None
+    marked: dict[str, str] = {}
+    unchecked: bool = False
+
+    @model_validator(mode="after")
+    def _claims_are_known(self) -> Group:
+        known = {claim.name for claim in claims()}
+        for name in self.claims:
+            if name not in known:
+                raise ValueError(f"no claim {name!r} in claims.toml; {nearest(name, known)}")
+        return self
+
+
+class Note(_Strict):
+    """What was tried where a number was not reproduced; `datasets` and `settings` as the publication names them."""
+
+    claim: str
+    datasets: Annotated[list[str], Field(min_length=1)]
+    settings: Annotated[list[str], Field(min_length=1)]
+    says: str
+
+
+class Page(_Strict):
+    """The page: text around counts and tables that are made from records."""
+
+    title: str
+    intro: str
+    outro: str = ""
+    group: Annotated[list[Group], Field(min_length=1)]
+    note: list[Note] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One published number and what ours says to it.
+
+    Attributes:
+        status: of `GRADES`, "not run", or "not comparable" where a claim refuses.
+    """
+
+    claim: str
+    published: Published
+    status: str
+    why: str
+    column: Column | None = None
+    entry: Entry | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def graded(self) -> bool:
+        return self.status in GRADES
+
+
+def load_page(path: Path) -> Page:
+    """The page that a TOML file describes.
+
+    Raises:
+        UserError: no file, not valid TOML, an unknown key or claim, or a wrong type.
+    """
+    try:
+        return Page.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; want a TOML file like docs/reproduction.toml") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path}: {wrong}") from None
+
+
+def lines_of(group: Group, board: Board) -> list[Line]:
+    """A line for every published number of the group's claims, compared or not."""
+    by_name = {claim.name: claim for claim in claims()}
+    return [_line(by_name[name], row, group, board) for name in group.claims for row in numbers(by_name[name])]
+
+
+def numbers(claim: Claim) -> list[Published]:
+    """Every published row of `claim`, once (two of our names may stand for one data set)."""
+    found = (claim.number(dataset, setting) for setting in SETTINGS for dataset in claim.datasets)
+    return list(dict.fromkeys(row for row in found if row is not None))
+
+
+def _line(claim: Claim, row: Published, group: Group, board: Board) -> Line:
+    answers = [
+        (column, entry, verdict)
+        for column in board.columns
+        for entry in column.entries
+        for verdict in entry.verdicts
+        if verdict.claim == claim.name and verdict.published == row
+    ]
+    for column, entry, verdict in answers:
+        status = verdict.grade if group.unchecked and verdict.why.startswith(UNCHECKED) else verdict.status
+        if status in GRADES:
+            return Line(claim.name, row, str(status), verdict.why, column, entry, verdict)
+    if claim.refuse:
+        return Line(claim.name, row, "not comparable", claim.refuse)
+    released = [verdict.why for _, entry, verdict in answers if entry.variant == "as_released" or claim.form == "plain"]
+    return Line(claim.name, row, NOT_RUN, released[0] if released else "no record")
+
+
+def reproduction_page(path: Path, board: Board) -> str:
+    """The Markdown of the page that `path` describes."""
+    page = load_page(path)
+    groups = [(group, lines_of(group, board)) for group in page.group]
+    parts = [f"# {page.title}", page.intro.strip(), _overview(groups)]
+    for group, lines in groups:
+        parts += [f"## {plain(group.says)}"]
+        parts += [group.reads.strip()] if group.reads else []
+        parts += [_promise(group, lines), _details(group, lines)]
+        parts += [f"\\* {plain(dataset)}: {why}" for dataset, why in group.marked.items()]
+        if off := [line for line in lines if line.status in GRADES[1:]]:
+            parts.append("Not reproduced, or close only, and what was tried:")
+            parts.append("\n".join(f"- {_where(line)}: {_tried(page.note, line)}" for line in off))
+    if page.outro:
+        parts.append(page.outro.strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def counts_text(path: Path, board: Board) -> str:
+    """A line per group of the page that `path` describes, for the terminal."""
+    page = load_page(path)
+    found = []
+    for group in page.group:
+        lines = lines_of(group, board)
+        found.append(f"{group.says}: {_count(lines)}. {_promise(group, lines)}")
+        silent = [line for line in lines if line.status in GRADES[1:] and _note(page.note, line) is None]
+        found += [f"  no paragraph yet: {_where(line)}" for line in silent]
+    return "\n".join(found)
+
+
+def _count(lines: Sequence[Line]) -> str:
+    tally = Counter(line.status for line in lines)
+    told = [f"{tally[status]} {status}" for status in (*GRADES, "not comparable", NOT_RUN) if tally[status]]
+    return f"{len(lines)} published rows, {sum(line.graded for line in lines)} compared: {', '.join(told)}"
+
+
+def _promise(group: Group, lines: Sequence[Line]) -> str:
+    """Shares of the compared rows against what was wanted, and the same without marked data sets."""
+    compared = [line for line in lines if line.graded]
+    if not compared:
+        return "Nothing is compared yet."
+    words = []
+    for of, wanted, grades in (
+        ("reproduced", group.reproduced, GRADES[:1]),
+        ("reproduced or close", group.close, GRADES[:2]),
+    ):
+        share = _share(compared, grades)
+        met = "" if wanted is None else f" (wanted {wanted:.0%}: {'met' if share >= wanted else 'not met'})"
+        words.append(f"{of} {share:.0%}{met}")
+    said = f"Of the compared rows: {', '.join(words)}."
+    clean = [line for line in compared if line.published.dataset not in group.marked]
+    if clean and len(clean) < len(compared):
+        shares = f"{_share(clean, GRADES[:1]):.0%} and {_share(clean, GRADES[:2]):.0%}"
+        said += f" Without the {len(compared) - len(clean)} marked ones: {shares}."
+    return said
+
+
+def _share(lines: Sequence[Line], grades: Iterable[str]) -> float:
+    return sum(line.status in grades for line in lines) / len(lines)
+
+
+def _overview(groups: Sequence[tuple[Group, Sequence[Line]]]) -> str:
+    rows = []
+    for group, lines in groups:
+        tally = Counter(line.status for line in lines)
+        rows.append([plain(group.says), str(len(lines)), *(str(tally[status]) for status in (*GRADES, NOT_RUN))])
+    return table(["Published rows", "All", "Reproduced", "Close", "Not reproduced", "Not run yet"], rows)
+
+
+def _details(group: Group, lines: Sequence[Line]) -> str:
+    titles = ["Publication", "Data set", "Setting", "Published", "Ours", "Runs", "Difference", "Tolerance", "Verdict"]
+    rows = []
+    for line in lines:
+        mark = "\\*" if line.published.dataset in group.marked else ""
+        own = ["–", "–", "–", "–", plain(f"{line.status}: {line.why}")]
+        if line.entry is not None and line.verdict is not None and line.verdict.difference is not None:
+            own = [score(line.entry), str(line.entry.done), f"{line.verdict.difference:+.2f}"]
+            own += [f"{line.verdict.tolerance:.2f}", line.status]
+        where = [plain(line.claim), plain(line.published.dataset) + mark, line.published.setting]
+        std = "" if line.published.std is None else f" ± {float(line.published.std)}"
+        rows.append([*where, f"{float(line.published.mean)}{std}", *own])
+    return table(titles, rows)
+
+
+def _where(line: Line) -> str:
+    return f"{line.claim}, {line.published.dataset}, {line.published.setting}"
+
+
+def _note(notes: Sequence[Note], line: Line) -> Note | None:
+    row = line.published
+    fitting = (n for n in notes if n.claim == line.claim and row.dataset in n.datasets and row.setting in n.settings)
+    return next(fitting, None)
+
+
+def _tried(notes: Sequence[Note], line: Line) -> str:
+    found = _note(notes, line)
+    return " ".join(found.says.split()) if found else "no paragraph yet."
