@@ -6,17 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import Record
 from gkdbench.report.cells import percent, points
-from gkdbench.report.claimcheck import Checked, Curves, Figure, Kind, Side, check, load_page
+from gkdbench.report.claimcheck import Checked, Curves, check
+from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side, load_page
+from gkdbench.report.convergence import Spread
+from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
+from gkdbench.report.lines import line_plot
 from gkdbench.report.markdown import plain, table
+from gkdbench.report.published import published
 from gkdbench.report.statistics import bootstrap_interval
 
 
 def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
-    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and ``NAME-<number>.svg`` beside it."""
+    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and beside it its plots, ``NAME-1.svg`` and so on."""
     written = []
     for path in sorted(folder.glob("*.toml")):
         text, plots = claim_page(path, records, curves)
@@ -44,18 +50,47 @@ def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = No
         if found.lines:
             plots[name] = _plot(page.row[found.claim.candidate].name, found)
             parts += [f"![differences with their intervals]({name})", _lines(found)]
+        if any(line.pace for line in found.lines):
+            parts.append(_paces(found))
         if found.absent:
             parts.append("Not run yet, so undecided:\n\n" + "\n".join(f"- {plain(text)}" for text in found.absent))
+    more, drawn = _figures(path.stem, page, records, curves)
+    parts += more
+    parts += [_quoted(quoted) for quoted in page.quoted]
+    if page.outro:
+        parts.append(page.outro.strip())
+    return "\n\n".join(parts) + "\n", plots | drawn
+
+
+def _figures(
+    stem: str, page: ClaimPage, records: Sequence[Record], curves: Curves | None
+) -> tuple[list[str], dict[str, str]]:
+    """The sections of the page's figures and curves, and their plots."""
+    parts: list[str] = []
+    plots = {}
     for number, figure in enumerate(page.figure, start=1):
-        name = f"{path.stem}-figure-{number}.svg"
+        name = f"{stem}-figure-{number}.svg"
         intervals = _readings(figure, page.row, records)
         parts += [f"## {figure.says}", figure.reads.strip()]
         if intervals:
             plots[name] = forest_plot(f"{figure.dataset}, {figure.split}: means with intervals", intervals, _plainly)
             parts.append(f"![means over runs with their intervals]({name})")
-    if page.outro:
-        parts.append(page.outro.strip())
-    return "\n\n".join(parts) + "\n", plots
+    for number, curve in enumerate(page.curve, start=1):
+        name = f"{stem}-curve-{number}.svg"
+        parts += [f"## {curve.says}", curve.reads.strip()]
+        drawn = _course(curve, page.row, records, curves)
+        if drawn is not None:
+            plots[name], runs = drawn
+            parts += [f"![means over runs and their bands]({name})", BANDS.format(runs=runs)]
+        else:
+            parts.append("Not run yet.")
+    return parts, plots
+
+
+BANDS = (
+    "Lines are means over {runs} runs, bands one standard deviation (ddof = 1) to each side, up to the last epoch that "
+    "all runs have."
+)
 
 
 RULES = """\
@@ -70,9 +105,9 @@ RULES = """\
 MEASURES: dict[Kind, tuple[str, Callable[[float], str]]] = {
     "better": ("score", percent),
     "steadier": ("deviation", percent),
-    "sooner": ("evaluations", lambda value: f"{value:.1f}"),
+    "sooner": ("epochs", lambda value: f"{value:.1f}"),
 }
-"""Test -> what its numbers are, and how one is printed. Differences are points, or percent of the evaluations."""
+"""Test -> what its numbers are, and how one is printed. Differences are points, or percent of the rival's epochs."""
 
 
 def _text(found: Checked) -> str:
@@ -104,6 +139,56 @@ def _lines(found: Checked) -> str:
     return table(titles, rows) + "\n\nBold: the strongest rival of its place."
 
 
+def _paces(found: Checked) -> str:
+    """What the same arrivals cost in epochs, in gradient steps of one model and on the clock."""
+    rows = []
+    for line in found.lines:
+        if line.pace is not None:
+            ratios = [_times(each) for each in (line.pace.epochs, line.pace.steps, line.pace.seconds)]
+            reached = f"{line.pace.reached} of {line.pace.models}"
+            rows.append([plain(" · ".join(line.place)), plain(line.rival), reached, *ratios])
+    titles = ["Where", "Rival", "Models that reach its score", "Epochs", "Gradient steps of a model", "Wall clock"]
+    return f"{PACES}\n\n{table(titles, rows)}"
+
+
+PACES = """\
+The same as ratios, candidate over rival, geometric means with intervals; below 1 is sooner. Seconds are those of
+training and evaluation on the machine of the records, whatever else it did."""
+
+
+def _times(ratio: Spread | None) -> str:
+    return "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ratio)
+
+
+def _quoted(quoted: Quoted) -> str:
+    """Published numbers with all that is known of them, and that they are not comparable."""
+    rows = []
+    for row in published():
+        if row.method in quoted.methods:
+            value = f"{row.mean:g}" + ("" if row.std is None else f" ± {row.std:g}")
+            runs = "not said" if row.n_runs is None else str(row.n_runs)
+            where = f"{row.dataset}, {row.split_protocol}, {row.setting}"
+            rows.append(
+                [*map(plain, (row.method, where, f"{value} ({row.metric}, {row.unit})", runs)), "not comparable",
+                 plain("; ".join(row.caveats))]
+            )  # fmt: skip
+    titles = ["Published", "Where", "Number", "Runs", "Verdict", "What is known of it"]
+    return f"## Published numbers\n\n{quoted.why.strip()}\n\n{table(titles, rows)}"
+
+
+def _course(
+    figure: CurveFigure, sides: Mapping[str, Side], records: Sequence[Record], curves: Curves | None
+) -> tuple[str, str] | None:
+    """The plot and how many runs it shows; None where no record has a reading."""
+    if curves is None:
+        raise UserError("curves read side-cars; make the page through `gkdbench report --claims`")
+    panels, runs = courses(figure, sides, records, curves)
+    if not panels:
+        return None
+    title = f"{figure.dataset}, {figure.split}, {figure.setting}"
+    return line_plot(title, panels, across="epoch", unit=figure.unit), " or ".join(map(str, runs))
+
+
 def _plot(candidate: str, found: Checked) -> str:
     intervals = [
         Interval(f"{' · '.join(line.place)}: {line.rival}", line.difference, *line.interval, line.strongest)
@@ -120,9 +205,13 @@ def _readings(figure: Figure, sides: Mapping[str, Side], records: Sequence[Recor
         entry = side.find(records, figure.dataset, figure.split, figure.setting)
         rows = [row for row in by_key[entry.key].rows if reported(row.seed)] if entry else []
         for name, called in figure.readings.items():
+            start = figure.before.get(name, "")
             values = [row.extra[name] for row in rows if name in row.extra]
+            begun = [row.extra[start] for row in rows if start in row.extra]
             if values and len(values) == len(rows):
-                found.append(Interval(f"{side.name}: {called}", fmean(values), *bootstrap_interval(values)))
+                before = fmean(begun) if len(begun) == len(rows) else None
+                label = f"{side.name}: {called}"
+                found.append(Interval(label, fmean(values), *bootstrap_interval(values), before=before))
     return found
 
 

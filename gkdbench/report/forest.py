@@ -8,34 +8,40 @@ from dataclasses import dataclass
 from gkdbench.report.markup import Markup, tag
 
 ROW, LEFT, WIDE, RIGHT = 18, 330, 330, 130
+ARROW = 60
+"""More to the right where rows say how they began."""
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.axis{stroke:#999}.span{stroke:#3b6ea5;stroke-width:2}.dot{fill:#3b6ea5}"
-    ".lesser .span{stroke:#9db4cc}.lesser .dot{fill:#9db4cc}"
+    ".lesser .span{stroke:#9db4cc}.lesser .dot{fill:#9db4cc}.ring{fill:none;stroke:#c9742b;stroke-width:1.5}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#777}}"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One row: a value and the ends of its interval. `strong`: drawn in full colour."""
+    """One row: a value and the ends of its interval. `strong`: drawn in full colour. `before`: drawn as a ring."""
 
     label: str
     value: float
     low: float
     high: float
     strong: bool = True
+    before: float | None = None
 
 
 def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[float], str]) -> str:
     """An SVG document; zero is a stroke, the numbers stand beside the rows, printed by `shown`."""
-    ends = [end for row in intervals for end in (row.low, row.high)]
+    ends = [end for row in intervals for end in (row.low, row.high, row.value if row.before is None else row.before)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 0.01
 
     def x(value: float) -> str:
         return f"{LEFT + (value - low) / span * WIDE:.1f}"
 
-    height, width = ROW * (len(intervals) + 3), LEFT + WIDE + RIGHT
+    height, width = (
+        ROW * (len(intervals) + 3),
+        LEFT + WIDE + RIGHT + ARROW * any(row.before is not None for row in intervals),
+    )
     bottom = height - ROW
     marks = [
         tag("style", Markup(_STYLE)),
@@ -49,9 +55,10 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
             tag(
                 "g",
                 tag("text", row.label, x=8, y=y + 4),
+                None if row.before is None else tag("circle", cx=x(row.before), cy=y, r=4, class_="ring"),
                 tag("line", x1=x(row.low), x2=x(row.high), y1=y, y2=y, class_="span"),
                 tag("circle", cx=x(row.value), cy=y, r=4, class_="dot"),
-                tag("text", f"{shown(row.value)} [{shown(row.low)}, {shown(row.high)}]", x=LEFT + WIDE + 8, y=y + 4),
+                tag("text", _numbers(row, shown), x=LEFT + WIDE + 8, y=y + 4),
                 class_=None if row.strong else "lesser",
             )
         )
@@ -70,3 +77,8 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
         )
         + "\n"
     )
+
+
+def _numbers(row: Interval, shown: Callable[[float], str]) -> str:
+    begun = "" if row.before is None else f"{shown(row.before)} → "
+    return f"{begun}{shown(row.value)} [{shown(row.low)}, {shown(row.high)}]"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from records_factory import TEN, record
 
 from gkdbench.errors import UserError
-from gkdbench.report.claimcheck import ClaimTest, Side, check, epochs_to_reach
+from gkdbench.report.claimcheck import check
+from gkdbench.report.claimfile import ClaimTest, Side
 from gkdbench.report.claimpage import claim_page, write_pages
 
 SETS = ("cora", "pubmed")
@@ -84,20 +84,6 @@ def test_steadier_compares_deviations_and_not_means() -> None:
     assert found.verdict == "supported" and found.deciding[0].rival == "MoE"
     wild = [rbm(mean=0.9, std=0.05), record("glnn", "GLNN", std=0.001), record("moe", "MoE", std=0.002)]
     assert check(claim("steadier", ("cora",)), ROWS, wild).verdict == "not supported"
-
-
-def test_epochs_to_reach_the_rivals_best_are_counted_peer_by_peer() -> None:
-    def curves(*peers: list[float]) -> dict[str, np.ndarray]:
-        return {f"3-7/peer{k}/val/curve": np.array(values, dtype=np.float32) for k, values in enumerate(peers)}
-
-    solo = curves([0.1, 0.5, 0.4, 0.6, 0.6], [0.2, 0.3])
-    fast = curves([0.7], [0.1, 0.1, 0.1, 0.1, 0.9])
-    needed, had, saved = epochs_to_reach(fast, solo, [(3, 7)])
-    assert (needed, had) == ([(1 + 4) / 2], [(4 + 2) / 2])  # the second peer is as late as counts: twice 2
-    assert saved == [(3 / 4 - 1) / 2]
-    assert epochs_to_reach(solo, solo, [(3, 7)])[2] == [0.0]
-    with pytest.raises(UserError, match="no validation curve of the same model"):
-        epochs_to_reach(solo, {}, [(3, 7)])
 
 
 def test_a_side_that_fits_two_records_is_refused() -> None:

@@ -1,0 +1,184 @@
+"""What a page of claims says, read from TOML: rows, claims, figures. Strict at the boundary."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gkdbench.errors import UserError, nearest
+from gkdbench.records.schema import Record
+from gkdbench.report.entries import entries, tutors
+from gkdbench.report.model import Aggregate, Entry
+
+Kind = Literal["better", "steadier", "sooner"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Side(_Strict):
+    """Which row of a place takes part.
+
+    Args:
+        name: as the page calls it.
+        method, variant: of the record. config: fields it must have; tables are compared key by key.
+        places: "<data set> <split id>" -> more such fields there.
+        teacher: the same for its teachers' configuration; None: any.
+        aggregate: which row of a record with several models.
+    """
+
+    name: str
+    method: str
+    variant: str = "corrected"
+    config: dict[str, Any] = {}
+    places: dict[str, dict[str, Any]] = {}
+    teacher: dict[str, Any] | None = None
+    aggregate: Aggregate = "single"
+
+    def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> Entry | None:
+        """Its row in a place, None when no record has it.
+
+        Raises:
+            UserError: two records fit.
+        """
+        fitting = [r for r in records if (r.dataset, r.split) == (dataset, split) and self._fits(r)]
+        fitting = [r for r in fitting if setting in r.columns]
+        if len(fitting) > 1:
+            keys = ", ".join(r.key[:12] for r in fitting)
+            raise UserError(f"{self.name!r} fits several records on {dataset}, {split}: {keys}; name more fields")
+        rows = [e for r in fitting for e in entries(r, setting) if e.aggregate == self.aggregate]
+        return rows[0] if rows else None
+
+    def _fits(self, record: Record) -> bool:
+        taught = [info.config for info in tutors(record.teachers).values()]
+        return (
+            (record.method, record.variant) == (self.method, self.variant)
+            and _within(self.config, record.config)
+            and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
+            and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
+        )
+
+
+class ClaimTest(_Strict):
+    """One claim and how it is tested.
+
+    Args:
+        says: the claim, in our words. source: where it is made. reads: how the test stands for it.
+        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``sooner``: a
+            smaller share of the epochs after which the rival had its best validation score, until that score is
+            reached (peer by peer; never reached counts as twice as many).
+        candidate, against: names of the page's rows.
+        datasets, splits, settings: places; those that a split lacks are left out.
+    """
+
+    says: str
+    source: str
+    reads: str
+    test: Kind = "better"
+    candidate: str
+    against: Annotated[list[str], Field(min_length=1)]
+    datasets: Annotated[list[str], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1)]
+    settings: Annotated[list[str], Field(min_length=1)]
+
+
+class _Shown(_Strict):
+    """What a figure shows, and where.
+
+    Args:
+        says: its heading. reads: what the numbers mean.
+        rows: names of the page's rows. readings: name in the records -> as the figure calls it.
+        dataset, split, setting: the place.
+    """
+
+    says: str
+    reads: str
+    rows: Annotated[list[str], Field(min_length=1)]
+    readings: Annotated[dict[str, str], Field(min_length=1)]
+    dataset: str
+    split: str
+    setting: str
+
+
+class Figure(_Shown):
+    """Readings of runs beside each other: numbers that methods leave in ``extra``.
+
+    Args:
+        before: reading -> the one that says how it was before training, drawn as a ring.
+    """
+
+    before: dict[str, str] = {}
+
+
+class CurveFigure(_Shown):
+    """Readings over epochs, from side-cars: means over runs with a band.
+
+    Readings are names of a run's arrays of one value per report (``terms/loss``, ``peer0/val/curve``); a name with a
+    ``*`` stands for the mean of all that fit.
+
+    Args:
+        per: a panel for each row, its lines the readings, or a panel for each reading, its lines the rows.
+        unit: what the numbers are.
+    """
+
+    per: Literal["row", "reading"] = "row"
+    unit: str = ""
+
+
+class Quoted(_Strict):
+    """Published numbers that the page repeats, and why nothing here is compared with them.
+
+    Args:
+        methods: as ``published.json`` names them. why: the reason.
+    """
+
+    methods: Annotated[list[str], Field(min_length=1)]
+    why: str
+
+
+class ClaimPage(_Strict):
+    """One page of claims: what stands around the tests is text, everything else is computed."""
+
+    title: str
+    intro: str
+    outro: str = ""
+    row: dict[str, Side]
+    claim: Annotated[list[ClaimTest], Field(min_length=1)]
+    figure: list[Figure] = []
+    curve: list[CurveFigure] = []
+    quoted: list[Quoted] = []
+
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> ClaimPage:
+        used = [name for claim in self.claim for name in (claim.candidate, *claim.against)]
+        for name in [*used, *(name for shown in (*self.figure, *self.curve) for name in shown.rows)]:
+            if name not in self.row:
+                raise ValueError(f"no row {name!r}; {nearest(name, self.row)}")
+        return self
+
+
+def load_page(path: Path) -> ClaimPage:
+    """The page that a TOML file describes.
+
+    Raises:
+        UserError: not valid TOML, an unknown key or a wrong type.
+    """
+    try:
+        return ClaimPage.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path}: {wrong}") from None
+
+
+def _within(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    return all(
+        key in found and (_within(value, found[key]) if isinstance(value, dict) else found[key] == value)
+        for key, value in wanted.items()
+    )
