@@ -86,6 +86,25 @@ def test_the_better_of_two_solo_models_on_validation_can_teach(tmp_path: Path) -
     assert {row.seed for row in rows.values()} == {0}
 
 
+def test_the_mean_of_an_ensemble_can_teach(tmp_path: Path) -> None:
+    settings = {"of": "mlp", "keep": "mean", "members": 2, "settings": {"epochs": 3}}
+    student = {"method": "glnn", "epochs": 2, "teacher_method": "ensemble", "teacher_settings": settings}
+    alone = {"method": "ensemble", "of": "mlp", "members": 2, "settings": {"epochs": 3}}
+    grid = {"datasets": ["digits-knn"], "splits": ["builtin-random"], "methods": [student, alone]}
+    run_suite(
+        parse_suite({"suite": {"name": "mean", "seeds": [0]}, "grid": [grid]}), out=tmp_path, jobs=1, device="cpu"
+    )
+    assert verify(tmp_path).problems == []
+    records = [record for _, record in Store(tmp_path).records()]
+    rows = {(r.method, r.config.get("keep", "")): r.rows[0] for r in records}
+    (mean,) = rows["ensemble", "mean"].models
+    *_, ensemble = rows["ensemble", "all"].models
+    assert (ensemble.name, mean.scores, mean.val) == ("ensemble", ensemble.scores, ensemble.val)
+    member = next(r.rows[0] for r in records if r.method == "mlp").models[0]
+    assert (mean.parameters, mean.macs) == (2 * member.parameters, 2 * (member.macs or 0))
+    assert rows["glnn", ""].teachers["teacher"] == mean.weights_sha256
+
+
 def test_members_come_with_their_ensemble_or_by_their_seed(tmp_path: Path) -> None:
     def planned(only: str) -> list[tuple[str, int]]:
         plan = plan_suite(_suite(), out=tmp_path, device="cpu", only=only)
