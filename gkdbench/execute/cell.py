@@ -73,6 +73,7 @@ class Group:
             device=of.device,
             threads=self.threads,
             audit_every=of.audit_every,
+            sweeps=of.sweeps,
             rows=[row],
         )
 

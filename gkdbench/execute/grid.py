@@ -74,7 +74,8 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
                 groups = []
                 for entry in entries:
                     if not entry.search:
-                        groups.append(maker.group(_resolved(entry, dataset, split), dataset, split))
+                        method = _resolved(entry, dataset, split)
+                        groups.append(maker.group(method, dataset, split, sweeps=grid.sweeps))
                         continue
                     trials = maker.trials(entry, dataset, split, index_seed_pairs(family, TUNING_SEEDS), grid.tier)
                     for cell in itertools.chain.from_iterable(trials):
@@ -83,7 +84,7 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
                     found.waiting += winner is None
                     if winner is not None:
                         how = tuned(entry.search, entry.trials, TUNING_SEEDS)
-                        groups.append(maker.group(winner.method, dataset, split, how))
+                        groups.append(maker.group(winner.method, dataset, split, how, grid.sweeps))
                 for index, seed in runs:
                     for group in groups:
                         _add(Cell(group, index, seed, grid.tier), found.cells, seen)
@@ -154,7 +155,15 @@ class _Maker:
         groups = [self.group(method, dataset, split, TRIAL) for method in methods]
         return [[Cell(group, index, seed, tier) for index, seed in runs] for group in groups]
 
-    def group(self, method: Method, dataset: str, split: str, tuning: Mapping[str, Any] | None = None) -> Group:
+    def group(
+        self,
+        method: Method,
+        dataset: str,
+        split: str,
+        tuning: Mapping[str, Any] | None = None,
+        sweeps: Mapping[Any, list[float]] | None = None,
+    ) -> Group:
+        """The group of one configuration; its teachers are those of every other suite, and are not swept."""
         family = split_family(split)
         data, kind = self._look(dataset, split)
         if kind not in method.kinds:
@@ -181,6 +190,7 @@ class _Maker:
             device=self._device,
             audit_every=self._suite.audit_every,
             tuning=dict(tuning or {}),
+            sweeps=dict(sweeps or {}),
         )
         group = Group(method, identity, data, columns_of(family, kind), teachers, self._threads)
         return self._groups.setdefault(group.key, group)

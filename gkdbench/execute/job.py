@@ -31,6 +31,7 @@ class Job:
     audit_every: int
     teachers: dict[str, TeacherJob] = field(default_factory=dict)
     bank: str | None = None
+    sweeps: dict[str, list[float]] = field(default_factory=dict)
     time_limit_s: float | None = None
     memory_limit_bytes: int | None = None
 

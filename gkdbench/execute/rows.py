@@ -16,6 +16,7 @@ from gkdbench.execute.cell import Cell
 from gkdbench.execute.problems import Ready
 from gkdbench.execute.suite import Suite
 from gkdbench.protocol.scoring import Arrays, score_run
+from gkdbench.protocol.sweeps import with_sweeps
 from gkdbench.records.claims import Owner
 from gkdbench.records.schema import Row
 from gkdbench.records.store import KILLED
@@ -40,7 +41,9 @@ def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[R
         return _row(cell, suite, ready, outcome), {}
     try:
         scored = score_run(ready.problem, ready.staging, scratch, outcome["models"])
-        row = _row(cell, suite, ready, outcome | {"models": scored.models}, predictions_sha256=scored.sha256)
+        scored = with_sweeps(ready.problem, ready.staging, scratch, scored, cell.group.identity.sweeps)
+        results = outcome | {"models": scored.models, "sweeps": scored.sweeps}
+        row = _row(cell, suite, ready, results, predictions_sha256=scored.sha256)
         return row, scored.arrays
     except (ValueError, OSError, KeyError, ValidationError) as error:
         failed: dict[str, Any] = {

@@ -232,6 +232,7 @@ class Runner:
             audit_every=of.audit_every,
             teachers={role: self._teacher_job(teacher) for role, teacher in cell.requires.items()},
             bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
+            sweeps=of.sweeps,
             time_limit_s=suite.time_limit_s,
             memory_limit_bytes=suite.memory_limit_bytes,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
@@ -47,14 +47,28 @@ class MethodEntry(_Strict):
         return own | {"overrides": {key: value for key, value in data.items() if key not in cls.model_fields}}
 
 
+def _ascending(levels: list[float]) -> list[float]:
+    return sorted(set(levels))
+
+
+Level = Annotated[float, Field(gt=0, le=1)]
+Levels = Annotated[list[Level], Field(min_length=1), AfterValidator(_ascending)]
+
+
 class Grid(_Strict):
-    """Methods x data sets x split ids."""
+    """Methods x data sets x split ids.
+
+    Args:
+        settings: columns that the board shows; None: all of the split family.
+        sweeps: kind of disturbance -> levels in (0, 1] at which the selected models are tried after training.
+    """
 
     datasets: Annotated[list[str], Field(min_length=1)]
     splits: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    settings: list[str] | None = None  # columns that the board shows; None: all of the split family
+    settings: list[str] | None = None
     tier: Tier = "core"
+    sweeps: dict[Literal["feature_noise", "edge_drop"], Levels] = {}
 
 
 class Suite(_Strict):

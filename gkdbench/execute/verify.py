@@ -13,7 +13,8 @@ from gkdbench.data.splits import Problem, prepare_named
 from gkdbench.errors import UserError
 from gkdbench.protocol.scenes import stage
 from gkdbench.protocol.scoring import arrays_sha256, rescore
-from gkdbench.records.key import GroupIdentity, base_seed
+from gkdbench.protocol.sweeps import resweep
+from gkdbench.records.key import base_seed, identity_of
 from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
 from gkdbench.records.sidecar import Arrays, bytes_sha256, read_npz, row_arrays
 from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
@@ -57,8 +58,8 @@ class _Run:
 def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     """Check every record below `path` (or the one record `path`).
 
-    Schema, key, name, side-car hash, hash of every row's arrays, every score from predictions and labels, every audit
-    from its curve, one set of weights per teacher in all rows that name it.
+    Schema, key, name, side-car hash, hash of every row's arrays, every score from predictions and labels, those of
+    sweeps included, every audit from its curve, one set of weights per teacher in all rows that name it.
 
     Args:
         data: folder of raw files; default: ``$GKDBENCH_DATA``.
@@ -83,24 +84,6 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     _check_teachers(runs, report)
     _check_scores(runs, data, report)
     return report
-
-
-def identity_of(record: Record) -> GroupIdentity:
-    """What a record says that its key covers."""
-    return GroupIdentity(
-        method=record.method,
-        config=record.config,
-        revisions=record.revisions,
-        dataset=record.dataset,
-        data_sha256=record.data.sha256,
-        preprocessing=dict(record.data.preprocessing),
-        split=record.split,
-        setting=record.setting,
-        teachers={role: teacher.key for role, teacher in record.teachers.items()},
-        device=record.device,
-        audit_every=record.audit_every,
-        tuning=record.tuning,
-    )
 
 
 def _check_record(path: Path, record: Record, report: VerifyReport) -> list[_Run]:
@@ -199,6 +182,9 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
                 found = [*rescore(problem, staging, run.arrays, model), *_audit_problems(run.arrays, model)]
                 report.scores += len(model.scores) + 1
                 report.problems += [f"{run}: {text}" for text in found]
+            report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
+            found = list(resweep(problem, staging, run.arrays, run.row, run.record.sweeps))
+            report.problems += [f"{run}: {text}" for text in found]
 
 
 def _data_problems(run: _Run, problem: Problem) -> Iterator[str]:

@@ -92,6 +92,7 @@ def _run(job: Job) -> Any:
         time_limit_s=job.time_limit_s,
         device=job.device,
         bank=Path(job.bank) if job.bank else None,
+        sweeps=job.sweeps,
     )
 
 

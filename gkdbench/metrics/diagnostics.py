@@ -37,10 +37,16 @@ def ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """
     given, truth = probabilities(probs), classes(labels, "labels")
     same_items(given[:, 0], truth)
-    confidence, right = given.max(axis=1), given.argmax(axis=1) == truth
+    return ece_of(given.max(axis=1), given.argmax(axis=1) == truth, bins)
+
+
+def ece_of(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> float:
+    """`ece` from what it reads: [N] probability of the predicted class, [N] bool whether it is the true one."""
+    confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    same_items(confidence, right)
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(which, weights=right - confidence, minlength=bins)  # per bin: n (accuracy - mean confidence)
-    return float(np.abs(gap).sum() / truth.size)
+    return float(np.abs(gap).sum() / right.size)
 
 
 def nll(probs: ArrayLike, labels: ArrayLike) -> float:

@@ -149,6 +149,12 @@ def _set(space: Space, ids: np.ndarray) -> NodeSet:
     return NodeSet(space, torch.from_numpy(np.ascontiguousarray(ids)))
 
 
+def kept_edges(inputs: Inputs, keep: Tensor) -> tuple[CSRGraph, Tensor]:
+    """The edges of `inputs` that `keep` ([E] bool) marks, nodes as they are, and their ids."""
+    n = len(inputs.space)
+    return _edges(inputs, keep, torch.arange(n, device=keep.device), n)
+
+
 def _edges(inputs: Inputs, keep: Tensor, number: Tensor, n: int) -> tuple[CSRGraph, Tensor]:
     """The edges marked in `keep` ([E] bool) with nodes renumbered by `number` ([N]), and their ids in new order."""
     ids = keep.nonzero().flatten()
@@ -175,7 +181,7 @@ def _without_edges_of(full: Inputs, nodes: NodeSet, name: str) -> Inputs:
     cold[nodes.position] = True
     src, dst = full.graph.index.long(), full.graph.row.long()
     keep = (src == dst) | ~(cold[src] | cold[dst])
-    graph, edges = _edges(full, keep, torch.arange(len(full.space)), len(full.space))
+    graph, edges = kept_edges(full, keep)
     space = Space(name, full.space.ids)
     edge_features = None if full.edge_features is None else full.edge_features[edges]
     return Inputs(space, space, graph, full.features, None, edge_features)

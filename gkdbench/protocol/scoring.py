@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gkdbench.data.splits import SPLIT_FAMILIES, Problem
 from gkdbench.metrics import score
 from gkdbench.metrics.diagnostics import confusion
 from gkdbench.protocol.scenes import PRODUCTION, Staging
-from gkdbench.records.schema import Audit, ModelResult, Score
+from gkdbench.records.schema import Audit, Disturbed, ModelResult, Score
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,6 +25,7 @@ class Scored:
 
     models: list[ModelResult]
     arrays: Arrays
+    sweeps: list[Disturbed] = field(default_factory=list)
 
     @property
     def sha256(self) -> str:

@@ -22,6 +22,7 @@ from gkdbench.protocol.handover import Handover, read_handover
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, state_from_bytes, state_sha256
+from gkdbench.protocol.sweeps import Sweeps, SweptPredictions, mean_logits
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 
@@ -61,6 +62,7 @@ def run_session(
     time_limit_s: float | None = None,
     device: str = "cpu",
     bank: Path | None = None,
+    sweeps: Sweeps | None = None,
 ) -> Outcome:
     """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
 
@@ -70,6 +72,7 @@ def run_session(
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.
         bank: folder to write the run's first model to as a teacher, or None.
+        sweeps: kind of disturbance -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
     """
     outcome = Outcome(phase="prepare")
     start = time.monotonic()
@@ -98,7 +101,7 @@ def run_session(
         outcome.train_s = time.monotonic() - start
         outcome.phase = "predict"
         monitor.close()
-        _finish(given, fitted, monitor, scratch, outcome, bank)
+        _finish(given, fitted, monitor, scratch, outcome, bank, SweptPredictions(given, monitor, sweeps or {}, seed))
         outcome.phase = None
     except OutOfTime as error:
         _failed(outcome, "timeout", error)
@@ -137,7 +140,13 @@ class _Scenes(Mapping[str, Inputs]):
 
 
 def _finish(
-    given: Handover, fitted: Fitted, monitor: Monitor, scratch: Path, outcome: Outcome, bank: Path | None
+    given: Handover,
+    fitted: Fitted,
+    monitor: Monitor,
+    scratch: Path,
+    outcome: Outcome,
+    bank: Path | None,
+    swept: SweptPredictions,
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
     scenes = _Scenes(given)
@@ -148,6 +157,7 @@ def _finish(
         predictor.module.load_state_dict(state)
         for key, probability in _predict(given, monitor, name, predictor, scenes, scratch).items():
             mean[key] = mean.get(key, torch.zeros(())) + probability / len(fitted.predictors)
+        swept.add(name, predictor, scenes, len(fitted.predictors))
         np.save(scratch / f"{name}.val.curve.npy", np.asarray(monitor.curve(name), dtype=np.float32))
         macs = predictor.macs(given.view.inputs) // max(len(given.view.items), 1) if predictor.macs else None
         outcome.models.append(
@@ -163,8 +173,10 @@ def _finish(
         )
         if bank is not None and len(outcome.models) == 1:
             write_teacher(bank, predictor, given.view.inputs, state)
-    if fitted.ensemble and len(fitted.predictors) > 1:
+    ensemble = fitted.ensemble and len(fitted.predictors) > 1
+    if ensemble:
         _write_ensemble(given, monitor, mean, scratch, outcome)
+    swept.write(scratch, ensemble=ensemble)
     terms: dict[str, Any] = {name: np.asarray(trace, dtype=np.float32) for name, trace in monitor.terms.items()}
     np.savez(scratch / "terms.npz", **terms)
 
@@ -216,8 +228,7 @@ def _write_ensemble(
 ) -> None:
     """The mean probability of all predictors, each at its own selected epoch, as one more model."""
     for column, probability in mean.items():
-        # Saturated peers have probabilities of exactly 0 and 1, whose logits are infinite.
-        logits = probability.logit(1e-7) if given.view.multi_label else probability.clamp_min(1e-37).log()
+        logits = mean_logits(probability, multi_label=given.view.multi_label)
         np.save(scratch / f"ensemble.{column}.selected.npy", monitor.encode(logits), allow_pickle=False)
     parts = outcome.models
     macs = [m["macs"] for m in parts]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gkdbench.records.canonical import sha256_json
-from gkdbench.records.schema import PROTOCOL_VERSION
+from gkdbench.records.schema import PROTOCOL_VERSION, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class GroupIdentity:
         device: device class.
         audit_every: epochs between audited predictions.
         tuning: how the settings were found: nothing for published ones, `TRIAL`, or a search (space, trials, seeds).
+        sweeps: kind of disturbance -> levels at which the selected models are tried after training.
     """
 
     method: str
@@ -38,12 +39,33 @@ class GroupIdentity:
     device: str
     audit_every: int = 1
     tuning: dict[str, Any] = field(default_factory=dict)
+    sweeps: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """64 hex digits."""
-        parts = {name: getattr(self, name) for name in self.__slots__ if name != "tuning" or self.tuning}
+        """64 hex digits; what is off leaves no trace in it."""
+        off = {name for name in ("tuning", "sweeps") if not getattr(self, name)}
+        parts = {name: getattr(self, name) for name in self.__slots__ if name not in off}
         return sha256_json(parts | {"protocol_version": PROTOCOL_VERSION})
+
+
+def identity_of(record: Record) -> GroupIdentity:
+    """What a record says that its key covers."""
+    return GroupIdentity(
+        method=record.method,
+        config=record.config,
+        revisions=record.revisions,
+        dataset=record.dataset,
+        data_sha256=record.data.sha256,
+        preprocessing=dict(record.data.preprocessing),
+        split=record.split,
+        setting=record.setting,
+        teachers={role: teacher.key for role, teacher in record.teachers.items()},
+        device=record.device,
+        audit_every=record.audit_every,
+        tuning=record.tuning,
+        sweeps=record.sweeps,
+    )
 
 
 TRIAL: dict[str, Any] = {"trial": True}

@@ -17,6 +17,8 @@ PROTOCOL_VERSION = 1
 Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
 Phase = Literal["prepare", "fit", "predict", "score"]
 Needs = Literal["features", "features+encodings", "graph"]
+Disturbing = Literal["clean", "feature_noise", "edge_drop"]
+"""What is done to the inputs of a sweep, see `gkdbench.protocol.disturb`."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -64,6 +66,19 @@ class ModelResult(Strict):
     weights_sha256: str  # of the selected weights
 
 
+class Disturbed(Strict):
+    """The selected models of a run on inputs that were disturbed after training; names of models -> setting -> value.
+
+    Calibration errors are those of confidences rounded to float16, as the side-car keeps them.
+    """
+
+    kind: Disturbing
+    level: Fraction
+    scores: dict[str, dict[str, Fraction]]
+    ece: dict[str, dict[str, Fraction]] = {}  # expected calibration error, 15 bins; tasks of one class an item
+    disagreement: dict[str, dict[str, Fraction]] = {}  # "peer0-peer1": share of answers in which the two differ
+
+
 class Row(Strict):
     """One run: (split index, seed)."""
 
@@ -78,6 +93,7 @@ class Row(Strict):
     teachers: dict[str, str] = {}  # role -> weights_sha256 of the teacher used
     epochs: int = 0  # epochs that were reported to the monitor
     models: list[ModelResult] = []
+    sweeps: list[Disturbed] = []  # written where the record has sweeps
     flags: list[str] = []  # e.g. "collapsed", "loss spike"
     extra: dict[str, float] = {}  # a method's own diagnostics
     predictions_sha256: str | None = None  # of this row's arrays inside the side-car
@@ -167,6 +183,7 @@ class Record(Strict):
     device: str  # device class: "cpu" or the GPU's name
     threads: int
     audit_every: int = 1
+    sweeps: dict[str, list[float]] = {}  # kind -> levels at which the selected models were tried; written if there
     determinism: Literal["off", "seeded", "strict"] = "seeded"
     rows: list[Row]
     predictions: Predictions | None = None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -295,7 +296,8 @@ def load_record(path: Path) -> Record:
 
 
 def record_bytes(record: Record) -> bytes:
-    """The one text of a record: field order, indent 1, lists of numbers on one line."""
-    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    """The one text of a record: field order, indent 1, lists of numbers on one line; sweeps only where there are."""
+    absent: dict[str, Any] = {} if record.sweeps else {"sweeps": True, "rows": {"__all__": {"sweeps": True}}}
+    text = json.dumps(record.model_dump(mode="json", exclude=absent), indent=1, ensure_ascii=False, allow_nan=False)
     # One number a line would make a confusion matrix a page long.
     return (_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n").encode()

@@ -11,6 +11,7 @@ from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import TRIAL, reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.entries import entries, taught_by, tutors
+from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
@@ -25,7 +26,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
 
     A table is one (data set, split id, reported setting). Records that differ in data hash, preprocessing, threads,
     device, tier, trials, audit interval or protocol version never share one: each kind gets a table of its own, and a
-    note says what sets it apart.
+    note says what sets it apart. A swept record stands in its table only where its twin without a sweep is absent.
 
     Args:
         records: groups of runs, any order; the same key twice is refused.
@@ -46,7 +47,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
         known[record.key] = record
     plan = {item.key: item for item in expected or ()}
     groups: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
-    for record in ordered:
+    for record in without_repeats(ordered):
         for setting in record.columns:
             kinds = groups.setdefault((record.dataset, record.split, setting), {})
             kinds.setdefault(canonical_json(conditions(record)), []).append(record)

@@ -12,6 +12,7 @@ from gkdbench.records.schema import Record
 from gkdbench.report.board import column
 from gkdbench.report.cells import percent, points
 from gkdbench.report.entries import entries, taught_by, tutors
+from gkdbench.report.loading import without_repeats
 from gkdbench.report.statistics import (
     MIN_RUNS,
     Outcome,
@@ -110,7 +111,7 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
         UserError: nothing in common; several records of one side in one place; different data, splits, threads,
             device, tier or teachers.
     """
-    ours, theirs = _by_place(first, "first"), _by_place(second, "second")
+    ours, theirs = _by_place(without_repeats(first), "first"), _by_place(without_repeats(second), "second")
     common = [place for place in ours if place in theirs]
     if not common:
         shown = " and ".join(" | ".join(sorted(", ".join(p) for p in side)) or "nothing" for side in (ours, theirs))

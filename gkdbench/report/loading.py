@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gkdbench.errors import UserError
+from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import Arrays, read_npz
 from gkdbench.records.store import GroupAddress, load_record, record_paths
@@ -21,6 +23,12 @@ def load_records(path: str | Path) -> list[Record]:
     if not root.exists():
         raise UserError(f"{root} does not exist; wanted a folder with records or one record (*.json)")
     return [load_record(file) for file in record_paths(root)]
+
+
+def without_repeats(records: Sequence[Record]) -> list[Record]:
+    """`records`, but for swept ones whose twin without a sweep is there: the same training, with the same scores."""
+    keys = {record.key for record in records}
+    return [r for r in records if not r.sweeps or replace(identity_of(r), sweeps={}).key not in keys]
 
 
 def load_curves(paths: Iterable[str | Path], record: Record) -> Arrays:

@@ -12,9 +12,10 @@ import pytest
 from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.runner import RunSummary
-from gkdbench.execute.verify import identity_of, verify
+from gkdbench.execute.verify import verify
 from gkdbench.protocol.scenes import stage
 from gkdbench.protocol.scoring import arrays_sha256, truth_of
+from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import Arrays, bytes_sha256, npz_bytes, read_npz, row_arrays, row_prefix
 from gkdbench.records.store import load_record, record_bytes, record_paths
