@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from gkdkernels import CSRGraph
 
     from gkdbench.measure.kernels.bench import Result, Settings
-    from gkdbench.measure.kernels.methods import Contest
+    from gkdbench.measure.kernels.duel import Contest
+    from gkdbench.measure.kernels.joint import GraphData
     from gkdbench.measure.kernels.problem import Case
     from gkdbench.measure.kernels.steps import StepData
     from gkdbench.measure.roofs import Roofs
@@ -223,6 +225,7 @@ def _growth(bench: Bench, told: Told) -> bool:
 
 
 def _methods(bench: Bench, told: Told) -> bool:
+    from gkdbench.measure.kernels.joint import joint_on_graphs, joint_on_nodes
     from gkdbench.measure.kernels.methods import RBM, alignahead, mutual_loss, rbm, structure_memory
 
     _want_cpu(bench, "the comparison of methods is that of CPUs")
@@ -242,6 +245,12 @@ def _methods(bench: Bench, told: Told) -> bool:
         show(duel.fight(bench.clock, bench.settings))
     show(structure_memory(quick=quick))
     show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
+    if find_spec("torch_geometric") is None:
+        print("not measured: joint steps beside PyG's; they want torch_geometric: pip install 'gkdbench[pyg]'")
+    else:
+        graphs = _graphs("digits-grid" if quick else "ogbg-molbace", bench.args.data)
+        for duel in (*joint_on_nodes(data("pubmed")), joint_on_graphs(graphs)):
+            show(duel.fight(bench.clock, bench.settings))
     told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
     return all(one.verdict in ("met", "") for one in found)
 
@@ -320,6 +329,23 @@ def _data(name: str, folder: str | None) -> StepData:
 
     task = load_task(name, data=folder)
     return StepData(name, with_self_loops(task.graph), task.features, task.labels, task.num_classes)
+
+
+def _graphs(name: str, folder: str | None) -> GraphData:
+    import torch
+
+    from gkdbench.data.datasets import load_task
+    from gkdbench.data.nodes import Space
+    from gkdbench.measure.kernels.joint import GraphData
+    from gkdbench.protocol.inputs import Inputs
+
+    task = load_task(name, data=folder)
+    if task.graph_ptr is None:
+        raise UserError(f"{name} is one graph; want a set of graphs")
+    segments, labels = task.graph_ptr.long(), task.labels.long().flatten()
+    nodes, graphs = (Space(name, torch.arange(n)) for n in (task.num_nodes, labels.numel()))
+    inputs = Inputs(nodes, graphs, task.graph, task.features, segments)
+    return GraphData(name, inputs, labels, int(labels.max()) + 1)
 
 
 def _provenance(device: torch.device) -> dict[str, Any]:

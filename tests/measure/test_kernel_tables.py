@@ -13,7 +13,7 @@ from gkdkernels.cost import Cost
 
 from gkdbench.errors import UserError
 from gkdbench.measure.kernels.bench import Result, Row
-from gkdbench.measure.kernels.methods import Contest
+from gkdbench.measure.kernels.duel import Contest
 from gkdbench.measure.kernels.problem import Case
 from gkdbench.measure.kernels.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
 from gkdbench.measure.ratios import Ratio

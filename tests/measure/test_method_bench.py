@@ -11,12 +11,10 @@ import torch
 from gkdkernels import CSRGraph, SparseFeatures, structure_kl
 
 from gkdbench.measure.kernels.bench import Settings
+from gkdbench.measure.kernels.duel import TOLERANCE, Contest, Duel
 from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
 from gkdbench.measure.kernels.methods import (
     RBM,
-    TOLERANCE,
-    Contest,
-    Duel,
     alignahead,
     mutual_loss,
     rbm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -14,15 +14,16 @@ from gkdkernels import CSRGraph, Features, structure_kl
 from torch import Tensor, nn
 
 from gkdbench.measure.kernels.bench import Settings, run_cases
+from gkdbench.measure.kernels.duel import TOLERANCE, Contest, Duel, largest_error
 from gkdbench.measure.kernels.gate import relative_error
 from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
 from gkdbench.measure.kernels.problem import Case, normal
 from gkdbench.measure.kernels.released import PlainRbM, Routed, plain_gat, plain_structure_kl
 from gkdbench.measure.kernels.steps import StepData, dense_features
 from gkdbench.measure.memory import allocated
-from gkdbench.measure.ratios import Ratio, ratio
+from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.roofs import Roofs
-from gkdbench.measure.timers import Clock, Run, measure
+from gkdbench.measure.timers import Clock, Run
 from gkdbench.nn.gat import GAT, GATModel
 from gkdbench.nn.mixture import Routing
 from gkdbench.nn.mlp import MLP
@@ -30,8 +31,6 @@ from gkdbench.nn.model import Trace, parameter_count
 from gkdbench.nn.random import Randomness
 from gkdbench.nn.rbm import RbM, RbMModel
 
-TOLERANCE = 1e-3
-"""Relative error of logits, losses and gradients: below one wrong term, above what another order of sums leaves."""
 RELEASED = "the released structure, re-written plainly"
 RBM = {
     "cora": RbM(hidden=512, layers=3, dropout=0.3, experts=4, k=3),
@@ -45,53 +44,6 @@ _BATCHES = (1, 1024)
 _LR = 0.005
 
 StructureLoss = Callable[[CSRGraph, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """One line of the table.
-
-    Attributes:
-        limit: the share of the other's time (or memory) that was promised; None where nothing was.
-        error: relative, of what both compute; above `TOLERANCE` there is no ratio.
-        ratio: ours over theirs; of memory, which has no spread, an interval of one point.
-    """
-
-    what: str
-    data: str
-    against: str
-    limit: float | None
-    error: float
-    ratio: Ratio | None
-
-    @property
-    def verdict(self) -> str:
-        """ "met", "not met", "not measured", or "" where nothing was promised."""
-        if self.ratio is None:
-            return "not measured"
-        return "" if self.limit is None else "met" if self.ratio.value <= self.limit else "not met"
-
-
-@dataclass(frozen=True, slots=True)
-class Duel:
-    """What stands on both sides of a `Contest`."""
-
-    what: str
-    data: str
-    against: str
-    limit: float | None
-    error: float
-    ours: Run
-    theirs: Run
-
-    def fight(self, clock: Clock, settings: Settings) -> Contest:
-        """Both sides in turns, if they agree."""
-        found = None
-        if self.error <= TOLERANCE:
-            runs = {"ours": self.ours, "theirs": self.theirs}
-            samples = measure(runs, clock, rounds=settings.rounds, budget_s=settings.budget_s)
-            found = ratio(*([sample.wall_s for sample in samples[side]] for side in runs))
-        return Contest(self.what, self.data, self.against, self.limit, self.error, found)
 
 
 def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
@@ -172,7 +124,7 @@ def _rbm_error(model: RbMModel, inputs: Features, dense: Tensor, data: StepData)
     mine = [p.grad for kind in kinds for p in kind if p.grad is not None]
     pairs += zip(mine, theirs.gradients(), strict=True)
     pairs += [(a.memory, b.memory) for a, b in zip(ours.memories, theirs.experts, strict=True)]
-    return _largest_error(pairs)
+    return largest_error(pairs)
 
 
 def _hidden_for(parameters: int, width: int, classes: int, layers: int) -> int:
@@ -202,7 +154,7 @@ def alignahead(data: StepData) -> Iterator[Duel]:
     for one in losses:
         one.backward()  # type: ignore[no-untyped-call]
     gradients = [[p.grad for p in model.parameters() if p.grad is not None] for model in (first, twins)]
-    error = _largest_error([(losses[0], losses[1]), *zip(*gradients, strict=True)])
+    error = largest_error([(losses[0], losses[1]), *zip(*gradients, strict=True)])
     sides = []
     for call, objective in ((fused, loss), (plain, plain_loss)):
         students = [copy.deepcopy(model) for model in (first, second)]
@@ -313,10 +265,6 @@ def _quiet(call: Callable[[], object]) -> Run:
 def _in_turn(runs: Sequence[Run]) -> None:
     for run in runs:
         run()
-
-
-def _largest_error(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    return max(relative_error(a.detach(), b.detach().double()) for a, b in pairs)
 
 
 def _no_graph(name: str) -> CSRGraph:
