@@ -207,3 +207,15 @@ def test_a_gate_that_only_the_mutual_term_sees_collapses(workshop: Workshop, see
         assert run.outcome.status == "ok"
         flags[len(overrides)] = "collapsed" in run.outcome.flags
     assert flags == {2: True, 0: False}
+
+
+@pytest.mark.full
+@pytest.mark.data
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_the_default_keeps_its_weights_on_graphs(workshop: Workshop, fold: int) -> None:
+    """With GIN's sum of nodes the temperature goes to its bound on every fold: that is why peers read means."""
+    problem = prepare_named("mutag", "tu-10fold", fold)
+    method = resolve("gml", dataset="mutag", split="tu-10fold")
+    run = workshop.run(method, problem)
+    assert run.outcome.status == "ok"
+    assert "collapsed" not in run.outcome.flags

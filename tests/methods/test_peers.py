@@ -165,6 +165,7 @@ def test_graph_tasks_have_their_own_peers_and_settings(split: str) -> None:
     nodes: Any = resolve("dml", split="planetoid-public")
     assert (graphs.peers, graphs.batch_size, graphs.epochs) == (("gin", "gcn"), 32, 100)
     assert (graphs.models["gcn"]["norm"], graphs.models["gcn"]["layers"]) == ("batch", 3)
+    assert {graphs.models[name]["readout"] for name in graphs.peers} == {"mean"}, "GIN's sum begins with logits of tens"
     assert (nodes.peers, nodes.batch_size, nodes.epochs) == (("gcn", "sage"), None, 200)
     assert (nodes.models["gcn"]["norm"], nodes.models["gcn"]["layers"]) == ("none", 2)
 
