@@ -168,7 +168,16 @@ class Alignahead(Structured, Trained):
         plus = "Alignahead++ (reconstruction)" if self.deep_supervision else "Alignahead"
         alone = self.students == 1 or self.direction == "none" or self.a == 0
         how = "no alignment" if alone else self.direction
-        return f"{plus} {how}, {self.students} x {self.model_label()}"
+        unusual = [] if alone or self.released else self._unusual()
+        return ", ".join([f"{plus} {how}", f"{self.students} x {self.model_label()}", *unusual])
+
+    def _unusual(self) -> list[str]:
+        """What of the alignment is not its default, for tables that hold several."""
+        width = [] if self.sigma == "auto" else [f"sigma = {self.sigma:g}"]
+        weight = [] if self.a == 1 else [f"a = {self.a:g}"]
+        kernel = [] if self.kernel == "laplace" else [self.kernel]
+        start = ["copied weights"] if self.init == "copied" else []
+        return [*kernel, *width, *weight, *start, *(["all at once"] if self.update == "simultaneous" else [])]
 
 
 class _Alignment:

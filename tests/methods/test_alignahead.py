@@ -297,6 +297,21 @@ def test_plus_plus_adds_classifiers_and_feature_transfer(bench: Any) -> None:
     assert label.startswith("Alignahead++ (reconstruction) ahead, 2 x GCN")
 
 
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, "GCN 4x8"),
+        ({"a": 0.1}, ", a = 0.1"),
+        ({"kernel": "laplace-exp", "sigma": 100.0, "a": 1000.0}, ", laplace-exp, sigma = 100, a = 1000"),
+        ({"init": "copied", "update": "simultaneous"}, ", copied weights, all at once"),
+        ({"kernel": "rbf", "direction": "none"}, "GCN 4x8"),
+        ({"kernel": "rbf", "variant": "as_released"}, "GCN 4x8"),
+    ],
+)
+def test_labels_tell_what_is_not_the_default(changes: dict[str, Any], end: str) -> None:
+    assert resolve("alignahead", {**SMALL, **changes}).label.endswith(end)
+
+
 def test_auxiliary_terms_are_what_they_are_said_to_be() -> None:
     from gkdbench.methods._deep_supervision import DeepSupervision
 
