@@ -74,13 +74,12 @@ def check(
     """Test `claim` on `records`, its `rows` by name; ``sooner`` reads validation `curves`."""
     lines: list[Line] = []
     absent: list[str] = []
-    for dataset in claim.datasets:
-        for split in claim.splits:
-            columns = {column for r in records if (r.dataset, r.split) == (dataset, split) for column in r.columns}
-            absent += [] if columns else [f"anything on {dataset}, {split}"]
-            for setting in claim.settings:
-                if setting in columns:
-                    lines += _lines(claim, rows, records, (dataset, split, setting), absent, curves)
+    for dataset, split in claim.where:
+        columns = {column for r in records if (r.dataset, r.split) == (dataset, split) for column in r.columns}
+        absent += [] if columns else [f"anything on {dataset}, {split}"]
+        for setting in claim.settings:
+            if setting in columns:
+                lines += _lines(claim, rows, records, (dataset, split, setting), absent, curves)
     corrected = holm([line.p_value for line in lines])
     found = tuple(_decided(claim.test, line, p) for line, p in zip(lines, corrected, strict=True))
     return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))

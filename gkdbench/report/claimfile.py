@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gkdbench.errors import UserError, nearest
+from gkdbench.records.key import TRIAL
 from gkdbench.records.schema import Record
 from gkdbench.report.entries import entries, tutors
 from gkdbench.report.model import Aggregate, Entry
@@ -30,6 +32,7 @@ class Side(_Strict):
         places: "<data set> <split id>" -> more such fields there.
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
+        tier: published settings, or tuned ones; the trials that found those take no part.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Side(_Strict):
     places: dict[str, dict[str, Any]] = {}
     teacher: dict[str, Any] | None = None
     aggregate: Aggregate = "single"
+    tier: Literal["published", "tuned"] = "published"
 
     def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> Entry | None:
         """Its row in a place, None when no record has it.
@@ -57,7 +61,8 @@ class Side(_Strict):
     def _fits(self, record: Record) -> bool:
         taught = [info.config for info in tutors(record.teachers).values()]
         return (
-            (record.method, record.variant) == (self.method, self.variant)
+            (record.method, record.variant, record.tier) == (self.method, self.variant, self.tier)
+            and record.tuning != TRIAL
             and _within(self.config, record.config)
             and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
@@ -73,7 +78,8 @@ class ClaimTest(_Strict):
             smaller share of the epochs after which the rival had its best validation score, until that score is
             reached (peer by peer; never reached counts as twice as many).
         candidate, against: names of the page's rows.
-        datasets, splits, settings: places; those that a split lacks are left out.
+        datasets, splits: every pair of these is a place. places: "<data set> <split id>", for sets that share no split.
+        settings: of every place; those that its split lacks are left out.
     """
 
     says: str
@@ -82,9 +88,22 @@ class ClaimTest(_Strict):
     test: Kind = "better"
     candidate: str
     against: Annotated[list[str], Field(min_length=1)]
-    datasets: Annotated[list[str], Field(min_length=1)]
-    splits: Annotated[list[str], Field(min_length=1)]
+    datasets: list[str] = []
+    splits: list[str] = []
+    places: list[Annotated[str, Field(pattern=r"^\S+ \S+$")]] = []
     settings: Annotated[list[str], Field(min_length=1)]
+
+    @property
+    def where(self) -> list[tuple[str, str]]:
+        """Its (data set, split id)."""
+        named = [place.split(" ") for place in self.places]
+        return [*itertools.product(self.datasets, self.splits), *((dataset, split) for dataset, split in named)]
+
+    @model_validator(mode="after")
+    def _is_tested_somewhere(self) -> ClaimTest:
+        if bool(self.datasets) != bool(self.splits) or not self.where:
+            raise ValueError(f"{self.says!r} is tested nowhere; wants datasets and splits, or places")
+        return self
 
 
 class _Shown(_Strict):

@@ -8,6 +8,7 @@ import pytest
 from records_factory import TEN, record
 
 from gkdbench.errors import UserError
+from gkdbench.records.key import TRIAL
 from gkdbench.report.claimcheck import check
 from gkdbench.report.claimfile import ClaimTest, Side
 from gkdbench.report.claimpage import claim_page, write_pages
@@ -78,6 +79,18 @@ def test_what_is_missing_leaves_a_claim_undecided() -> None:
     assert check(claim(sets=("cora",)), ROWS, one).verdict == "supported"
 
 
+def test_places_name_sets_that_share_no_split() -> None:
+    records = [*rows(0.02, "cora"), *rows(0.02, "pubmed")]
+    places = ["cora planetoid-public", "pubmed planetoid-public"]
+    data = claim().model_dump() | {"datasets": [], "splits": [], "places": places}
+    assert check(ClaimTest.model_validate(data), ROWS, records).lines == check(claim(), ROWS, records).lines
+    for wrong in ({"places": []}, {"datasets": ["cora"]}):
+        with pytest.raises(ValueError, match="is tested nowhere"):
+            ClaimTest.model_validate(data | wrong)
+    with pytest.raises(ValueError, match="match pattern"):
+        ClaimTest.model_validate(data | {"places": ["cora"]})
+
+
 def test_steadier_compares_deviations_and_not_means() -> None:
     calm = [rbm(mean=0.5, std=0.001), record("glnn", "GLNN", mean=0.9, std=0.05), record("moe", "MoE", std=0.04)]
     found = check(claim("steadier", ("cora",)), ROWS, calm)
@@ -91,6 +104,16 @@ def test_a_side_that_fits_two_records_is_refused() -> None:
     with pytest.raises(UserError, match="'GLNN' fits several records on cora, planetoid-public"):
         Side(name="GLNN", method="glnn").find(twice, "cora", "planetoid-public", "tran")
     assert Side(name="GLNN", method="glnn", config={"tau": 2}).find(twice, "cora", "planetoid-public", "tran")
+
+
+def test_tuned_rows_and_their_trials_are_not_published_ones() -> None:
+    published, tuned = record("glnn", "GLNN"), record("glnn", "GLNN", tier="tuned")
+    trial = record("glnn", "GLNN", tuning=TRIAL, device="trial")
+    found = Side(name="GLNN", method="glnn").find([published, tuned, trial], "cora", "planetoid-public", "tran")
+    assert found is not None and found.key == published.key
+    of_tuned = Side(name="GLNN", method="glnn", tier="tuned")
+    found = of_tuned.find([published, tuned, trial], "cora", "planetoid-public", "tran")
+    assert found is not None and found.key == tuned.key
 
 
 def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
