@@ -18,7 +18,7 @@ from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.lines import line_plot
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.published import published
-from gkdbench.report.statistics import bootstrap_interval
+from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
 
 
 def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
@@ -88,8 +88,8 @@ def _figures(
 
 
 BANDS = (
-    "Lines are means over {runs} runs, bands one standard deviation (ddof = 1) to each side, up to the last epoch that "
-    "all runs have."
+    "Lines: means over runs, n = {runs}; bands: one standard deviation (ddof = 1) to each side. Up to the last epoch "
+    "that all runs have."
 )
 
 
@@ -186,7 +186,8 @@ def _course(
     if not panels:
         return None
     title = f"{figure.dataset}, {figure.split}, {figure.setting}"
-    return line_plot(title, panels, across="epoch", unit=figure.unit), " or ".join(map(str, runs))
+    said = " or ".join(map(str, runs)) + (" (preview)" if min(runs) < MIN_RUNS else "")
+    return line_plot(title, panels, across="epoch", unit=figure.unit), said
 
 
 def _plot(candidate: str, found: Checked) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from gkdbench.report.markup import Markup, tag
 
-ROW, LEFT, WIDE, RIGHT = 18, 330, 330, 130
-ARROW = 60
-"""More to the right where rows say how they began."""
+ROW, WIDE, LETTER = 18, 330, 6.5
+"""LETTER: width of one on average, in the drawing's units; a viewer's font may be a little wider."""
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.axis{stroke:#999}.span{stroke:#3b6ea5;stroke-width:2}.dot{fill:#3b6ea5}"
     ".lesser .span{stroke:#9db4cc}.lesser .dot{fill:#9db4cc}.ring{fill:none;stroke:#c9742b;stroke-width:1.5}"
@@ -34,14 +33,14 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
     ends = [end for row in intervals for end in (row.low, row.high, row.value if row.before is None else row.before)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 0.01
+    numbers = [_numbers(row, shown) for row in intervals]
+    left = 24 + int(LETTER * max((len(row.label) for row in intervals), default=0))
+    right = 24 + int(LETTER * max(map(len, numbers), default=0))
 
     def x(value: float) -> str:
-        return f"{LEFT + (value - low) / span * WIDE:.1f}"
+        return f"{left + (value - low) / span * WIDE:.1f}"
 
-    height, width = (
-        ROW * (len(intervals) + 3),
-        LEFT + WIDE + RIGHT + ARROW * any(row.before is not None for row in intervals),
-    )
+    height, width = ROW * (len(intervals) + 3), left + WIDE + right
     bottom = height - ROW
     marks = [
         tag("style", Markup(_STYLE)),
@@ -58,7 +57,7 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
                 None if row.before is None else tag("circle", cx=x(row.before), cy=y, r=4, class_="ring"),
                 tag("line", x1=x(row.low), x2=x(row.high), y1=y, y2=y, class_="span"),
                 tag("circle", cx=x(row.value), cy=y, r=4, class_="dot"),
-                tag("text", _numbers(row, shown), x=LEFT + WIDE + 8, y=y + 4),
+                tag("text", numbers[number], x=left + WIDE + 12, y=y + 4),
                 class_=None if row.strong else "lesser",
             )
         )

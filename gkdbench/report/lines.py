@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gkdbench.report.forest import LETTER
 from gkdbench.report.markup import Markup, tag
 
-WIDE, HIGH, LEFT, GAP, TOP, BOTTOM = 230, 150, 54, 26, 62, 40
-PER_LINE = 3
-"""Panels beside each other."""
+WIDTHS, HIGH, LEFT, GAP, HEAD, BETWEEN, FOOT = {1: 520, 2: 340, 3: 230}, 170, 54, 26, 92, 74, 38
+"""WIDTHS: of a panel, by how many stand beside each other."""
 COLOURS = ("#3b6ea5", "#d1782a", "#2f8f6b", "#9361b0", "#c0504d", "#8a8a8a")
 MOST_POINTS = 80
 """A curve is thinned to so many, its ends among them."""
@@ -42,13 +42,14 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Data to drawing, inside a panel whose lower left corner is (0, HIGH)."""
+    """Data to drawing, inside a panel `wide`, whose lower left corner is (0, HIGH)."""
 
+    wide: int
     x: tuple[float, float]
     y: tuple[float, float]
 
     def at(self, x: float, y: float) -> str:
-        across = (x - self.x[0]) / (self.x[1] - self.x[0]) * WIDE
+        across = (x - self.x[0]) / (self.x[1] - self.x[0]) * self.wide
         up = (y - self.y[0]) / (self.y[1] - self.y[0]) * HIGH
         return f"{across:.1f},{HIGH - up:.1f}"
 
@@ -67,17 +68,17 @@ def line_plot(title: str, panels: Sequence[Panel], *, across: str, unit: str = "
     """
     labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.curves))
     colours = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(labels)}
-    axes = _axes(panels)
-    columns = min(len(panels), PER_LINE)
-    rows = -(-len(panels) // PER_LINE)
+    columns = min(len(panels), max(WIDTHS))
+    axes = _axes(panels, WIDTHS[columns])
+    rows = -(-len(panels) // columns)
     legend, end = _legend(labels, colours)
-    width = max(LEFT + columns * (WIDE + GAP), end)
-    step = HIGH + TOP
-    height = 2 * TOP + rows * step - TOP + BOTTOM - 30
+    width = max(LEFT + columns * (axes.wide + GAP), end)
+    step = HIGH + BETWEEN
+    height = HEAD + rows * step - BETWEEN + FOOT
     marks = [tag("style", Markup(_STYLE)), tag("text", title, x=8, y=16), legend]
     for number, panel in enumerate(panels):
-        row, column = divmod(number, PER_LINE)
-        place = f"translate({LEFT + column * (WIDE + GAP)} {2 * TOP - 30 + row * step})"
+        row, column = divmod(number, columns)
+        place = f"translate({LEFT + column * (axes.wide + GAP)} {HEAD + row * step})"
         marks.append(tag("g", _panel(panel, axes, colours, unit if column == 0 else None, across), transform=place))
     box = f"0 0 {width} {height}"
     named = tag("title", title)
@@ -90,7 +91,7 @@ def _legend(labels: Sequence[str], colours: dict[str, str]) -> tuple[list[Markup
     for label in labels:
         marks.append(tag("line", x1=x, x2=x + 18, y1=34, y2=34, stroke=colours[label], stroke_width=3))
         marks.append(tag("text", label, x=x + 24, y=38))
-        x += 42 + 7 * len(label)
+        x += 44 + int(LETTER * len(label))
     return marks, x
 
 
@@ -98,15 +99,15 @@ def _panel(panel: Panel, axes: _Axes, colours: dict[str, str], unit: str | None,
     marks = [tag("text", panel.title, x=0, y=-10, font_weight="bold")]
     for value in ticks(*axes.y):
         y = axes.down(value)
-        marks.append(tag("line", x1=0, x2=WIDE, y1=y, y2=y, class_="grid"))
+        marks.append(tag("line", x1=0, x2=axes.wide, y1=y, y2=y, class_="grid"))
         if unit is not None:
             marks.append(tag("text", f"{value:g}", x=-6, y=float(y) + 4, text_anchor="end"))
     if unit:
         marks.append(tag("text", unit, x=-LEFT + 8, y=-26))
-    marks.append(tag("line", x1=0, x2=WIDE, y1=HIGH, y2=HIGH, class_="axis"))
+    marks.append(tag("line", x1=0, x2=axes.wide, y1=HIGH, y2=HIGH, class_="axis"))
     for value in ticks(*axes.x):
         marks.append(tag("text", f"{value:g}", x=axes.across(value), y=HIGH + 15, text_anchor="middle"))
-    marks.append(tag("text", across, x=WIDE, y=HIGH + 29, text_anchor="end"))
+    marks.append(tag("text", across, x=axes.wide, y=HIGH + 29, text_anchor="end"))
     for curve in panel.curves:
         kept = _thinned(len(curve.x))
         upper = [axes.at(curve.x[i], curve.high[i]) for i in kept]
@@ -118,15 +119,15 @@ def _panel(panel: Panel, axes: _Axes, colours: dict[str, str], unit: str | None,
     return marks
 
 
-def _axes(panels: Sequence[Panel]) -> _Axes:
+def _axes(panels: Sequence[Panel], wide: int) -> _Axes:
     curves = [curve for panel in panels for curve in panel.curves]
     xs = [end for curve in curves for end in (curve.x[0], curve.x[-1])]
     ys = [value for curve in curves for value in (*curve.low, *curve.high)]
-    return _Axes(_wide(min(xs), max(xs)), _wide(min(ys), max(ys)))
+    return _Axes(wide, _range(min(xs), max(xs)), _range(min(ys), max(ys)))
 
 
-def _wide(low: float, high: float) -> tuple[float, float]:
-    """The range, never empty."""
+def _range(low: float, high: float) -> tuple[float, float]:
+    """From `low` to `high`, never empty."""
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

@@ -16,7 +16,7 @@ from gkdbench.report.claimfile import CurveFigure, Side
 from gkdbench.report.claimpage import claim_page
 from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
-from gkdbench.report.lines import HIGH, MOST_POINTS, WIDE, Curve, Panel, line_plot, ticks
+from gkdbench.report.lines import HIGH, MOST_POINTS, WIDTHS, Curve, Panel, line_plot, ticks
 
 SIDES = {name: Side(name=name.upper(), method=name) for name in "ab"}
 RECORDS = [record("a", "A", runs=TEN), record("b", "B", runs=TEN)]
@@ -78,6 +78,7 @@ def numbers(text: str) -> list[float]:
 
 
 def test_curves_and_bands_stay_inside_their_panels() -> None:
+    wide = WIDTHS[3]
     x = tuple(float(i) for i in range(1, 301))
     curve = Curve("layer <1>", x, tuple(v**2 for v in x), tuple(v**2 - 5 for v in x), tuple(v**2 + 9 for v in x))
     panels = [Panel(f"p{k}", (curve,)) for k in range(4)]
@@ -86,16 +87,16 @@ def test_curves_and_bands_stay_inside_their_panels() -> None:
     points = [numbers(shape.attrib["points"]) for shape in root.iter() if "points" in shape.attrib]
     assert len(points) == 8
     for each in points:
-        assert min(each[::2]) >= 0 and max(each[::2]) <= WIDE
+        assert min(each[::2]) >= 0 and max(each[::2]) <= wide
         assert min(each[1::2]) >= 0 and max(each[1::2]) <= HIGH
     lines = list(root.iter(f"{space}polyline"))
     assert all(len(numbers(line.attrib["points"])) == 2 * MOST_POINTS for line in lines)
-    assert numbers(lines[0].attrib["points"])[-2] == WIDE
+    assert numbers(lines[0].attrib["points"])[-2] == wide
     assert [t.text for t in root.iter(f"{space}text")].count("layer <1>") == 1
     width, height = numbers(root.attrib["viewBox"])[2:]
     for group in root.iter(f"{space}g"):
         left, top = numbers(group.attrib["transform"])
-        assert left + WIDE <= width and top + HIGH + 29 <= height
+        assert left + wide <= width and top + HIGH + 29 <= height
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7), (1, 150), (0.001, 0.0012), (80.5, 93.1)])
@@ -162,7 +163,7 @@ def test_a_page_shows_curves_beginnings_and_published_numbers(tmp_path: Path) ->
     records = [RECORDS[0].model_copy(update={"rows": read})]
     text, plots = claim_page(page, records, side_car)
     assert "## How it went\n\nKL.\n\n![" in text
-    assert "means over 10 runs, bands one standard deviation (ddof = 1)" in text
+    assert "means over runs, n = 10; bands: one standard deviation (ddof = 1)" in text
     assert "mean of peers" in plots["x-curve-1.svg"]
     assert "0.25 → 0.75" in plots["x-figure-1.svg"]
     logs = [line for line in text.splitlines() if line.startswith("| Alignahead |")]
