@@ -93,6 +93,8 @@ def show_one(args: argparse.Namespace) -> int:
     from gkdbench.methods import METHODS
     from gkdbench.methods._config import recipes, resolve
 
+    if args.figure:
+        return draw(args.name, args.figure)
     cls = METHODS.get(args.name)
     facts: dict[str, Any] = {
         "method": cls.name,
@@ -127,4 +129,26 @@ def show_one(args: argparse.Namespace) -> int:
                 print(f"  - {item}")
         else:
             print(f"{key}: {value}")
+    return 0
+
+
+def draw(name: str, path: str) -> int:
+    """``gkdbench show alignahead --figure FILE``: which layer of which student follows which, four hidden layers."""
+    from pathlib import Path
+
+    from gkdbench.errors import UserError
+    from gkdbench.methods import METHODS
+    from gkdbench.methods._config import resolve
+    from gkdbench.methods.alignahead import Alignahead
+    from gkdbench.report.layers import layer_figure
+
+    if METHODS.get(name) is not Alignahead:
+        raise UserError(f"--figure draws alignahead, whose layers follow each other; {name} has no figure")
+    followed = {}
+    for direction in ("ahead", "behind", "one-to-one"):
+        method = resolve(name, {"direction": direction})
+        assert isinstance(method, Alignahead)
+        followed[direction] = method.pi(4)
+    Path(path).write_text(layer_figure(followed), encoding="utf-8")
+    print(Path(path).resolve())
     return 0
