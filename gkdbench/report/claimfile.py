@@ -129,9 +129,12 @@ class Figure(_Shown):
 
     Args:
         before: reading -> the one that says how it was before training, drawn as a ring.
+        ranked: the readings of a run are shown largest first, whatever their names: the numbers of experts mean nothing
+            from run to run.
     """
 
     before: dict[str, str] = {}
+    ranked: bool = False
 
 
 class CurveFigure(_Shown):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import reported
-from gkdbench.records.schema import Record
+from gkdbench.records.schema import Record, Row
 from gkdbench.report.cells import percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
 from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side, load_page
@@ -207,13 +208,19 @@ def _readings(figure: Figure, sides: Mapping[str, Side], records: Sequence[Recor
         rows = [row for row in by_key[entry.key].rows if reported(row.seed)] if entry else []
         for name, called in figure.readings.items():
             start = figure.before.get(name, "")
-            values = [row.extra[name] for row in rows if name in row.extra]
+            values = [read[name] for read in map(partial(_read, figure), rows) if name in read]
             begun = [row.extra[start] for row in rows if start in row.extra]
             if values and len(values) == len(rows):
                 before = fmean(begun) if len(begun) == len(rows) else None
                 label = f"{side.name}: {called}"
                 found.append(Interval(label, fmean(values), *bootstrap_interval(values), before=before))
     return found
+
+
+def _read(figure: Figure, row: Row) -> dict[str, float]:
+    """The figure's readings that `row` has."""
+    found = {name: row.extra[name] for name in figure.readings if name in row.extra}
+    return dict(zip(found, sorted(found.values(), reverse=True), strict=True)) if figure.ranked else found
 
 
 def _plainly(value: float) -> str:

@@ -10,8 +10,8 @@ from records_factory import TEN, record
 from gkdbench.errors import UserError
 from gkdbench.records.key import TRIAL
 from gkdbench.report.claimcheck import check
-from gkdbench.report.claimfile import ClaimTest, Side
-from gkdbench.report.claimpage import claim_page, write_pages
+from gkdbench.report.claimfile import ClaimTest, Figure, Side
+from gkdbench.report.claimpage import _readings, claim_page, write_pages
 
 SETS = ("cora", "pubmed")
 
@@ -158,3 +158,15 @@ def test_a_figure_shows_readings_that_every_run_has(tmp_path: Path) -> None:
     assert "## Where rows go\n\nShares.\n\n![" in text
     assert "RbM: first expert" in plots["rbm-figure-1.svg"] and "0.295 [" in plots["rbm-figure-1.svg"]
     assert "drift" not in plots["rbm-figure-1.svg"]
+
+
+def test_a_ranked_figure_shows_the_largest_reading_of_each_run_first() -> None:
+    candidate = rows(0.02, "cora")[0]
+    shares = [{"load_0": 0.7, "load_1": 0.3}, {"load_0": 0.2, "load_1": 0.8}] * 5
+    read = [row.model_copy(update={"extra": s}) for row, s in zip(candidate.rows, shares, strict=True)]
+    place = {"dataset": "cora", "split": "planetoid-public", "setting": "tran"}
+    shown = {"says": "", "reads": "", "rows": ["rbm"], "readings": {"load_0": "first", "load_1": "last"}, **place}
+    record_ = candidate.model_copy(update={"rows": read})
+    ranked, plain = (_readings(Figure(**shown, ranked=ranked), ROWS, [record_]) for ranked in (True, False))
+    assert [round(one.value, 6) for one in ranked] == [0.75, 0.25]
+    assert [round(one.value, 6) for one in plain] == [0.45, 0.55]
