@@ -79,6 +79,9 @@ class Mutual(Peered):
     def recipe_of_peers(self) -> PeersRecipe:
         return replace(super().recipe_of_peers(), update=self.update)
 
+    def peers_label(self) -> str:
+        return super().peers_label() + (" in turn" if self.update == "alternating" else "")
+
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         recipe = self.recipe_of_peers()
         peers = build_peers(view, ctx.seed, self.configs(), recipe)

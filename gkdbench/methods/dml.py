@@ -67,7 +67,8 @@ class DML(Mutual):
     def label(self) -> str:
         if not self.lam:
             return f"solo (DML with lam = 0), {self.peers_label()}"
-        return f"DML{' on labelled items' if self.nodes == 'train' else ''}, {self.peers_label()}"
+        labelled = " on labelled items" if self.nodes == "train" else ""
+        return f"DML{labelled}{'' if self.lam == 1 else f', lam {self.lam:g}'}, {self.peers_label()}"
 
 
 def _released_kl(teacher: Tensor, learner: Tensor, multi_label: bool) -> Tensor:

@@ -128,4 +128,7 @@ class GML(Mutual):
             return f"GML-R without transfer, beta {self.beta:g}, {self.peers_label()}"
         raw = ", CE on raw logits" if unit and self.ce_on == "raw" else ""
         labelled = ", KL on labelled items" if self.nodes == "train" else ""
-        return f"GML-R{unit}{raw}{labelled}, beta {self.beta:g}, {self.peers_label()}"
+        everywhere = " on all items" if self.beta and self.entropy_nodes == "all" else ""
+        weight = "" if self.lam == 1 else f", lam {self.lam:g}"
+        said = f"{unit}{raw}{labelled}{weight}, beta {self.beta:g}{everywhere}"
+        return f"GML-R{said}, {self.peers_label()}"

@@ -104,7 +104,8 @@ class OAD(Peered):
 
     @property
     def label(self) -> str:
-        return f"OAD, {len(self.peers)} x {self.peers[0].upper()}"
+        plain = "" if self.gan_weight else " without discriminators"
+        return f"OAD{plain}, {len(self.peers)} x {self.peers[0].upper()}"
 
 
 class Judges(nn.Module):

@@ -94,7 +94,8 @@ class OKDDip(Peered):
 
     @property
     def label(self) -> str:
-        return f"OKDDip, {self.peers[0].upper()} led by {len(self.peers) - 1}"
+        uniform = ", uniform gate" if self.gate == "uniform" else ""
+        return f"OKDDip{uniform}, {self.peers[0].upper()} led by {len(self.peers) - 1}"
 
 
 class Gate(nn.Module):

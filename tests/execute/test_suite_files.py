@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,17 @@ def test_published_suites_are_named_after_their_files_and_their_methods_resolve(
                 for dataset in grid.datasets:
                     method = resolve(entry.method, entry.overrides, dataset=dataset)
                     assert method.name == entry.method
+
+
+def test_labels_tell_the_rows_of_mutual_learning_apart() -> None:
+    """Within a place, but for what stands beside a label on the board: variant, teacher, and tier of tuning."""
+    rows: Counter[tuple[str, ...]] = Counter()
+    for grid in load_suite("mutual@1").grids:
+        for entry, dataset, split in itertools.product(grid.methods, grid.datasets, grid.splits):
+            method = resolve(entry.method, entry.overrides, dataset=dataset, split=split)
+            taught = repr(entry.overrides.get("teacher_settings"))
+            rows[dataset, split, method.label, method.variant, taught, str(bool(entry.search))] += 1
+    assert [row for row, count in rows.items() if count > 1] == []
 
 
 def cells_of(suite: Suite, kind: str) -> int:
