@@ -149,6 +149,7 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     text = "steps and inference of whole methods beside the structures of released codes"
     sub = actions.add_parser("methods", help=text, description=text)
     sub.set_defaults(verb="profile:methods")
+    sub.add_argument("--latency", action="store_true", help="inference of RbM against k; goes on with a --json file")
     _bench_arguments(sub)
     text = "fill the tables of a Markdown file from stored results, and draw the plots beside it"
     sub = actions.add_parser("docs", help=text, description=text)

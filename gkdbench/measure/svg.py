@@ -1,15 +1,16 @@
-"""Two plots as plain SVG: horizontal bars of ratios, and a roofline. Readable in light and dark, made by hand."""
+"""Plots as plain SVG: horizontal bars of ratios, a roofline, curves. Readable in light and dark, made by hand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 _STYLE = (
     "<style>text{font:12px sans-serif;fill:#333}.axis{stroke:#999;stroke-width:1}.bar{fill:#3b6ea5}.over{fill:#b5533c}"
     ".span{stroke:#222;stroke-width:1.5}.roof{stroke:#b5533c;stroke-width:2;fill:none}.dot{fill:#3b6ea5}"
+    ".strand{stroke-width:2;fill:none}.tone0{stroke:#3b6ea5}.tone1{stroke:#b5533c}.tone2{stroke:#4f8a4f}.tone3{stroke:#888}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}.span{stroke:#eee}}</style>"
 )
 _ROW, _LEFT, _WIDE = 22, 430, 380
@@ -87,6 +88,45 @@ def roofline_plot(title: str, bytes_per_s: float, flops_per_s: float, dots: Sequ
         parts.append(_text(across + 6, down + 4, str(number)))
         parts.append(_text(width, margin + 18 * number, f"{number}  {label}"))
     return _svg(width + 380, max(height, margin + 18 * (len(places) + 1)), parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """A line of a `curve_plot`: (x, value, low, high) from left to right. `expected`: dashed, no intervals."""
+
+    label: str
+    points: tuple[tuple[float, float, float, float], ...]
+    expected: bool = False
+
+
+def curve_plot(title: str, across: str, panels: Mapping[str, Sequence[Strand]]) -> str:
+    """Panels side by side, of lines with their intervals, on linear axes that begin at 0."""
+    size, margin = 300, 46
+    every = [point for strands in panels.values() for strand in strands for point in strand.points]
+    right, top = max(point[0] for point in every), 1.05 * max(point[3] for point in every)
+    parts = [_text(10, 18, title)]
+    for number, (name, strands) in enumerate(panels.items()):
+        left, bottom = margin + number * (size + margin), 40 + size
+
+        def at(x: float, y: float, left: float = left, bottom: float = bottom) -> tuple[float, float]:
+            return left + x / right * size, bottom - y / top * size
+
+        parts += [_line(left, bottom, left + size, bottom, "axis"), _line(left, bottom, left, bottom - size, "axis")]
+        parts += [_text(left, 36, name), _text(left + size / 2 - 60, bottom + 32, across)]
+        parts += [
+            _text(at(x, 0)[0] - 3, bottom + 15, f"{x:g}") for x in sorted({p[0] for s in strands for p in s.points})
+        ]
+        parts += [_text(left - 22, at(0, y)[1] + 4, f"{y}") for y in range(1, int(top) + 1)]
+        for row, strand in enumerate(strands):
+            tone = f"tone{row % 4}"
+            path = " ".join("{:.1f},{:.1f}".format(*at(x, value)) for x, value, _, _ in strand.points)
+            dashes = ' stroke-dasharray="5 4"' if strand.expected else ""
+            parts.append(f'<polyline class="strand {tone}" points="{path}"{dashes}/>')
+            if not strand.expected:
+                parts += [_line(*at(x, low), *at(x, high), f"strand {tone}") for x, _, low, high in strand.points]
+            parts.append(_line(left + 10, 56 + 16 * row, left + 30, 56 + 16 * row, f"strand {tone}"))
+            parts.append(_text(left + 36, 60 + 16 * row, strand.label + (" (dashed)" if strand.expected else "")))
+    return _svg(margin + len(panels) * (size + margin), size + 90, parts)
 
 
 def _text(x: float, y: float, words: str) -> str:

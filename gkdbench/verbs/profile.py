@@ -42,7 +42,7 @@ def kernels(args: argparse.Namespace) -> int:
 
 def methods(args: argparse.Namespace) -> int:
     """``gkdbench profile methods``. Exit codes: 0 measured; 1 two sides disagree, or a promise is not met."""
-    return _measured(args, "methods", _methods)
+    return _measured(args, "methods", _latency if args.latency else _methods)
 
 
 def wanted_environment(threads: int) -> dict[str, str]:
@@ -114,11 +114,16 @@ def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told
     told |= {"roofs": asdict(roofs), "provenance": _provenance(device)}
     fine = work(Bench(args, device, clock, roofs, settings), told)
     if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
-        print(f"written: {path}")
+        _write(Path(args.json), told)
+        print(f"written: {args.json}")
     return 0 if fine else 1
+
+
+def _write(path: Path, told: Told) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _kernels(bench: Bench, told: Told) -> bool:
@@ -253,6 +258,48 @@ def _methods(bench: Bench, told: Told) -> bool:
             show(duel.fight(bench.clock, bench.settings))
     told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
     return all(one.verdict in ("met", "") for one in found)
+
+
+def _latency(bench: Bench, told: Told) -> bool:
+    from gkdbench.measure.kernels.latency import latency_against_k, sizes
+    from gkdbench.measure.kernels.methods import RBM
+
+    _want_cpu(bench, "the latency of mixtures is that of CPUs")
+    told["latency"] = _kept(bench, told)
+    for name, config in RBM.items():
+        data = _data("csbm" if bench.args.quick else name, bench.args.data)
+        data = replace(data, name=name)
+        have = {curve["rows"] for curve in told["latency"] if curve["data"] == name}
+        wanted = tuple(size for size in sizes(data) if size not in have)
+        for curve in latency_against_k(data, config, wanted, bench.clock, bench.settings):
+            told["latency"].append({**asdict(curve), "git_commit": told["provenance"]["git_commit"]})
+            if bench.args.json:
+                _write(Path(bench.args.json), told)
+        for stored in (curve for curve in told["latency"] if curve["data"] == name):
+            for point in stored["points"]:
+                found = point["ratio"]
+                said = "{value:.2f} [{low:.2f}, {high:.2f}] n={n}".format(**found) if found else "the two differ"
+                where = f"{name}, {stored['rows']} rows, {point['k']} of {stored['experts']} experts"
+                print(f"{where}: time / that of k = 1 = {said}, multiply-adds {point['macs']:.2f}", flush=True)
+    return all(point["ratio"] for curve in told["latency"] for point in curve["points"])
+
+
+def _kept(bench: Bench, told: Told) -> list[dict[str, Any]]:
+    """Curves that an earlier call wrote to the same file on this machine; each names the commit that measured it."""
+    path = Path(bench.args.json or "")
+    if not bench.args.json or not path.is_file():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+
+    def state(one: Told) -> list[Any]:
+        where = one["provenance"]
+        return [one["threads"], one["quick"], where["cpu"], where["torch"]]
+
+    if before.get("format") != FORMAT or "latency" not in before:
+        raise UserError(f"{path} holds something else; name another file, or remove it")
+    same = state(before) == state(told)
+    print(f"{path}: goes on" if same else f"{path}: of another machine or number of threads; begins anew")
+    return list(before["latency"]) if same else []
 
 
 def _want_cpu(bench: Bench, what: str) -> None:

@@ -60,6 +60,27 @@ def test_methods_are_compared_and_stored(tmp_path: Path) -> None:
     assert all(one["ratio"] is not None for one in told["methods"])
 
 
+def test_latency_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    line = ["profile", "methods", "--latency", "--quick", "--device", "cpu", "--threads", "1", "--json", "x.json"]
+    first = gkdbench(*line, cwd=tmp_path)
+    assert first.code in (0, 1), first.err
+    file = tmp_path / "x.json"
+    told = json.loads(file.read_text())
+    assert [len(curve["points"]) for curve in told["latency"]] == [4, 4, 7, 7]
+    lost = told["latency"].pop(0)
+    told["latency"][0]["points"][0]["error"] = 0.125  # a mark: this one is not measured again
+    file.write_text(json.dumps(told))
+    again = gkdbench(*line, cwd=tmp_path)
+    assert "x.json: goes on" in again.out
+    curves = json.loads(file.read_text())["latency"]
+    assert [len(curve["points"]) for curve in curves] == [4, 7, 7, 4]
+    assert curves[0]["points"][0]["error"] == 0.125
+    assert (curves[-1]["data"], curves[-1]["rows"]) == (lost["data"], lost["rows"])
+    file.write_text(json.dumps({"format": 1, "methods": []}))
+    refused = gkdbench(*line, cwd=tmp_path)
+    assert (refused.code, "holds something else" in refused.err) == (2, True)
+
+
 def test_make_gpu_has_arguments_that_parse_and_says_what_is_missing(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "tests" / "gpu_bench.py"), "--out", str(tmp_path)]
     listed = subprocess.run([*script, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()

@@ -14,6 +14,7 @@ from gkdkernels.cost import Cost
 from gkdbench.errors import UserError
 from gkdbench.measure.kernels.bench import Result, Row
 from gkdbench.measure.kernels.duel import Contest
+from gkdbench.measure.kernels.latency import Curve, Point
 from gkdbench.measure.kernels.problem import Case
 from gkdbench.measure.kernels.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
 from gkdbench.measure.ratios import Ratio
@@ -77,6 +78,24 @@ def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
     text = fill("<!-- bench methods -->\n<!-- end methods -->", [Stored("methods", told)])
     assert "| a step | cora | the other | <= 0.50 | 0.25 [0.20, 0.30], n=7 | met |" in text
     assert "| a step | cora | the other |  | the two differ | not measured |" in text
+
+
+def test_latency_against_k_is_a_table_and_a_plot(told: dict[str, Any]) -> None:
+    first, second = Ratio(1.0, 1.0, 1.0, 9), Ratio(1.5, 1.4, 1.7, 9)
+    curves = [
+        Curve("cora", rows, 3, (Point(1, 1.0, 0.0, first), Point(2, 1.9, 0.0, second), Point(3, 2.8, 1.0, None)))
+        for rows in (1, 2708)
+    ]
+    told |= {"results": [], "latency": [asdict(curve) for curve in curves]}
+    text = fill("<!-- bench latency -->\n<!-- end latency -->", [Stored("latency", told)])
+    assert "| cora | 2708 | 2 of 3 | 1.90 | 1.50 [1.40, 1.70], n=9 |" in text
+    assert "| cora | 1 | 3 of 3 | 2.80 | the two differ |" in text
+    assert "| 1 of 3 |" not in text
+    (plot,) = plots([Stored("latency", told)]).values()
+    ElementTree.fromstring(plot)
+    for label in ("1 row<", "2708 rows<", "multiply-adds (dashed)", "cora", "experts a row, k"):
+        assert label in plot
+    assert plot.count("<polyline") == 3 and plot.count("stroke-dasharray") == 1
 
 
 def test_what_was_not_measured_is_said(told: dict[str, Any]) -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, SparseFeatures, structure_kl
 
+from gkdbench.measure.kernels import latency
 from gkdbench.measure.kernels.bench import Settings
 from gkdbench.measure.kernels.duel import TOLERANCE, Contest, Duel
 from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
+from gkdbench.measure.kernels.latency import latency_against_k, sizes
 from gkdbench.measure.kernels.methods import (
     RBM,
     alignahead,
@@ -26,6 +28,7 @@ from gkdbench.measure.kernels.steps import StepData, dense_features
 from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.roofs import Roofs
 from gkdbench.measure.timers import CpuClock
+from gkdbench.nn.rbm import FoldedRbM
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
@@ -98,3 +101,27 @@ def test_a_duel_times_both_sides(data: StepData) -> None:
     contest = Duel("x", "y", "z", None, 0.0, lambda: count("ours"), lambda: count("theirs")).fight(CpuClock(), SETTINGS)
     assert contest.ratio is not None
     assert min(seen.ours, seen.theirs) > 1
+
+
+def test_latency_is_told_for_every_k(data: StepData) -> None:
+    config = replace(RBM["pubmed"], hidden=16, experts=3)
+    assert sizes(data) == (1, 300)
+    curves = list(latency_against_k(data, config, (1, 300), CpuClock(), SETTINGS))
+    assert [(curve.data, curve.rows, curve.experts) for curve in curves] == [("tiny", 1, 3), ("tiny", 300, 3)]
+    for curve in curves:
+        assert [point.k for point in curve.points] == [1, 2, 3]
+        assert max(point.error for point in curve.points) < 1e-4
+        first = curve.points[0]
+        assert first.ratio is not None and (first.macs, first.ratio.value) == (1.0, 1.0)
+        # two layers, 40 -> 16 -> 3, and a router of three cosines before each
+        assert curve.points[2].macs == pytest.approx((3 * (640 + 48) + 3 * 56) / (640 + 48 + 3 * 56))
+
+
+def test_a_k_that_computes_something_else_has_no_ratio(data: StepData, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(FoldedRbM):
+        def forward(self, *inputs: object) -> torch.Tensor:
+            return super().forward(*inputs) * (1.0 if self.k < 2 else 1.01)
+
+    monkeypatch.setattr(latency, "FoldedRbM", Wrong)
+    (curve,) = latency_against_k(data, replace(RBM["pubmed"], hidden=16, experts=2, k=2), (300,), CpuClock(), SETTINGS)
+    assert [point.ratio is None for point in curve.points] == [False, True]

@@ -40,7 +40,7 @@ RBM = {
 _COMMITMENT, _BALANCE = 0.05, 0.01
 _GAT = GAT(head_width=64, heads=3, out_heads=3, layers=5, dropout=0.0, attention_dropout=0.0)
 _SIGMA = 100.0  # of the released laplace-exp kernel
-_BATCHES = (1, 1024)
+BATCHES = (1, 1024)
 _LR = 0.005
 
 StructureLoss = Callable[[CSRGraph, Tensor, Tensor], Tensor]
@@ -52,7 +52,7 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
     Inference reads dense rows on every side. A plain MLP with as many parameters may take the ratio of multiply-adds of
     the time, and a quarter more.
     """
-    dense, model = dense_features(data.features), _started(config, data)
+    dense, model = dense_features(data.features), started(config, data)
     for name, inputs, limit in (("sparse first layer", data.features, 0.5), ("dense inputs", dense, 1.0)):
         if isinstance(inputs, Tensor) and name.startswith("sparse"):
             continue
@@ -67,17 +67,17 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
     )
     other = mlp.build(dense.size(1), data.classes, Randomness(seed=0)).eval()
     macs = [one.macs(dense.size(1), data.classes, 1, 0, dense.size(1)) for one in (config, mlp)]
-    for size in (*_BATCHES, dense.size(0)):
+    for size in (*BATCHES, dense.size(0)):
         rows = dense[:size].contiguous()
         what = f"RbM, inference, {'all' if size == dense.size(0) else size} row{'s' * (size != 1)}"
         with torch.no_grad():
             error = relative_error(folded(rows), plain(rows)[0].double())
-        ours, theirs, small = (_quiet(partial(one, rows)) for one in (folded, plain, other))
+        ours, theirs, small = (quiet(partial(one, rows)) for one in (folded, plain, other))
         yield Duel(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
         yield Duel(what, data.name, "MLP of equal parameters", 1.25 * macs[0] / macs[1], 0.0, ours, small)
 
 
-def _started(config: RbM, data: StepData) -> RbMModel:
+def started(config: RbM, data: StepData) -> RbMModel:
     """A model whose memories are k-means' and whose experts differ."""
     model = config.build(data.features.shape[1], data.classes, Randomness(seed=0))
     if not isinstance(model, RbMModel):
@@ -254,7 +254,9 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fuse
     return step
 
 
-def _quiet(call: Callable[[], object]) -> Run:
+def quiet(call: Callable[[], object]) -> Run:
+    """`call` without gradients."""
+
     def run() -> object:
         with torch.no_grad():
             return call()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.errors import UserError
-from gkdbench.measure.svg import Bar, Dot, bar_plot, roofline_plot
+from gkdbench.measure.svg import Bar, Dot, Strand, bar_plot, curve_plot, roofline_plot
 
-BLOCKS = ("bars", "steps", "methods", "growth", "cpu", "gpu")
+BLOCKS = ("bars", "steps", "methods", "latency", "growth", "cpu", "gpu")
 NOTHING = "Not measured."
 
 
@@ -102,6 +102,9 @@ def plots(stored: Sequence[Stored]) -> dict[str, str]:
         if dots:
             roof = roofline_plot(f"Roofline; {machine}", roofs["bytes_per_s"], roofs["flops_per_s"], dots)
             found[f"kernels-{one.name}-roofline.svg"] = roof
+        if panels := _panels(one.told.get("latency", [])):
+            title = f"Time and multiply-adds over those of k = 1; {machine}"
+            found[f"kernels-{one.name}-k.svg"] = curve_plot(title, "experts a row, k", panels)
     return found
 
 
@@ -185,6 +188,37 @@ def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[st
     return ("what", "on", "against", "wanted", "ours / theirs (95 % interval)", "verdict"), lines
 
 
+def _latency(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    lines: list[tuple[str, ...]] = [
+        (
+            row["data"],
+            str(row["rows"]),
+            f"{point['k']} of {row['experts']}",
+            f"{point['macs']:.2f}",
+            _interval(point["ratio"]) if point["ratio"] else "the two differ",
+        )
+        for row in rows
+        for point in row["points"]
+        if point["k"] > 1
+    ]
+    return ("on", "rows", "k", "multiply-adds / those of k = 1", "time / that of k = 1 (95 % interval)"), lines
+
+
+def _panels(curves: list[dict[str, Any]]) -> dict[str, list[Strand]]:
+    """A panel per data set: the multiply-adds, and the time of each number of rows."""
+    found: dict[str, list[Strand]] = {}
+    for curve in curves:
+        points = [(p["k"], p["ratio"]) for p in curve["points"] if p["ratio"]]
+        if not points:
+            continue
+        macs = tuple((p["k"], p["macs"], p["macs"], p["macs"]) for p in curve["points"])
+        strands = found.setdefault(curve["data"], [])
+        name = "1 row" if curve["rows"] == 1 else f"{curve['rows']} rows"
+        strands.append(Strand(name, tuple((k, r["value"], r["low"], r["high"]) for k, r in points)))
+        strands[:] = [one for one in strands if not one.expected] + [Strand("multiply-adds", macs, expected=True)]
+    return found
+
+
 def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     lines: list[tuple[str, ...]] = [
         (
@@ -199,7 +233,7 @@ def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
     return ("operator", "backend", "time ~ E^", "memory ~ E^", "largest allocation / (edges x features)"), lines
 
 
-_TABLES = {"bars": _bars, "steps": _steps, "methods": _methods, "growth": _growth}
+_TABLES = {"bars": _bars, "steps": _steps, "methods": _methods, "latency": _latency, "growth": _growth}
 
 
 def _interval(ratio: dict[str, Any]) -> str:
