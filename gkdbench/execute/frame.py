@@ -16,8 +16,8 @@ def records_frame(records: str | Path | Iterable[str | Path | Record]) -> Any:
     """A `pandas.DataFrame` of records: a folder, a record's file, or a mixture of files and Records.
 
     Columns: method, label, variant, dataset, split, setting (the reported one), index, seed, status, model, score and
-    val in [0, 1], n, audit_peak, audit_gap, selected_epoch, parameters, macs, train_s, key. Failed runs have one line
-    without a score.
+    val in [0, 1], n, audit_peak, audit_gap, selected_epoch, parameters, macs, train_s, train_j (energy where it could
+    be read), key. Failed runs have one line without a score.
 
     Raises:
         UserError: pandas is not installed, or a file is no record.
@@ -33,7 +33,7 @@ def records_frame(records: str | Path | Iterable[str | Path | Record]) -> Any:
 
 _COLUMNS = (
     "method", "label", "variant", "dataset", "split", "setting", "index", "seed", "status", "model", "score", "val",
-    "n", "audit_peak", "audit_gap", "selected_epoch", "parameters", "macs", "train_s", "key",
+    "n", "audit_peak", "audit_gap", "selected_epoch", "parameters", "macs", "train_s", "train_j", "key",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def record_lines(record: Record) -> Iterator[dict[str, Any]]:
             "seed": row.seed,
             "status": row.status,
             "train_s": row.train_s,
+            "train_j": row.train_j,
             "key": record.key,
         }
         scored = list(_scored(row))

@@ -71,6 +71,7 @@ def serve(job: Job, size: int) -> dict[str, Any]:
 
 
 def _run(job: Job) -> Any:
+    from gkdbench.measure.energy import counters, metered
     from gkdbench.methods._config import resolve
     from gkdbench.protocol.bank import BankEntry
     from gkdbench.protocol.session import run_session
@@ -80,20 +81,22 @@ def _run(job: Job) -> Any:
         role: BankEntry(Path(entry.folder), entry.method, entry.config, entry.seed)
         for role, entry in job.teachers.items()
     }
-    return run_session(
-        method,
-        handover=Path(job.handover),
-        scratch=Path(job.scratch),
-        seed=job.seed,
-        teachers=teachers,
-        patience=getattr(method, "patience", None),
-        ties=method.ties,
-        audit_every=job.audit_every,
-        time_limit_s=job.time_limit_s,
-        device=job.device,
-        bank=Path(job.bank) if job.bank else None,
-        sweeps=job.sweeps,
-    )
+    with metered(counters(job.device)) as meter:
+        return run_session(
+            method,
+            handover=Path(job.handover),
+            scratch=Path(job.scratch),
+            seed=job.seed,
+            teachers=teachers,
+            patience=getattr(method, "patience", None),
+            ties=method.ties,
+            audit_every=job.audit_every,
+            time_limit_s=job.time_limit_s,
+            device=job.device,
+            bank=Path(job.bank) if job.bank else None,
+            sweeps=job.sweeps,
+            energy=meter.joules,
+        )
 
 
 def die_with_parent() -> None:

@@ -7,7 +7,7 @@ import json
 import resource
 import time
 import traceback as tb
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ class Outcome:
     flags: list[str] = field(default_factory=list)
     extra: dict[str, float] = field(default_factory=dict)
     train_s: float | None = None
+    train_j: float | None = None
     peak_memory_bytes: int | None = None
 
 
@@ -63,6 +64,7 @@ def run_session(
     device: str = "cpu",
     bank: Path | None = None,
     sweeps: Sweeps | None = None,
+    energy: Callable[[], float | None] | None = None,
 ) -> Outcome:
     """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
 
@@ -73,6 +75,7 @@ def run_session(
         teachers: role -> entry of the bank.
         bank: folder to write the run's first model to as a teacher, or None.
         sweeps: kind of disturbance -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
+        energy: joules used so far, or None where that cannot be read.
     """
     outcome = Outcome(phase="prepare")
     start = time.monotonic()
@@ -99,6 +102,7 @@ def run_session(
         ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
         fitted = method.fit(given.view, ctx)
         outcome.train_s = time.monotonic() - start
+        outcome.train_j = energy() if energy else None
         outcome.phase = "predict"
         monitor.close()
         _finish(given, fitted, monitor, scratch, outcome, bank, SweptPredictions(given, monitor, sweeps or {}, seed))

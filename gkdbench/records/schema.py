@@ -98,6 +98,7 @@ class Row(Strict):
     extra: dict[str, float] = {}  # a method's own diagnostics
     predictions_sha256: str | None = None  # of this row's arrays inside the side-car
     train_s: float | None = volatile()
+    train_j: float | None = volatile()  # of all processors (and the GPU) in that time; absent where not readable
     peak_memory_bytes: int | None = volatile()
     host: str | None = volatile()
     pid: int | None = volatile()

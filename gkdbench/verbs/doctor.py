@@ -66,6 +66,7 @@ def findings(*, data: str | None = None, out: str = "gkdbench-runs") -> list[Fin
         ("triton", _triton),
         ("gpu", _gpu),
         ("cores", _cores),
+        ("energy", _energy),
         ("allocator", lambda: _allocator(os.environ)),
         ("data", lambda: _data(data)),
         ("cache", _cache),
@@ -165,6 +166,18 @@ def _cores() -> Iterator[Finding]:
         yield Finding("cores", "warn", f"{cores} seen, {quota:g} granted by the container", mend)
     else:
         yield Finding("cores", "ok", found)
+
+
+def _energy() -> Iterator[Finding]:
+    from gkdbench.measure.energy import POWERCAP, counters
+
+    if counters("cpu"):
+        yield Finding("energy", "ok", "counters of the processors can be read; rows say what training took")
+    elif any(POWERCAP.glob("intel-rapl:*")):
+        mend = f"as root: chmod a+r {POWERCAP}/intel-rapl:*/energy_uj; without it rows have no energy"
+        yield Finding("energy", "warn", "the processors' counters are there and may not be read", mend)
+    else:
+        yield Finding("energy", "ok", "no counter of the processors here; rows have no energy")
 
 
 def _quota(file: Path) -> float | None:

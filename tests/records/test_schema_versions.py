@@ -44,3 +44,9 @@ def test_the_exported_schema_covers_every_field_and_marks_the_volatile_ones() ->
     marked = {f"rows.{name}" for name, field in row_fields.items() if field.get("volatile")}
     assert marked | {"provenance"} == set(volatile_fields(Record))
     assert json.loads(schema_text()) == schema
+
+
+def test_energy_is_written_where_it_was_read() -> None:
+    without = record(row())
+    assert b"train_j" not in record_bytes(without)
+    assert json.loads(record_bytes(record(row(train_j=2.5))))["rows"][0]["train_j"] == 2.5
