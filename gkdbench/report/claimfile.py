@@ -106,22 +106,31 @@ class ClaimTest(_Strict):
         return self
 
 
-class _Shown(_Strict):
+class _Placed(_Strict):
     """What a figure shows, and where.
 
     Args:
         says: its heading. reads: what the numbers mean.
-        rows: names of the page's rows. readings: name in the records -> as the figure calls it.
+        rows: names of the page's rows.
         dataset, split, setting: the place.
     """
 
     says: str
     reads: str
     rows: Annotated[list[str], Field(min_length=1)]
-    readings: Annotated[dict[str, str], Field(min_length=1)]
     dataset: str
     split: str
     setting: str
+
+
+class _Shown(_Placed):
+    """A figure of readings.
+
+    Args:
+        readings: name in the records -> as the figure calls it.
+    """
+
+    readings: Annotated[dict[str, str], Field(min_length=1)]
 
 
 class Figure(_Shown):
@@ -152,6 +161,16 @@ class CurveFigure(_Shown):
     unit: str = ""
 
 
+class SweepFigure(_Placed):
+    """What a disturbance of the inputs, after training, does to rows; the first row is compared with the others.
+
+    Args:
+        kind: of disturbance.
+    """
+
+    kind: Literal["feature_noise", "edge_drop"]
+
+
 class Quoted(_Strict):
     """Published numbers that the page repeats, and why nothing here is compared with them.
 
@@ -173,12 +192,13 @@ class ClaimPage(_Strict):
     claim: Annotated[list[ClaimTest], Field(min_length=1)]
     figure: list[Figure] = []
     curve: list[CurveFigure] = []
+    sweep: list[SweepFigure] = []
     quoted: list[Quoted] = []
 
     @model_validator(mode="after")
     def _rows_are_there(self) -> ClaimPage:
         used = [name for claim in self.claim for name in (claim.candidate, *claim.against)]
-        for name in [*used, *(name for shown in (*self.figure, *self.curve) for name in shown.rows)]:
+        for name in [*used, *(name for shown in (*self.figure, *self.curve, *self.sweep) for name in shown.rows)]:
             if name not in self.row:
                 raise ValueError(f"no row {name!r}; {nearest(name, self.row)}")
         return self

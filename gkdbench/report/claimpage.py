@@ -17,9 +17,11 @@ from gkdbench.report.convergence import Spread
 from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.lines import line_plot
+from gkdbench.report.loading import without_repeats
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.published import published
 from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
+from gkdbench.report.sweeps import sweep_sections
 
 
 def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
@@ -37,6 +39,7 @@ def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None =
 def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = None) -> tuple[str, dict[str, str]]:
     """(Markdown, file name -> SVG) of the page that `path` describes."""
     page = load_page(path)
+    every, records = records, without_repeats(records)
     checked = [check(claim, page.row, records, curves) for claim in page.claim]
     overview = [
         [str(number), plain(found.claim.says), f"**{found.verdict}**", _tally(found), _runs(found)]
@@ -57,10 +60,12 @@ def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = No
             parts.append("Not run yet, so undecided:\n\n" + "\n".join(f"- {plain(text)}" for text in found.absent))
     more, drawn = _figures(path.stem, page, records, curves)
     parts += more
+    swept, levels = sweep_sections(path.stem, page, every)
+    parts += swept
     parts += [_quoted(quoted) for quoted in page.quoted]
     if page.outro:
         parts.append(page.outro.strip())
-    return "\n\n".join(parts) + "\n", plots | drawn
+    return "\n\n".join(parts) + "\n", plots | drawn | levels
 
 
 def _figures(
