@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from gkdkernels import Features
-from gkdkernels.route import cosines, memory_update
+from gkdkernels.route import cosines, memory_update, row_norms
 from torch import Tensor
 
 RESTARTS, ROUNDS = 4, 50
@@ -25,10 +25,10 @@ def direction_kmeans(x: Features, clusters: int, generator: torch.Generator) -> 
     Returns:
         [E, D] float centroids, each the mean of its rows. A cluster that loses all rows keeps its centroid.
     """
-    best, least = None, float("inf")
+    best, least, norms = None, float("inf"), row_norms(x)
     for _ in range(RESTARTS):
         directions = torch.randn(clusters, x.shape[1], generator=generator).to(x.device)
-        centroids, inertia = _lloyd(x, directions)
+        centroids, inertia = _lloyd(x, norms, directions)
         if best is None or inertia < least * (1 - 1e-6):  # a tie within rounding keeps the first
             best, least = centroids, inertia
     if best is None:
@@ -36,15 +36,15 @@ def direction_kmeans(x: Features, clusters: int, generator: torch.Generator) -> 
     return best
 
 
-def _lloyd(x: Features, directions: Tensor) -> tuple[Tensor, float]:
-    projection = cosines(x, directions)
+def _lloyd(x: Features, norms: Tensor, directions: Tensor) -> tuple[Tensor, float]:
+    projection = cosines(x, directions, norms=norms)
     owner = (projection - projection.mean(0)).argmax(1)
     centroids = directions / directions.norm(dim=1, keepdim=True)
     for _ in range(ROUNDS):
-        centroids = _means(x, owner, centroids)
+        centroids = _means(x, norms, owner, centroids)
         size = centroids.norm(dim=1)
         # |xh - c|^2 = 1 - 2 xh.c + |c|^2, with xh.c a cosine times |c|
-        distance = 1 - 2 * cosines(x, centroids) * size + size.square()
+        distance = 1 - 2 * cosines(x, centroids, norms=norms) * size + size.square()
         nearest, moved = distance.min(1)
         if torch.equal(moved, owner):
             break
@@ -52,9 +52,10 @@ def _lloyd(x: Features, directions: Tensor) -> tuple[Tensor, float]:
     return centroids, float(nearest.sum())
 
 
-def _means(x: Features, owner: Tensor, centroids: Tensor) -> Tensor:
+def _means(x: Features, norms: Tensor, owner: Tensor, centroids: Tensor) -> Tensor:
     """[E, D] the mean unit row of each cluster."""
     index = owner[:, None]
-    means = memory_update(centroids, x, index, torch.ones_like(index, dtype=centroids.dtype), decay=0.0)
+    even = torch.ones_like(index, dtype=centroids.dtype)
+    means = memory_update(centroids, x, index, even, decay=0.0, norms=norms)
     empty = torch.bincount(owner, minlength=centroids.size(0)) == 0
     return torch.where(empty[:, None], centroids, means)

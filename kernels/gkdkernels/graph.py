@@ -218,12 +218,12 @@ class Transposed:
     edge: Tensor  # [E] int64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what is kept lies in __dict__
 class SparseFeatures:
     """A sparse feature matrix [N, D]: row i holds ``value`` at the columns ``graph.index`` of row i.
 
     `graph` is rectangular (num_dst = N nodes, num_src = D columns). Multiplying by a dense [D, H] weight is
-    ``spmm(graph, weight_matrix, value)``.
+    ``spmm(graph, weight_matrix, value)``. Tensors are never modified after construction.
     """
 
     graph: CSRGraph
@@ -243,6 +243,11 @@ class SparseFeatures:
 
     def to(self, device: torch.device | str) -> SparseFeatures:
         return SparseFeatures(self.graph.to(device), self.value.to(device))
+
+    @cached_property
+    def turned(self) -> Tensor:
+        """[nnz] the values in the order of the transposed graph's edges. Computed once."""
+        return self.value[self.graph.transposed.edge]
 
     def rows(self, rows: Tensor) -> SparseFeatures:
         """The sub-matrix of `rows` ([M] int64, any order, repeats allowed)."""

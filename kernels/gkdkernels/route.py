@@ -77,7 +77,9 @@ def route_by_scores(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def memory_update(memory: Tensor, x: Features, index: Tensor, alpha: Tensor, *, decay: float = 0.9) -> Tensor:
+def memory_update(
+    memory: Tensor, x: Features, index: Tensor, alpha: Tensor, *, decay: float = 0.9, norms: Tensor | None = None
+) -> Tensor:
     """The memory after one forward: a moving average towards the rows that each expert received.
 
     Args:
@@ -86,6 +88,7 @@ def memory_update(memory: Tensor, x: Features, index: Tensor, alpha: Tensor, *, 
         index: [N, k] int, the experts of each row, distinct.
         alpha: [N, k] their weights, in [0, 1].
         decay: of the old direction.
+        norms: [N] ``row_norms(x)``, where the caller has them.
 
     Returns:
         [E, D] of `memory`'s dtype, a new tensor without gradient. An expert without rows keeps its direction, scaled by
@@ -105,18 +108,23 @@ def memory_update(memory: Tensor, x: Features, index: Tensor, alpha: Tensor, *, 
     # alpha lies in [0, 1]: its exponential needs no shift
     pull = routing_matrix(index, alpha.to(wide).exp(), memory.size(0))  # [N, E]
     total = pull.sum(0)
-    mean = _transposed_product(x, pull / _norms(x, wide)[:, None], wide) / total.clamp(min=1.0)[:, None]
+    norms = row_norms(x, wide) if norms is None else norms
+    mean = _transposed_product(x, pull / norms[:, None], wide) / total.clamp(min=1.0)[:, None]
     return (decay * F.normalize(memory.to(wide), dim=1, eps=EPS) + (1.0 - decay) * mean).to(memory.dtype)
 
 
-def cosines(x: Features, memory: Tensor, *, backend: str = "cpu") -> Tensor:
-    """[N, E] cosines of the rows of ``x: [N, D]`` and ``memory: [E, D]``, at least fp32; differentiable."""
+def cosines(x: Features, memory: Tensor, *, backend: str = "cpu", norms: Tensor | None = None) -> Tensor:
+    """[N, E] cosines of the rows of ``x: [N, D]`` and ``memory: [E, D]``, at least fp32; differentiable.
+
+    Args:
+        norms: [N] ``row_norms(x)``, where the caller has them ("reference" does not read them).
+    """
     wide = torch.promote_types(_wide(_dtype(x)), memory.dtype)
     direction = F.normalize(memory.to(wide), dim=1, eps=EPS)
     if backend == "reference":
         dense = x if isinstance(x, Tensor) else as_dense(x)
         return F.normalize(dense.to(wide), dim=1, eps=EPS) @ direction.t()
-    return _product(x, direction, wide, backend) / _norms(x, wide)[:, None]
+    return _product(x, direction, wide, backend) / (row_norms(x, wide) if norms is None else norms)[:, None]
 
 
 def routing_matrix(index: Tensor, alpha: Tensor, experts: int) -> Tensor:
@@ -244,12 +252,13 @@ def _transposed_product(x: Features, weight: Tensor, wide: torch.dtype) -> Tenso
         return weight.t() @ x.to(wide)
     if isinstance(x, SparseFeatures):
         turned = x.graph.transposed
-        return spmm(turned.graph, weight, x.value.to(wide)[turned.edge]).t()
+        return spmm(turned.graph, weight, x.turned.to(wide)).t()
     return torch.cat([_transposed_product(x.sparse, weight, wide), _transposed_product(x.dense, weight, wide)], 1)
 
 
-def _norms(x: Features, wide: torch.dtype) -> Tensor:
-    """[N] Euclidean norms of the rows, at least `EPS`."""
+def row_norms(x: Features, dtype: torch.dtype | None = None) -> Tensor:
+    """[N] Euclidean norms of the rows of ``x: [N, D]``, at least `EPS`, in `dtype` (default: x's, at least fp32)."""
+    wide = dtype or _wide(_dtype(x))
     if isinstance(x, Tensor):
         return _dense_norms(x, wide).clamp(min=EPS)
     if isinstance(x, SparseFeatures):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gkdkernels import MixedFeatures, SparseFeatures
 from gkdkernels.graph import Features
-from gkdkernels.route import memory_update, route_by_memory, route_by_scores
+from gkdkernels.route import cosines, memory_update, route_by_memory, route_by_scores, row_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -237,6 +237,27 @@ def test_memory_follows_its_rows(draw: Draw) -> None:
     assert all(torch.equal(a, b) for a, b in zip((x, memory, index, alpha), before, strict=True))
     assert memory_update(memory.float(), x.float(), index.int(), alpha.float()).dtype == torch.float32
     torch.testing.assert_close(memory_update(memory, x, index, alpha, decay=1.0), memory / memory.norm(dim=1)[:, None])
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "mixed"])
+def test_norms_that_the_caller_has_change_no_bit(draw: Draw, kind: str) -> None:
+    dense = (draw(60, 9) * (draw(60, 9) > 0)).float()
+    sparse = SparseFeatures.from_dense(dense)
+    x: Features = {"dense": dense, "sparse": sparse, "mixed": MixedFeatures(sparse, draw(60, 3).float())}[kind]
+    memory = draw(4, x.shape[1]).float()
+    index, alpha, _ = route_by_memory(x, memory, 2)
+    norms = row_norms(x)
+    assert torch.equal(cosines(x, memory, norms=norms), cosines(x, memory))
+    assert torch.equal(memory_update(memory, x, index, alpha, norms=norms), memory_update(memory, x, index, alpha))
+    assert not torch.equal(cosines(x, memory, norms=2 * norms), cosines(x, memory))
+    assert row_norms(x).dtype == torch.float32 and row_norms(x, torch.float64).dtype == torch.float64
+
+
+def test_turned_values_belong_to_the_transposed_edges(draw: Draw) -> None:
+    dense = (draw(20, 6) * (draw(20, 6) > 0)).float()
+    x = SparseFeatures.from_dense(dense)
+    assert x.turned is x.turned
+    assert torch.equal(SparseFeatures(x.graph.transposed.graph, x.turned).dense(), dense.t())
 
 
 @pytest.mark.full
