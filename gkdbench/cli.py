@@ -15,7 +15,7 @@ from gkdbench import __version__
 from gkdbench.errors import UserError
 
 Verb = Callable[[argparse.Namespace], int]
-LISTS = ("methods", "datasets", "splits", "backbones", "metrics", "suites")
+LISTS = ("methods", "recipes", "datasets", "splits", "backbones", "metrics", "suites")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("list", "listing:list_names", "what is registered: " + ", ".join(LISTS))
     sub.add_argument("what", choices=LISTS, nargs="?", default="methods")
     sub = add("show", "listing:show_one", "one method: source, settings, recipes, deviations")
-    sub.add_argument("name")
+    sub.add_argument("name", help="a method, or one of its recipes (`gkdbench list recipes`)")
     sub.add_argument("--dataset", help="with the settings for this data set")
     sub.add_argument("--split", help="with the settings for this split id")
     sub.add_argument("--recipe", help="with a published configuration")

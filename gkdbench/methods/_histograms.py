@@ -1,4 +1,4 @@
-"""Histograms of known labels around a node, beside its features: what CoHOp reads of the graph."""
+"""What CoHOp reads of the graph: histograms of known labels around a node, and how far neighbours agree."""
 
 from __future__ import annotations
 
@@ -103,3 +103,15 @@ def _normalised(count: Tensor) -> Tensor:
 def neighbour_mean(graph: CSRGraph, x: Tensor) -> Tensor:
     """[num_dst, D] mean of ``x: [num_src, D]`` over the in-neighbours of each node; zeros for a node without any."""
     return spmm(graph, x) / graph.degree.clamp_min(1)[:, None]
+
+
+def disagreement(logits: Tensor, graph: CSRGraph) -> Tensor:
+    """``mean_i mean_{j -> i} -sum_c p_ic log p_jc`` with gradients into both ends; a node without in-edges adds 0.
+
+    Args:
+        logits: [num_src, C]; destinations are the first rows of the sources.
+        graph: num_dst x num_src.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    p = log_p[: graph.num_dst].exp()
+    return -(p * neighbour_mean(graph, log_p)).sum(dim=1).mean()

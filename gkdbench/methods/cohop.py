@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeTable, Space
-from gkdbench.methods._histograms import LabelHistogram, Reach, neighbour_mean
+from gkdbench.methods._histograms import LabelHistogram, Reach, disagreement, neighbour_mean
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import as_predictor, build
 from gkdbench.methods._pairs import without_loops
@@ -242,15 +242,3 @@ class _Mixture(nn.Module):
         guess, smooth = self._parts
         mixed = self._weight * guess + (1 - self._weight) * smooth
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
-
-
-def disagreement(logits: Tensor, graph: CSRGraph) -> Tensor:
-    """``mean_i mean_{j -> i} -sum_c p_ic log p_jc`` with gradients into both ends; a node without in-edges adds 0.
-
-    Args:
-        logits: [num_src, C]; destinations are the first rows of the sources.
-        graph: num_dst x num_src.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    p = log_p[: graph.num_dst].exp()
-    return -(p * neighbour_mean(graph, log_p)).sum(dim=1).mean()

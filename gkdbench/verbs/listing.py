@@ -9,9 +9,10 @@ from gkdbench.verbs.printing import show
 
 
 def list_names(args: argparse.Namespace) -> int:
-    """``gkdbench list [methods|datasets|splits|backbones|metrics|suites]``."""
+    """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
     rows = {
         "methods": _methods,
+        "recipes": _recipes,
         "datasets": _datasets,
         "splits": _splits,
         "backbones": _backbones,
@@ -37,6 +38,13 @@ def _methods() -> list[dict[str, Any]]:
         for name, entry in METHODS.entries().items()
         for facts in [METHODS.facts(name)]
     ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from gkdbench.methods import METHODS
+    from gkdbench.methods._config import recipes
+
+    return [{"recipe": recipe, "method": name} for name in METHODS.names() for recipe in recipes(name)]
 
 
 def _datasets() -> list[dict[str, Any]]:
@@ -86,7 +94,7 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def show_one(args: argparse.Namespace) -> int:
-    """``gkdbench show METHOD``: source, fields with their meaning, recipes, deviations from the release."""
+    """``gkdbench show METHOD`` (or ``show RECIPE``): source, fields with their meaning, recipes, deviations."""
     import dataclasses
     import inspect
 
@@ -95,7 +103,8 @@ def show_one(args: argparse.Namespace) -> int:
 
     if args.figure:
         return draw(args.name, args.figure)
-    cls = METHODS.get(args.name)
+    name, recipe = (args.name, args.recipe) if args.recipe else _named(args.name)
+    cls = METHODS.get(name)
     facts: dict[str, Any] = {
         "method": cls.name,
         "paper": cls.paper,
@@ -106,10 +115,10 @@ def show_one(args: argparse.Namespace) -> int:
         "kinds": "+".join(cls.kinds),
         "needs at inference": cls.needs,
         "variants": "+".join(cls.variants),
-        "recipes": " ".join(recipes(args.name)),
+        "recipes": " ".join(recipes(name)),
         "about": inspect.getdoc(cls),
     }
-    method = resolve(args.name, {}, dataset=args.dataset, split=args.split, recipe=args.recipe)
+    method = resolve(name, {}, dataset=args.dataset, split=args.split, recipe=recipe)
     facts["settings"] = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     facts["requires"] = {role: f"{r.method} {dict(r.overrides) or r.recipe}" for role, r in method.requires().items()}
     facts["deviations"] = list(cls.deviations)
@@ -130,6 +139,23 @@ def show_one(args: argparse.Namespace) -> int:
         else:
             print(f"{key}: {value}")
     return 0
+
+
+def _named(name: str) -> tuple[str, str | None]:
+    """(method, recipe) of the name of either. A student's recipe and its teacher's share one: the student's is meant.
+
+    Raises:
+        UserError: a recipe of several students.
+    """
+    from gkdbench.errors import UserError
+    from gkdbench.methods import METHODS
+
+    known = METHODS.names()
+    owners = [] if name in known else [row["method"] for row in _recipes() if row["recipe"] == name]
+    students = [owner for owner in owners if owner != "teacher"] or owners
+    if len(students) > 1:
+        raise UserError(f"{name!r} is a recipe of {', '.join(students)}; say `gkdbench show METHOD --recipe {name}`")
+    return (students[0], name) if students else (name, None)
 
 
 def draw(name: str, path: str) -> int:

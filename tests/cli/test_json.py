@@ -13,6 +13,7 @@ Inside = Callable[..., Done]
 
 KEYS = {
     "methods": ("method", "mlp"),
+    "recipes": ("recipe", "rumiantsev2024_rbm_cora_tran_sage"),
     "datasets": ("dataset", "cora"),
     "splits": ("split", "planetoid-public"),
     "backbones": ("backbone", "gcn"),
@@ -33,6 +34,18 @@ def test_lists(inside: Inside, what: str) -> None:
 
 def test_eight_methods_or_more(inside: Inside) -> None:
     assert len(json.loads(inside("list", "methods", "--json").out)) >= 8
+
+
+def test_a_recipe_is_shown_by_its_name(inside: Inside) -> None:
+    listed = json.loads(inside("list", "recipes", "--json").out)
+    released = {row["recipe"] for row in listed if row["recipe"].startswith("rumiantsev2024_")}
+    assert len(released) == 81
+    name = "rumiantsev2024_rbm_pubmed_ind_sage"
+    assert [row["method"] for row in listed if row["recipe"] == name] == ["rbm", "teacher"]
+    shown = json.loads(inside("show", name, "--json").out)
+    assert (shown["method"], shown["settings"]["recipe"], shown["settings"]["model"]["experts"]) == ("rbm", name, 4)
+    asked = json.loads(inside("show", "teacher", "--recipe", name, "--json").out)
+    assert asked["method"] == "teacher"
 
 
 def test_show(inside: Inside) -> None:

@@ -24,6 +24,14 @@ def test_files_are_short() -> None:
     assert statistics.median(lengths.values()) <= 150
 
 
+def test_a_method_is_read_in_one_sitting() -> None:
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "gkdbench/methods").glob("[a-z]*.py")
+    }
+    assert {name: count for name, count in lengths.items() if count > 250} == {}
+
+
 def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == gkdbench.__version__

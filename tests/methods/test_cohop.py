@@ -14,7 +14,7 @@ from pairloops import random
 from gkdbench.data.nodes import NodeTable, Space
 from gkdbench.methods import cohop
 from gkdbench.methods._config import resolve
-from gkdbench.methods._histograms import LabelHistogram
+from gkdbench.methods._histograms import LabelHistogram, disagreement
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._pairs import without_loops
 from gkdbench.protocol.inputs import Inputs
@@ -122,9 +122,9 @@ def test_disagreement_is_that_of_a_loop_with_gradients_into_both_ends() -> None:
         neighbours = graph.index[graph.indptr[i] : graph.indptr[i + 1]].tolist()
         if neighbours:
             total = total + sum(-(p[i] * p[j].log()).sum() for j in neighbours) / len(neighbours)
-    got = cohop.disagreement(logits, graph)
+    got = disagreement(logits, graph)
     torch.testing.assert_close(got, total / 10)
-    assert torch.autograd.gradcheck(lambda z: cohop.disagreement(z, graph), (logits,))
+    assert torch.autograd.gradcheck(lambda z: disagreement(z, graph), (logits,))
     gradient = torch.autograd.grad(got, logits)[0]
     assert not gradient[8].any()
     assert gradient[[0, 9]].any(dim=1).all()
@@ -148,11 +148,11 @@ def test_batches_see_every_neighbour(bench: Any) -> None:
     whole, parts = rounds(bench), rounds(bench, batch_size=30)
     nodes = torch.arange(210)
     logits = random(210, CLASSES)
-    wanted = cohop.disagreement(logits, whole._graph)
+    wanted = disagreement(logits, whole._graph)
     found = []
     for batch in torch.split(nodes, 30):
         graph, rows = parts._around(batch)
-        found.append(cohop.disagreement(logits[rows], graph))
+        found.append(disagreement(logits[rows], graph))
     torch.testing.assert_close(torch.stack(found).mean(), wanted)
     parts.train(last=True)
 
