@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gkdbench.report.model import Entry
+from gkdbench.report.model import Entry, Versus
 from gkdbench.report.published import Verdict
 
 
@@ -67,8 +67,7 @@ def _runs(entry: Entry) -> str:
     return f"{entry.done}/{len(entry.planned)}{''.join(others)}"
 
 
-def _versus(entry: Entry) -> str:
-    found = entry.versus
+def _versus(found: Versus | None) -> str:
     if found is None:
         return "–"
     low, high = found.interval
@@ -125,12 +124,34 @@ CELLS = (
         "Mean paired difference in points to the strongest row that was trained alone and "
         "costs no more at inference, its 95% bootstrap interval, and the sign-flip p value, Holm-corrected over the "
         "section. Less than 0.2 points is a tie. Bold rows win.",
-        _versus,
+        lambda e: _versus(e.versus),
+    ),
+    Cell(
+        "training",
+        "At equal training cost",
+        "Rows of peers once more, whatever inference costs: against the strongest row trained alone whose models took "
+        "no more multiply-adds to train (of all models, times their epochs), such as the best of as many solo models, "
+        "or their ensemble.",
+        lambda e: _versus(e.versus_training),
     ),
     Cell("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
     Cell("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
     Cell(
         "macs", "MACs", "Multiply-adds of one inference over all items, divided by the items.", lambda e: count(e.macs)
     ),
+    Cell(
+        "energy",
+        "Energy, J",
+        "Of training, mean over runs: what the processors (and the GPU) used in that time, whatever else ran there. "
+        "There where the machine's counters could be read.",
+        lambda e: "–" if e.train_j is None else count(round(e.train_j)),
+    ),
 )
+
+
+def filled(entries: Sequence[Entry]) -> list[Cell]:
+    """The columns in which some row of a table says something, and the score."""
+    return [cell for cell in CELLS if cell.key == "score" or any(cell.text(entry) != "–" for entry in entries)]
+
+
 BY_KEY = {cell.key: cell for cell in CELLS}

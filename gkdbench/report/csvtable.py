@@ -10,7 +10,8 @@ from gkdbench.report.model import Board, Column, Entry
 FIELDS = (
     "dataset", "split", "setting", "kind", "section", "method", "label", "aggregate", "variant", "teacher", "mean",
     "std_ddof1", "runs", "planned", "preview", "audit_gap", "versus", "difference", "p_holm", "outcome", "needs",
-    "parameters", "macs", "published_percent", "verdict", "why", "statuses", "record",
+    "parameters", "macs", "versus_training", "difference_training", "p_holm_training", "outcome_training",
+    "training_macs", "train_j", "published_percent", "verdict", "why", "statuses", "record",
 )  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def to_csv(board: Board) -> str:
 
 def _line(column: Column, section: str, entry: Entry) -> dict[str, object]:
     mean, std = entry.mean_std or (None, None)
-    versus = entry.versus
+    versus, training = entry.versus, entry.versus_training
     return {
         "dataset": column.dataset,
         "split": column.split,
@@ -53,6 +54,12 @@ def _line(column: Column, section: str, entry: Entry) -> dict[str, object]:
         "needs": entry.needs,
         "parameters": entry.parameters,
         "macs": entry.macs,
+        "versus_training": training and training.control,
+        "difference_training": training and training.difference,
+        "p_holm_training": training and training.p_value,
+        "outcome_training": training and training.outcome,
+        "training_macs": entry.training_macs,
+        "train_j": entry.train_j,
         "published_percent": "; ".join(str(float(v.published.mean)) for v in entry.verdicts),
         "verdict": "; ".join(v.status for v in entry.verdicts),
         "why": "; ".join(v.why for v in entry.verdicts),

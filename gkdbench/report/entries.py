@@ -48,6 +48,8 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
             _entry(record, setting, "mean of peers", _named(peers), wanted),
             _entry(record, setting, "best on validation", _best(peers), wanted),
         ]
+        parameters, macs = _dearest([model for row in rows for model in row.models if model.name in peers])
+        found = [replace(entry, parameters=parameters, macs=macs) for entry in found]
     if ENSEMBLE in names and peers != [ENSEMBLE]:
         found.append(_entry(record, setting, "ensemble", _named([ENSEMBLE]), wanted))
     return found
@@ -102,6 +104,8 @@ def _entry(
         planned=planned,
         runs=runs,
         control=is_control(record),
+        training_macs=_training_macs(record),
+        train_j=_mean_energy(record),
     )
     if aggregate not in ("single", "mean of peers"):
         return entry
@@ -130,6 +134,29 @@ def _run(row: Row, models: list[ModelResult], setting: str) -> Run:
         command=row.command,
         flags=tuple(row.flags),
     )
+
+
+def _dearest(peers: Sequence[ModelResult]) -> tuple[int | None, int | None]:
+    """(parameters, multiply-adds) that one of several peers has at most."""
+    counted = [model.macs for model in peers if model.macs is not None]
+    macs = max(counted, default=None) if len(counted) == len(peers) else None
+    return max((model.parameters for model in peers), default=None), macs
+
+
+def _training_macs(record: Record) -> int | None:
+    """Of one inference of all models that a run trains (mean over runs), times the epochs that they may take."""
+    members = [info.config for role, info in record.teachers.items() if role not in tutors(record.teachers)]
+    epochs = max((int(config["epochs"]) for config in [record.config, *members] if "epochs" in config), default=None)
+    trained = [[model for model in row.models if model.name != ENSEMBLE] for row in record.rows if row.models]
+    counted = [model.macs for models in trained for model in models if model.macs is not None]
+    if tutors(record.teachers) or epochs is None or not counted or len(counted) < sum(map(len, trained)):
+        return None
+    return round(epochs * sum(counted) / len(trained))
+
+
+def _mean_energy(record: Record) -> float | None:
+    read = [row.train_j for row in record.rows if row.train_j is not None]
+    return sum(read) / len(read) if read and len(read) == len(record.rows) else None
 
 
 def _only(values: set[int] | set[int | None]) -> int | None:

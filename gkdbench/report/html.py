@@ -8,14 +8,14 @@ from importlib.resources import files
 from itertools import groupby
 
 from gkdbench.records.schema import DataInfo
-from gkdbench.report.cells import BY_KEY, CELLS, number, percent, points, score
+from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Column, Entry, Section, Summary
 from gkdbench.report.published import Verdict
 from gkdbench.report.strip import Scale, scale, strip
 
 SIGNS = {"reproduced": "●", "close": "◐", "not reproduced": "○", "not comparable": "–"}
-TEXT_CELLS = ("row", "needs", "published", "verdict", "versus")
+TEXT_CELLS = ("row", "needs", "published", "verdict", "versus", "training")
 SETTING_NAMES = {
     "tran": "transductive: the scored nodes and their edges were seen, unlabelled, in training",
     "ind": "inductive: the scored nodes and their edges were not in training",
@@ -136,7 +136,7 @@ def _contents(data: DataInfo) -> Markup:
 
 def _column(column: Column) -> Markup:
     axis = scale(column)
-    keys = [c.key for c in CELLS if c.key == "score" or any(c.text(e) != "–" for e in column.entries)]
+    keys = [cell.key for cell in filled(column.entries)]
     head = [tag("th", BY_KEY[key].title, scope="col", class_=_class(key), title=BY_KEY[key].meaning) for key in keys]
     if axis is not None:
         ends = tag("small", f"{percent(axis.low)} to {percent(axis.high)}")
@@ -172,10 +172,11 @@ def _row(entry: Entry, keys: list[str], axis: Scale | None) -> Markup:
 def _cell(entry: Entry, key: str) -> Markup:
     if key == "verdict" and entry.verdicts:
         return join([_grade(verdict, exact=True) for verdict in entry.verdicts])
-    if key == "versus" and entry.versus is not None:
-        low, high = (points(end) for end in entry.versus.interval)
-        small = tag("small", f"{entry.versus.said}, p={entry.versus.p_value:.2g}, over {entry.versus.control}")
-        return join(f"{points(entry.versus.difference)} [{low}, {high}]", small)
+    compared = {"versus": entry.versus, "training": entry.versus_training}.get(key)
+    if compared is not None:
+        low, high = (points(end) for end in compared.interval)
+        small = tag("small", f"{compared.said}, p={compared.p_value:.2g}, over {compared.control}")
+        return join(f"{points(compared.difference)} [{low}, {high}]", small)
     if key == "score" and entry.preview:
         plain = BY_KEY[key].text(entry).removesuffix(" (preview)")
         return join(plain, tag("mark", "preview"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gkdbench.errors import UnknownName, UserError
-from gkdbench.report.cells import BY_KEY, CELLS, score
+from gkdbench.report.cells import BY_KEY, CELLS, filled, score
 from gkdbench.report.model import Board, Column, Entry, Summary
 
 
@@ -77,10 +77,11 @@ def to_markdown(board: Board) -> str:
         parts += [f"> {plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
         for column in columns:
             parts.append("### " + plain(" · ".join([column.split, column.setting, *column.notes])))
+            cells = filled(column.entries)
             for section in column.sections:
                 parts.append(f"{plain(section.title)}{': ' + plain(section.note) if section.note else ''}")
-                rows = [[_bold(e, cell.key, cell.text(e)) for cell in CELLS] for e in section.entries]
-                parts.append(table([cell.title for cell in CELLS], rows))
+                rows = [[_bold(e, cell.key, cell.text(e)) for cell in cells] for e in section.entries]
+                parts.append(table([cell.title for cell in cells], rows))
             reasons = dict.fromkeys(
                 f"- {plain(e.name)} ({e.variant}), {plain(v.claim)}: {plain(v.why)}"
                 for e in column.entries

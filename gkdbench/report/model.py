@@ -34,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """An entry against the strongest control of equal or lower cost; differences in [-1, 1]."""
+    """An entry against the strongest control of no higher cost; differences in [-1, 1]."""
 
     control: str
     difference: float
@@ -52,7 +52,8 @@ class Versus:
 class Entry:
     """One row of a table: a record's student, or its peers under one aggregate.
 
-    A mean exists only when every planned run has a score: an incomplete row is never averaged.
+    A mean exists only when every planned run has a score: an incomplete row is never averaged. Parameters and
+    multiply-adds of one peer of several are those of the dearest peer.
     """
 
     key: str  # of the record
@@ -68,7 +69,10 @@ class Entry:
     runs: tuple[Run, ...]
     control: bool = False  # stands in the table to be beaten: see `gkdbench.report.controls`
     verdicts: tuple[Verdict, ...] = ()
+    training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
+    train_j: float | None = None  # mean over the runs; None: a run has no reading
     versus: Versus | None = None
+    versus_training: Versus | None = None  # of rows of peers
     bold: bool = False
 
     @property

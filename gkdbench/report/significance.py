@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gkdbench.report.model import Entry, Versus
@@ -13,29 +13,46 @@ SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (methods, G2
 
 
 def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[Entry]:
-    """`entries` with `versus` and `bold` filled.
+    """`entries` with `versus`, `versus_training` and `bold` filled.
 
     A control is a corrected row on the same runs that was trained alone, as one model, or is declared a control of
-    this section (matched MLPs, best of K and ensembles, random and frozen routing, transfer weight 0); it needs no
-    more at inference and no more multiply-adds (parameters where those are not counted). Each other corrected row
-    that was taught, or has peers, is compared with the strongest of its controls; p values are Holm-corrected over
-    the comparisons of this section. Bold: a corrected p below 0.05, at least 0.2 points better, and at least ten runs.
+    this section (matched MLPs, best of K and ensembles, random and frozen routing, transfer weight 0). Each other
+    corrected row that was taught, or has peers, is compared with the strongest control that needs no more at inference
+    and no more multiply-adds (parameters where those are not counted); a row of peers also with the strongest whose
+    models took no more multiply-adds to train, whatever its inference costs. p values are Holm-corrected over the
+    comparisons of one kind in this section. Bold: a corrected p below 0.05 in the first comparison, at least 0.2 points
+    better, and at least ten runs.
     """
     candidates = [*solo, *(entry for entry in entries if entry.control)]
-    pairs = [(entry, control) for entry in entries if (control := _strongest(entry, candidates)) is not None]
-    differences = {id(e): [e.scores[pair] - c.scores[pair] for pair in sorted(e.planned)] for e, c in pairs}
-    p_values = holm([sign_flip_p(differences[id(entry)]) for entry, _ in pairs])
-    found = {}
-    for (entry, control), p_value in zip(pairs, p_values, strict=True):
-        gains = differences[id(entry)]
-        mean = sum(gains) / len(gains)
+    first, second = (_compared(entries, candidates, fits) for fits in (_affordable, _as_cheap_to_train))
+    return [
+        replace(entry, versus=versus, versus_training=training, bold=versus is not None and versus.outcome == "win")
+        for entry, versus, training in zip(entries, first, second, strict=True)
+    ]
+
+
+def _compared(
+    entries: Sequence[Entry], candidates: Sequence[Entry], fits: Callable[[Entry, Entry], bool]
+) -> list[Versus | None]:
+    """Of every entry its comparison with the strongest candidate that `fits`, where there is one."""
+    controls = [_strongest(entry, candidates, fits) for entry in entries]
+    gains = [
+        None if control is None else [entry.scores[pair] - control.scores[pair] for pair in sorted(entry.planned)]
+        for entry, control in zip(entries, controls, strict=True)
+    ]
+    p_values = iter(holm([sign_flip_p(differences) for differences in gains if differences is not None]))
+    found: list[Versus | None] = []
+    for entry, control, differences in zip(entries, controls, gains, strict=True):
+        if control is None or differences is None:
+            found.append(None)
+            continue
+        mean, p_value = sum(differences) / len(differences), next(p_values)
         result = outcome(mean, p_value) if entry.done >= MIN_RUNS else None
-        versus = Versus(control.name, mean, bootstrap_interval(gains), p_value, result)
-        found[id(entry)] = replace(entry, versus=versus, bold=result == "win")
-    return [found.get(id(entry), entry) for entry in entries]
+        found.append(Versus(control.name, mean, bootstrap_interval(differences), p_value, result))
+    return found
 
 
-def _strongest(entry: Entry, candidates: Sequence[Entry]) -> Entry | None:
+def _strongest(entry: Entry, candidates: Sequence[Entry], fits: Callable[[Entry, Entry], bool]) -> Entry | None:
     treated = (entry.teacher is not None or entry.aggregate != "single") and not entry.control
     if not treated or not entry.complete or entry.done < 2 or entry.variant != "corrected":
         return None
@@ -47,7 +64,7 @@ def _strongest(entry: Entry, candidates: Sequence[Entry]) -> Entry | None:
         and control.key != entry.key
         and control.complete
         and control.planned == entry.planned
-        and _affordable(control, entry)
+        and fits(control, entry)
     ]
     return max(controls, key=lambda control: sum(control.scores.values()), default=None)
 
@@ -60,3 +77,9 @@ def _affordable(control: Entry, entry: Entry) -> bool:
         if ours is not None and theirs is not None:
             return ours <= SLACK * theirs
     return False
+
+
+def _as_cheap_to_train(control: Entry, entry: Entry) -> bool:
+    """Did the models of `control` cost at most what the peers of `entry` cost to train?"""
+    ours, theirs = control.training_macs, entry.training_macs
+    return entry.aggregate != "single" and ours is not None and theirs is not None and ours <= SLACK * theirs

@@ -9,9 +9,9 @@ from records_factory import TEN, model, record, row, sha, teacher, teacher_of
 from sample_board import expected, sample_records
 
 from gkdbench.errors import UserError
-from gkdbench.records.schema import Record
+from gkdbench.records.schema import Record, TeacherInfo
 from gkdbench.report import Expected, build, column
-from gkdbench.report.cells import score
+from gkdbench.report.cells import BY_KEY, filled, score
 from gkdbench.report.model import Column, Entry
 
 SAGE = teacher()
@@ -201,6 +201,57 @@ def test_peers_that_teach_each_other_have_to_beat_the_best_of_those_that_do_not(
     assert versus is not None and versus.control == "alone, best on validation"
     assert versus.difference == pytest.approx(0.02)
     assert found["alone", "mean of peers"].versus is None
+
+
+def test_peers_are_compared_at_equal_cost_of_inference_and_of_training() -> None:
+    """Trap 14, G3 and G4: an ensemble answers K times and was trained as long; a third model was trained longer."""
+    alone = record("dml", "alone", config={"lam": 0.0, "epochs": 20}, mean=0.7, peers=2, ensemble=True)
+    more = record("dml", "more", config={"lam": 0.0, "epochs": 20, "peers": 3}, mean=0.8, peers=3)
+    dear = record("mlp", "MLP 2x1024", mean=0.9, macs=2100, config={"epochs": 20})
+    slow = record("mlp", "MLP 2x1000", mean=0.9, macs=1900, config={"epochs": 30})
+    members = {f"member{k}": TeacherInfo(key=sha(k), method="mlp", label="", config={"epochs": 21}) for k in (0, 1)}
+    both = record("ensemble", "2 x MLP", mean=0.9, peers=2, config={}, teachers=members)
+    together = record("dml", "together", config={"lam": 1.0, "epochs": 20}, mean=0.72, peers=2, ensemble=True)
+    entries = build([alone, more, dear, slow, both, together, glnn(), SAGE]).columns[0].entries
+    found = {(e.label, e.aggregate): e for e in entries}
+    row = found["together", "mean of peers"]
+    assert row.training_macs == 40_000 and found["2 x MLP", "mean of peers"].training_macs == 42_000
+    assert row.versus_training is not None and row.versus is not None
+    assert row.versus.control == "2 x MLP, best on validation"
+    assert row.versus_training.control == "alone, ensemble"
+    assert row.versus_training.difference == pytest.approx(0.01)
+    assert found["together", "ensemble"].versus_training is not None
+    assert found["alone", "mean of peers"].versus_training is None, "a control is not compared"
+    student = found["GLNN 2x128", "single"]
+    assert student.versus_training is None and student.training_macs is None, "what its teacher cost is not known"
+
+
+def test_peers_of_different_size_cost_what_the_dearest_costs() -> None:
+    def peers(label: str, lam: float, mean: float) -> Record:
+        rows = [
+            row(i, i, [model("peer0", {"tran": mean}, macs=1000 + i % 2), model("peer1", {"tran": mean}, macs=3000),
+                       model("ensemble", {"tran": mean}, macs=4000)], split="planetoid-public")
+            for i in range(10)
+        ]  # fmt: skip
+        return record("dml", label, config={"lam": lam, "epochs": 2}, rows=rows)
+
+    entries = build([peers("alone", 0.0, 0.7), peers("together", 1.0, 0.72)]).columns[0].entries
+    found = {(e.label, e.aggregate): e for e in entries}
+    versus = found["together", "best on validation"].versus
+    assert versus is not None and versus.control == "alone, best on validation"
+    assert found["together", "mean of peers"].macs == 3000
+    assert found["together", "ensemble"].training_macs == 8001, "a mean over the runs"
+
+
+def test_energy_is_a_mean_only_where_every_run_has_a_reading() -> None:
+    made = record()
+    read = made.model_copy(update={"rows": [r.model_copy(update={"train_j": 100.0 + r.seed}) for r in made.rows]})
+    (entry,) = build([read]).columns[0].entries
+    assert entry.train_j == pytest.approx(104.5) and BY_KEY["energy"].text(entry) == "104"
+    partly = read.model_copy(update={"rows": [*read.rows[:-1], made.rows[-1]]})
+    (entry,) = build([partly]).columns[0].entries
+    assert entry.train_j is None
+    assert "energy" not in [cell.key for cell in filled([entry])]
 
 
 def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
