@@ -80,6 +80,7 @@ class Alignahead(Structured, Trained):
         "with a single head",
         "a student's distances are measured once, for all co-students; the release measures them for each, and moves a "
         "second batch to the device that it never reads: time only, so that no variant does it",
+        "SAGE students average their neighbours; the release's take the maximum of a learned map (pool)",
         "the observed graph is one batch, and students take turns by batches; the release takes two of PPI's graphs a "
         "step, and turns by epochs",
     )

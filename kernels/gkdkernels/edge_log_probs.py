@@ -9,7 +9,8 @@ Backward of an upstream g [E], with ``p = exp(log LS)`` and ``r_i = sum g_e`` ov
     w_e = (g_e - p_e r_i) f'(m_e)     dx_i = sum_{e into i} w_e dm_e/dx_i + sum_{e out of i} w_e dm_e/dx_i
 
 Every measure is symmetric in its two ends, so that on a symmetric graph the second sum runs over the same neighbours as
-the first: one pass with ``w_e + w_reverse(e)``. A directed graph takes the second sum over the cached transpose.
+the first: one pass with ``w_e + w_reverse(e)``, and distances are taken once for an edge and its reverse. A directed
+graph takes the second sum over the cached transpose.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from gkdkernels import edge_measure_cpu as cpu
 from gkdkernels.dispatch import choose, declare
 from gkdkernels.edge_kernels import MEASURE, Sigma, check_kernel, score, slope, width_of
-from gkdkernels.edge_rows import Rows, back, forth, unpack_back
+from gkdkernels.edge_rows import Halves, Rows, back, forth, halves, unpack_back
 from gkdkernels.graph import CSRGraph
 from gkdkernels.registration import register
 
@@ -53,7 +54,8 @@ def edge_log_probs(graph: CSRGraph, x: Tensor, kernel: str, sigma: Sigma, *, bac
     if chosen == "reference":
         return _reference(graph, x, kernel, width)
     turned = back(graph) if x.requires_grad and torch.is_grad_enabled() else []
-    log_prob: Tensor = _edge_log_probs(x, [*forth(graph)], turned, kernel, width, chosen)[0]
+    once = halves(graph) if chosen == "cpu" else []
+    log_prob: Tensor = _edge_log_probs(x, [*forth(graph)], once, turned, kernel, width, chosen)[0]
     return log_prob
 
 
@@ -78,7 +80,13 @@ def _measure_reference(graph: CSRGraph, x: Tensor, kind: str) -> Tensor:
 
 
 def _run(
-    x: Tensor, edges: list[Tensor], turned: list[Tensor], kernel: str, sigma: float | None, backend: str
+    x: Tensor,
+    edges: list[Tensor],
+    once: list[Tensor],
+    turned: list[Tensor],
+    kernel: str,
+    sigma: float | None,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(log_prob [E], lse [N], measure [E], width [])."""
     rows = Rows(*edges)
@@ -89,7 +97,11 @@ def _run(
         width = width_of(kernel, measure, sigma)
         log_prob, lse = triton.log_softmax(kernel, measure, width, rows)
         return log_prob, lse, measure, width
-    measure = _measures(backend).measure(MEASURE[kernel], widened(x).contiguous(), rows)
+    wide = widened(x).contiguous()
+    if backend == "numba":
+        measure = _measures(backend).measure(MEASURE[kernel], wide, rows)
+    else:
+        measure = cpu.measure(MEASURE[kernel], wide, rows, Halves(*once) if once else None)
     width = width_of(kernel, measure, sigma)
     log_prob = score(kernel, measure, width)
     peak = cpu.row_max(log_prob, rows.indptr)
@@ -149,7 +161,8 @@ def _fake(x: Tensor, edges: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tens
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, edges, turned, ctx.kernel, _, ctx.backend = inputs
+    x, edges, _, turned, ctx.kernel, _, ctx.backend = inputs
+    ctx.once = len(inputs[2])
     ctx.save_for_backward(x, *output, *edges, *turned)
 
 
@@ -157,7 +170,7 @@ def _backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Any, ...]:
     x, log_prob, lse, measure, width, *rest = ctx.saved_tensors
     edges, turned = rest[: len(Rows._fields)], rest[len(Rows._fields) :]
     grad = _edge_log_probs_backward(g, x, log_prob, lse, measure, width, edges, turned, ctx.kernel, ctx.backend)
-    return grad, [None] * len(edges), [None] * len(turned), None, None, None
+    return grad, [None] * len(edges), [None] * ctx.once, [None] * len(turned), None, None, None
 
 
 _edge_log_probs_backward = register(
@@ -167,7 +180,7 @@ _edge_log_probs_backward = register(
     fake=lambda g, x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 _edge_log_probs = register(
-    "edge_log_probs(Tensor x, Tensor[] edges, Tensor[] turned, str kernel, float? sigma, str backend)"
+    "edge_log_probs(Tensor x, Tensor[] edges, Tensor[] once, Tensor[] turned, str kernel, float? sigma, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     _run,
     fake=_fake,

@@ -14,13 +14,18 @@ import warnings
 import torch
 from torch import Tensor
 
-from gkdkernels.edge_rows import Rows
+from gkdkernels.edge_rows import Halves, Rows
 
 _CHUNK_ELEMENTS = 1 << 20  # [chunk, D] differences: small to stay in a cache, large to be worth a second thread
 
 
-def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
-    """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64."""
+def measure(kind: str, x: Tensor, rows: Rows, halves: Halves | None = None) -> Tensor:
+    """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64.
+
+    Args:
+        halves: of a symmetric graph. An edge's differences are those of its reverse with the other sign: distances are
+            taken once, and are the same to the bit.
+    """
     if rows.other.numel() == 0 or x.size(1) == 0:
         return x.new_zeros(rows.other.numel())
     if kind == "cosine":
@@ -28,14 +33,16 @@ def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
         product = _sampled_product(x, rows)
         product *= scale.index_select(0, rows.row)
         return product.mul_(scale.index_select(0, rows.other))
-    out = x.new_empty(rows.other.numel())
+    count = rows.other.numel() if halves is None else halves.ends.numel() // 2
+    out = x.new_empty(count)
     step, weight, bags = _difference_plan(x)
-    for start in range(0, out.numel(), step):
+    for start in range(0, count, step):
         edges = slice(start, start + step)
-        difference = _difference(x, rows, edges, weight, bags)
+        ends = _ends(rows, edges) if halves is None else halves.ends[2 * start : 2 * (start + step)]
+        difference = _difference(x, ends, weight, bags)
         difference = difference.abs_() if kind == "l1" else difference.mul_(difference)
         torch.sum(difference, -1, out=out[edges])
-    return out
+    return out if halves is None else out.index_select(0, halves.place)
 
 
 def gradient(kind: str, x: Tensor, rows: Rows, weight: Tensor, value: Tensor) -> Tensor:
@@ -102,9 +109,13 @@ def _difference_plan(x: Tensor) -> tuple[int, Tensor, Tensor]:
     return step, x.new_tensor([1.0, -1.0]).repeat(step), torch.arange(0, 2 * step + 1, 2)
 
 
-def _difference(x: Tensor, rows: Rows, edges: slice, weight: Tensor, bags: Tensor) -> Tensor:
-    """[chunk, D] ``x_i - x_j``."""
-    ends = torch.stack((rows.row[edges], rows.other[edges]), 1).flatten()
+def _ends(rows: Rows, edges: slice) -> Tensor:
+    """[2 chunk] the two ends of every edge, one after the other."""
+    return torch.stack((rows.row[edges], rows.other[edges]), 1).flatten()
+
+
+def _difference(x: Tensor, ends: Tensor, weight: Tensor, bags: Tensor) -> Tensor:
+    """[chunk, D] ``x_i - x_j`` of the pairs in `ends`."""
     count = ends.numel()
     offsets = bags[: count // 2 + 1].to(ends.dtype)
     return torch.embedding_bag(x, ends, offsets, mode=0, per_sample_weights=weight[:count], include_last_offset=True)[0]
@@ -118,7 +129,7 @@ def _l1_gradient(x: Tensor, rows: Rows, weight: Tensor) -> Tensor:
     last = int(rows.row[-1])
     for chunk, start in enumerate(range(0, weight.numel(), step)):
         edges = slice(start, start + step)
-        sign = _difference(x, rows, edges, signs, bags).sign_()
+        sign = _difference(x, _ends(rows, edges), signs, bags).sign_()
         count = sign.size(0)
         first = borders[chunk]
         stop = (borders[chunk + 1] if chunk + 1 < len(borders) else last) + 1

@@ -32,6 +32,13 @@ class Back(NamedTuple):
     rows: Rows | None
 
 
+class Halves(NamedTuple):
+    """Every edge of a symmetric graph and its reverse as one: what is the same in both directions is computed once."""
+
+    ends: Tensor  # [2 U] row and other of the edges with row <= other, one after the other
+    place: Tensor  # [E] int64, which of the U an edge is, or its reverse
+
+
 def forth(graph: CSRGraph) -> Rows:
     """The in-edges of every node."""
     hubs = graph.hubs
@@ -60,3 +67,20 @@ def _is_paired(graph: CSRGraph) -> bool:
         kept = torch.equal(turned.indptr, graph.indptr) and torch.equal(turned.index, graph.index)
         graph.__dict__["_paired"] = kept
     return kept
+
+
+def halves(graph: CSRGraph) -> list[Tensor]:
+    """`Halves` of a graph that is its own transpose, for an operator's list argument; else empty. Made once.
+
+    A graph that is not said to be symmetric counts when `back` has found it to be.
+    """
+    if torch.compiler.is_compiling() or not (graph.symmetric or graph.__dict__.get("_paired")) or not _is_paired(graph):
+        return []
+    kept: Halves | None = graph.__dict__.get("_halves")
+    if kept is None:
+        first = graph.row <= graph.index
+        own, reverse = first.cumsum(0) - 1, graph.transposed.edge
+        place = torch.where(first, own, own.index_select(0, reverse))
+        kept = Halves(torch.stack((graph.row[first], graph.index[first]), 1).flatten(), place)
+        graph.__dict__["_halves"] = kept
+    return [*kept]

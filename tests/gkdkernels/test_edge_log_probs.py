@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import structures
@@ -10,6 +11,7 @@ import torch
 from gkdkernels import CSRGraph
 from gkdkernels.edge_kernels import KERNELS, SCALED
 from gkdkernels.edge_log_probs import edge_log_probs
+from gkdkernels.edge_rows import back, halves
 from structures import ON_CPU, SQUARE, both_ways, mean_distance, oracle
 from torch import Tensor
 
@@ -63,6 +65,35 @@ def test_gradcheck_of_every_order(draw: Draw) -> None:
     assert torch.autograd.gradgradcheck(
         lambda x: edge_log_probs(graph, x, "rbf", 1.0, backend="reference"), x, fast_mode=True
     )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("width", [3, 64, 192])
+def test_distances_taken_once_for_both_directions_are_the_same_to_the_bit(
+    kernel: str, width: int, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = both_ways(63, 200)
+    back(graph)  # finds out that the graph is its own transpose
+    assert len(halves(graph)) == 2
+    x, g = draw(63, width).float().requires_grad_(), draw(graph.num_edges).float()
+    once = edge_log_probs(graph, x, kernel, "auto", backend="cpu")
+    monkeypatch.setattr(import_module("gkdkernels.edge_log_probs"), "halves", lambda _: [])
+    twice = edge_log_probs(graph, x, kernel, "auto", backend="cpu")
+    assert torch.equal(once, twice)
+    assert torch.equal(*(torch.autograd.grad(each, x, g)[0] for each in (once, twice)))
+
+
+def test_only_graphs_that_are_their_own_transpose_have_halves() -> None:
+    loops = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2, 1], [1, 0, 2, 1, 2]]), 3, True)
+    ends, place = halves(loops)
+    assert ends.view(-1, 2).tolist() == [[0, 1], [1, 2], [2, 2]]
+    pairs = [sorted(pair) for pair in zip(loops.row.tolist(), loops.index.tolist(), strict=True)]
+    assert [ends.view(-1, 2).tolist()[at] for at in place.tolist()] == pairs
+    unsaid = CSRGraph(loops.indptr, loops.index, 3)
+    assert halves(unsaid) == []
+    back(unsaid)  # found out when a gradient was asked for
+    assert len(halves(unsaid)) == 2
+    assert halves(SQUARE["directed"]()) == []
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,6 +18,11 @@ from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
 from gkdbench.measure.kernels.latency import latency_against_k, sizes
 from gkdbench.measure.kernels.methods import (
     RBM,
+    _adams,
+    _aligned,
+    _fused_structure,
+    _gats,
+    _round,
     alignahead,
     mutual_loss,
     rbm,
@@ -28,6 +34,8 @@ from gkdbench.measure.kernels.steps import StepData, dense_features
 from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.roofs import Roofs
 from gkdbench.measure.timers import CpuClock
+from gkdbench.nn.gat import GATModel
+from gkdbench.nn.model import Trace
 from gkdbench.nn.rbm import FoldedRbM
 
 CPU = torch.device("cpu")
@@ -64,6 +72,25 @@ def test_aligned_students_on_both_sides_are_the_same(data: StepData) -> None:
     contest = duel.fight(CpuClock(), SETTINGS)
     assert contest.ratio is not None
     assert contest.ratio.n == 1
+
+
+def test_students_in_turn_have_the_losses_of_steps_that_compute_all_anew(data: StepData) -> None:
+    x, graph = dense_features(data.features), data.graph.prepare()
+
+    def call(model: GATModel) -> Trace:
+        return model.trace(x, graph)
+
+    ours, theirs = ([copy.deepcopy(m) for m in _gats(data)] for _ in range(2))
+    optimisers, others = _adams(ours), _adams(theirs)
+    for _ in range(2):
+        wanted = []
+        for (student, other), optimiser in zip((theirs, theirs[::-1]), others, strict=True):
+            optimiser.zero_grad()
+            loss = _aligned(call, student, other, data, _fused_structure)
+            loss.backward()
+            optimiser.step()
+            wanted.append(float(loss.detach()))
+        assert _round(call, ours, optimisers, data) == wanted
 
 
 def test_the_plain_structure_loss_is_the_operator(data: StepData) -> None:

@@ -111,6 +111,19 @@ def test_co_students_get_no_gradient_and_their_number_does_not_matter() -> None:
     assert doubled[0].item() == pytest.approx(losses[0].item(), rel=1e-12)
 
 
+def test_each_structure_is_computed_once_however_many_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release measures a student's distances again for each co-student: 2 L (M - 1) structures, here L M."""
+    calls = []
+
+    def counted(*args: Any) -> torch.Tensor:
+        calls.append(args)
+        return edge_log_probs(*args)
+
+    monkeypatch.setattr(alignahead, "edge_log_probs", counted)
+    objective(4)(joint_of([features(3, seed) for seed in range(4)], 1))
+    assert len(calls) == 3 * 4
+
+
 def test_in_its_turn_a_student_has_the_same_loss() -> None:
     pair = [features(3, 6), features(3, 7)]
     together, _ = objective(2)(joint_of(pair))

@@ -234,16 +234,18 @@ def test_the_release_of_ppi_is_a_recipe() -> None:
 
 @pytest.mark.full
 @pytest.mark.data
-@pytest.mark.skipif("GKDBENCH_DATA" not in os.environ, reason="GKDBENCH_DATA is not set: no Cora")
-def test_the_student_alone_is_as_good_on_cora(tmp_path: Path) -> None:
-    """The null result of users of the release (methods.md D2): within half a point of the same loop without LSP."""
+@pytest.mark.skipif("GKDBENCH_DATA" not in os.environ, reason="GKDBENCH_DATA is not set: no citation sets")
+@pytest.mark.parametrize("dataset", ["cora", "citeseer", "pubmed"])
+def test_the_student_alone_is_as_good(tmp_path: Path, dataset: str) -> None:
+    """The null result of users of the release (methods.md D2): within half a point of the same loop without LSP, or
+    within twice the standard error."""
     workshop = Workshop(tmp_path, epochs=200)
     gaps = []
     for index in range(3):
-        problem = prepare_named("cora", "cpf-lcc-20-30", index)
+        problem = prepare_named(dataset, "cpf-lcc-20-30", index)
         scores = []
         for lam in (1.0, 0.0):
-            method = resolve("lsp", {"lam": lam}, dataset="cora", split="cpf-lcc-20-30")
+            method = resolve("lsp", {"lam": lam}, dataset=dataset, split="cpf-lcc-20-30")
             run = workshop.run(method, problem, seed=index)
             scores.append(run.scored.models[0].scores["tran"].value)
         gaps.append(scores[0] - scores[1])

@@ -136,7 +136,11 @@ def _hidden_for(parameters: int, width: int, classes: int, layers: int) -> int:
 
 
 def alignahead(data: StepData) -> Iterator[Duel]:
-    """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer."""
+    """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer.
+
+    Ours runs as the methods' loop does: both students answer once, and the first once more after its step, for the
+    second to follow. The release computes the co-student's features in every step anew.
+    """
     graph, x = data.graph.prepare(), dense_features(data.features)
     row, col = graph.row.long(), graph.index.long()
     first, second = _gats(data)
@@ -155,11 +159,9 @@ def alignahead(data: StepData) -> Iterator[Duel]:
         one.backward()  # type: ignore[no-untyped-call]
     gradients = [[p.grad for p in model.parameters() if p.grad is not None] for model in (first, twins)]
     error = largest_error([(losses[0], losses[1]), *zip(*gradients, strict=True)])
-    sides = []
-    for call, objective in ((fused, loss), (plain, plain_loss)):
-        students = [copy.deepcopy(model) for model in (first, second)]
-        turns = [_step(a, partial(objective, call, a, b), fused=call is fused) for a, b in (students, students[::-1])]
-        sides.append(partial(_in_turn, turns))
+    pairs = [[copy.deepcopy(model) for model in (first, second)] for _ in range(2)]
+    turns = [_step(a, partial(plain_loss, plain, a, b)) for a, b in (pairs[1], pairs[1][::-1])]
+    sides = partial(_round, fused, pairs[0], _adams(pairs[0]), data), partial(_in_turn, turns)
     what = "Alignahead, one step of each of two GATs with four hidden layers"
     yield Duel(what, data.name, RELEASED, 0.25, error, *sides)
 
@@ -180,16 +182,51 @@ def _aligned(
     data: StepData,
     structure: StructureLoss | None,
 ) -> Tensor:
-    """Cross-entropy, and each hidden layer's divergence from the other's next one (the last one's from the first)."""
-    own, train = call(student), _train(data)
-    loss = F.cross_entropy(own.logits[train], data.labels[train])
+    """The loss of a student that computes the other's features for itself; without a `structure` its labels' alone."""
+    own = call(student)
     if structure is None:
-        return loss
+        return _of_labels(own, data)
     with torch.no_grad():
         ahead = call(other).hidden
+    return _following(own, ahead, data, structure)
+
+
+def _of_labels(own: Trace, data: StepData) -> Tensor:
+    train = _train(data)
+    return F.cross_entropy(own.logits[train], data.labels[train])
+
+
+def _following(own: Trace, ahead: Sequence[Tensor], data: StepData, structure: StructureLoss) -> Tensor:
+    """Cross-entropy, and each hidden layer's divergence from the other's next one (the last one's from the first)."""
+    loss = _of_labels(own, data)
     for depth, hidden in enumerate(own.hidden):
         loss = loss + structure(data.graph, hidden, ahead[(depth + 1) % len(ahead)])
     return loss
+
+
+def _round(
+    call: Callable[[GATModel], Trace],
+    students: Sequence[GATModel],
+    optimisers: Sequence[torch.optim.Optimizer],
+    data: StepData,
+) -> list[float]:
+    """One step of two students in turn, as `gkdbench.methods._peers` makes them; their losses."""
+    traces, losses = [call(model) for model in students], []
+    for turn, optimiser in enumerate(optimisers):
+        optimiser.zero_grad(set_to_none=True)
+        ahead = [hidden.detach() for hidden in traces[1 - turn].hidden]
+        loss = _following(traces[turn], ahead, data, _fused_structure)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        if turn == 0:
+            with torch.no_grad():
+                traces[0] = call(students[0])
+    return losses
+
+
+def _adams(models: Sequence[nn.Module]) -> list[torch.optim.Optimizer]:
+    return [torch.optim.Adam(model.parameters(), lr=_LR, fused=True) for model in models]
 
 
 def _fused_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tensor:
