@@ -45,7 +45,8 @@ class Expansion:
 
     cells: list[Cell] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
-    waiting: int = 0  # groups whose settings are known once their trials are done
+    waiting: list[frozenset[str]] = field(default_factory=list)
+    """Of each tuned group whose settings are not known yet, the keys of its trials."""
 
 
 def expand(suite: Suite, store: Store, *, data: Path | None, device: str, threads: int) -> Expansion:
@@ -59,36 +60,58 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
     Raises:
         UserError: an unknown method, data set, split, setting or hyper-parameter, or a pair that does not fit.
     """
-    maker = _Maker(suite, data, device, threads)
-    found = Expansion()
-    seen: set[str] = set()
+    builder = _Builder(_Maker(suite, data, device, threads), store, data)
     for grid in sorted(suite.grids, key=lambda grid: grid.tier == "full"):
         for dataset in grid.datasets:
             for split in grid.splits:
-                family = check_pair(dataset, split, grid)
-                entries = [e for e in grid.methods if _runs_on(e, dataset, split)]
-                runs = index_seed_pairs(family, suite.seeds)
-                if not available(dataset_of(dataset, split), data=data):
-                    found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
-                    continue
-                groups = []
-                for entry in entries:
-                    if not entry.search:
-                        method = _resolved(entry, dataset, split)
-                        groups.append(maker.group(method, dataset, split, sweeps=grid.sweeps))
-                        continue
-                    trials = maker.trials(entry, dataset, split, index_seed_pairs(family, TUNING_SEEDS), grid.tier)
-                    for cell in itertools.chain.from_iterable(trials):
-                        _add(cell, found.cells, seen)
-                    winner = best_trial(trials, store)
-                    found.waiting += winner is None
-                    if winner is not None:
-                        how = tuned(entry.search, entry.trials, TUNING_SEEDS)
-                        groups.append(maker.group(winner.method, dataset, split, how, grid.sweeps))
-                for index, seed in runs:
-                    for group in groups:
-                        _add(Cell(group, index, seed, grid.tier), found.cells, seen)
-    return found
+                builder.add_place(grid, dataset, split, suite.seeds)
+    return builder.found
+
+
+class _Builder:
+    """Gathers cells, each once, after its teachers."""
+
+    def __init__(self, maker: _Maker, store: Store, data: Path | None) -> None:
+        self.found = Expansion()
+        self._maker, self._store, self._data = maker, store, data
+        self._seen: set[str] = set()
+
+    def add_place(self, grid: Grid, dataset: str, split: str, seeds: tuple[int, ...]) -> None:
+        """The cells of `grid` on one data set and split, run by run, so that early results compare all methods."""
+        family = check_pair(dataset, split, grid)
+        entries = [entry for entry in grid.methods if _runs_on(entry, dataset, split)]
+        runs = index_seed_pairs(family, seeds)
+        if not available(dataset_of(dataset, split), data=self._data):
+            self.found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
+            return
+        groups = [self._group(grid, entry, dataset, split, family) for entry in entries]
+        for index, seed in runs:
+            for group in groups:
+                if group is not None:
+                    self._add(Cell(group, index, seed, grid.tier))
+
+    def _group(self, grid: Grid, entry: MethodEntry, dataset: str, split: str, family: SplitFamily) -> Group | None:
+        """The entry's group; of a tuned one, whose trials are added, the group of the best trial, once it is known."""
+        if not entry.search:
+            return self._maker.group(_resolved(entry, dataset, split), dataset, split, sweeps=grid.sweeps)
+        runs = index_seed_pairs(family, TUNING_SEEDS)
+        trials = self._maker.trials(entry, dataset, split, runs, grid.tier)
+        for cell in itertools.chain.from_iterable(trials):
+            self._add(cell)
+        winner = best_trial(trials, self._store)
+        if winner is None:
+            self.found.waiting.append(frozenset(cell.key for cells in trials for cell in cells))
+            return None
+        how = tuned(entry.search, entry.trials, TUNING_SEEDS)
+        return self._maker.group(winner.method, dataset, split, how, grid.sweeps)
+
+    def _add(self, cell: Cell) -> None:
+        if cell.key in self._seen:
+            return
+        for teacher in cell.requires.values():
+            self._add(teacher)
+        self._seen.add(cell.key)
+        self.found.cells.append(cell)
 
 
 def dataset_of(dataset: str, split: str) -> str:
@@ -126,15 +149,6 @@ def _resolved(entry: MethodEntry, dataset: str, split: str, more: Mapping[str, A
     name = dataset_info(dataset).name
     overrides = over(entry.overrides | entry.per_dataset.get(dataset, {}), more or {})
     return resolve(entry.method, overrides, dataset=name, split=split)
-
-
-def _add(cell: Cell, cells: list[Cell], seen: set[str]) -> None:
-    if cell.key in seen:
-        return
-    for teacher in cell.requires.values():
-        _add(teacher, cells, seen)
-    seen.add(cell.key)
-    cells.append(cell)
 
 
 class _Maker:

@@ -100,9 +100,11 @@ def make_plan(
     todo = [cell for cell in cells if cell in set(todo) | set(again)]
     cached = [cell for cell in cells if cell.address not in missing and cell not in set(again)]
     seconds, guessed = _estimate(todo, store)
+    planned = {cell.key for cell in cells}
+    waiting = sum(not trials.isdisjoint(planned) for trials in expansion.waiting)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
     hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
-    return Plan(suite, todo, cached, again, required, expansion.absent, expansion.waiting, hours, guessed, size)
+    return Plan(suite, todo, cached, again, required, expansion.absent, waiting, hours, guessed, size)
 
 
 def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:

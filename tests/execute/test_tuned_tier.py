@@ -39,6 +39,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_only_rows_whose_trials_are_planned_are_waited_for(tmp_path: Path) -> None:
+    grid = _suite().grids[0]
+    suite = _suite().model_copy(update={"grids": [grid.model_copy(update={"tier": "full"})]})
+    assert plan_suite(suite, out=tmp_path, device="cpu").waiting == 1
+    assert plan_suite(suite, out=tmp_path, device="cpu", tier="core").waiting == 0
+    assert plan_suite(_suite(), out=tmp_path, device="cpu", only={"seed": "0"}).waiting == 0
+
+
 @pytest.fixture(scope="module")
 def records(out: Path) -> list[Record]:
     return [record for _, record in Store(out).records()]
