@@ -33,6 +33,7 @@ class Side(_Strict):
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
         tier: published settings, or tuned ones; the trials that found those take no part.
+        trials: of tuned settings; None: any number.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Side(_Strict):
     teacher: dict[str, Any] | None = None
     aggregate: Aggregate = "single"
     tier: Literal["published", "tuned"] = "published"
+    trials: int | None = None
 
     def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> Entry | None:
         """Its row in a place, None when no record has it.
@@ -63,6 +65,7 @@ class Side(_Strict):
         return (
             (record.method, record.variant, record.tier) == (self.method, self.variant, self.tier)
             and record.tuning != TRIAL
+            and self.trials in (None, record.trials)
             and _within(self.config, record.config)
             and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))

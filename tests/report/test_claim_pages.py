@@ -114,6 +114,12 @@ def test_tuned_rows_and_their_trials_are_not_published_ones() -> None:
     of_tuned = Side(name="GLNN", method="glnn", tier="tuned")
     found = of_tuned.find([published, tuned, trial], "cora", "planetoid-public", "tran")
     assert found is not None and found.key == tuned.key
+    more = record("glnn", "GLNN", tier="tuned", trials=40, device="more")
+    with pytest.raises(UserError, match="fits several records"):
+        of_tuned.find([tuned, more], "cora", "planetoid-public", "tran")
+    of_more = Side(name="GLNN", method="glnn", tier="tuned", trials=40)
+    found = of_more.find([tuned, more], "cora", "planetoid-public", "tran")
+    assert found is not None and found.key == more.key
 
 
 def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
