@@ -18,7 +18,13 @@ from gkdbench.methods import METHODS
 from gkdbench.methods._base import Method
 from gkdbench.methods._config import resolve
 from gkdbench.protocol.predictor import State
-from gkdbench.testing.problems import relabelled, renumbered, small_problem, with_other_unseen
+from gkdbench.testing.problems import (
+    order_within_graphs,
+    relabelled,
+    renumbered,
+    small_problem,
+    with_other_unseen,
+)
 from gkdbench.testing.runs import Run, Workshop, small_method
 
 LEAK_TESTS = ("test_ignores_test_labels", "test_ignores_unseen_nodes")
@@ -186,19 +192,21 @@ class MethodCase:
 
     def test_node_order_only_permutes(self) -> None:
         """Without dropout and batches, weights depend on the order of nodes through rounding alone (traps 15, 27)."""
-        if "node" not in METHODS.get(self.name).kinds:
-            raise unittest.SkipTest("a method for graph tasks: their items have no order to speak of")
-        problem = self.problem("tran")
-        order = np.random.default_rng(2).permutation(problem.task.num_nodes)
-        moved = renumbered(problem, order)
-        for variant in METHODS.get(self.name).variants:
+        for setting, variant in self.cases():
+            if setting not in ("tran", "graph"):
+                continue
+            problem = self.problem(setting)
+            order = np.random.default_rng(2).permutation(problem.task.num_nodes)
+            if setting == "graph":
+                order = order_within_graphs(problem.task, seed=2)
+            moved = renumbered(problem, order)
             method = self.method(variant, quiet=True)
             first = self._workshop.run(method, problem, stop_early=False, quiet=True)
             second = self._workshop.run(method, moved, stop_early=False, quiet=True)
             for name, state in first.final.items():
                 gap = relative_gap(state, second.final[name])
-                what = f"{self.name} ({variant}): weights of {name} with nodes in another order, no dropout, full batch"
-                wanted(gap < 1e-3, f"{what} differ by {gap:.1e} relative; sums alone explain less than 1e-3")
+                what = f"{self.name} on {setting} ({variant}): weights of {name} with nodes in another order"
+                wanted(gap < 1e-3, f"{what}, no dropout, full batch, differ by {gap:.1e}; sums alone explain less")
 
     def test_every_setting_is_read(self) -> None:
         """Every field is read in every run, or the case says why not (trap 26)."""

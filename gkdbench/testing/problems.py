@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -96,7 +97,10 @@ def _nodes_of_graphs(task: Task, graphs: np.ndarray) -> Tensor:
 
 
 def renumbered(problem: Problem, order: np.ndarray) -> Problem:
-    """The same node problem with nodes in another order: node i was node ``order[i]`` ([N] int64, a permutation)."""
+    """The same problem with nodes in another order: node i was node ``order[i]`` ([N] int64, a permutation).
+
+    Of a graph task the nodes of each graph stay together, and graphs keep their order (see `order_within_graphs`).
+    """
     task, split = problem.task, problem.split
     to_old = torch.from_numpy(order)
     number = np.argsort(order)
@@ -105,7 +109,18 @@ def renumbered(problem: Problem, order: np.ndarray) -> Problem:
     moved = task.with_(
         graph=CSRGraph.from_edge_index(edges, task.num_nodes, task.graph.symmetric),
         features=feature_rows(task.features, to_old),
-        labels=task.labels[to_old],
+        labels=task.labels if task.kind == "graph" else task.labels[to_old],
     )
+    if task.kind == "graph":
+        return replace(problem, task=moved)
     parts = {part: number[getattr(split, part)] for part in ("train", "val", "test", "unseen")}
     return replace(problem, task=moved, split=Split(split.id, split.index, **parts, original_ids=order))
+
+
+def order_within_graphs(task: Task, seed: int) -> np.ndarray:
+    """[N] int64, a permutation that shuffles the nodes of every graph of `task` among themselves."""
+    rng = np.random.default_rng(seed)
+    if task.graph_ptr is None:
+        raise TypeError(f"{task.name} is one graph")
+    border = task.graph_ptr.tolist()
+    return np.concatenate([first + rng.permutation(end - first) for first, end in pairwise(border)])
