@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gkdkernels.dropout import keyed_mask
+from gkdkernels.edge_measure_cpu import row_sum
 from gkdkernels.graph import CSRGraph
 from gkdkernels.spmm_cpu import bag_sum
 
@@ -76,7 +77,7 @@ def backward(
     for head in range(h.size(0)):
         delta = (g[head] * out[head]).sum(-1)
         if of_er:
-            q_lost = _edge_sum(graph.row, p[head] * lost[head], graph.num_dst)
+            q_lost = row_sum(p[head] * lost[head], graph.indptr)
             grad_er[:, head] = delta * q_lost - (g[head] * out_lost[head]).sum(-1)
         if grad_h is None:
             continue
@@ -86,7 +87,7 @@ def backward(
         if of_el:
             back_lost = bag_sum(turned.graph, g[head], weight.mul_(lost[head].index_select(0, turned.edge)))
             slopes = delta.index_select(0, graph.row).mul_(p[head]).mul_(1.0 - lost[head])
-            through = _edge_sum(graph.index, slopes, graph.num_src)
+            through = slopes.new_zeros(graph.num_src).index_add_(0, graph.index, slopes)
             grad_el[:, head] = ((grad_h[head] - back_lost) * h[head]).sum(-1) - through
     final = h.new_empty(0) if grad_h is None else grad_h.transpose(0, 1)
     return [grad.to(upstream.dtype) for grad in (final, grad_el, grad_er)]
@@ -116,13 +117,8 @@ def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Ten
         p[head] -= peak[head].index_select(0, graph.row)
     p.exp_()
     for head in range(el.size(0)):
-        p[head] /= _edge_sum(graph.row, p[head], graph.num_dst).index_select(0, graph.row)
+        p[head] /= row_sum(p[head], graph.indptr).index_select(0, graph.row)
     return p, lost
-
-
-def _edge_sum(at: Tensor, value: Tensor, size: int) -> Tensor:
-    """[size] sums of ``value: [E]`` over the edges of each node ``at: [E]``, in the order of the edges."""
-    return value.new_zeros(size).index_add_(0, at, value)
 
 
 def _wide(x: Tensor) -> Tensor:
