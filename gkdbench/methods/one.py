@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from gkdkernels import CSRGraph, Features
 from torch import Tensor, nn
 
+from gkdbench.methods._branches import Branch
 from gkdbench.methods._losses import supervised
 from gkdbench.methods._models import as_predictor, build, hidden_width
 from gkdbench.methods._online import RELEASED_EPSILON, RELEASED_RAMP, ramp, tempered_kl
@@ -112,30 +112,6 @@ class Gate(nn.Module):
         """Mixed logits [N, C] of ``z: [N, B, C]``; gradient flows through both."""
         share = torch.relu(self.norm(self.linear(features_of_items(trace, segments)))).softmax(dim=1)
         return (share[:, :, None] * z).sum(dim=1)
-
-
-class Branch(Model):
-    """The first of the branches of `wide`, C classes."""
-
-    def __init__(self, wide: Model, classes: int) -> None:
-        super().__init__(wide.randomness)
-        self.wide, self.classes, self.edge_width = wide, classes, wide.edge_width
-
-    def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
-        return self.trace(x, graph)
-
-    def trace(
-        self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None, edges: Tensor | None = None
-    ) -> Trace:
-        whole = self.wide.trace(x, graph, segments, edges)
-        return replace(whole, logits=self.answer(whole, segments))
-
-    def answer(self, whole: Trace, segments: Tensor | None) -> Tensor:
-        """Logits [N, C] from those of all branches."""
-        return whole.logits[:, : self.classes]
-
-    def first_layer_parameters(self) -> list[nn.Parameter]:
-        return self.wide.first_layer_parameters()
 
 
 class Gated(Branch):

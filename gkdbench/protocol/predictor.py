@@ -73,6 +73,11 @@ class Predictor:
         return sum(p.numel() for p in self.module.parameters())
 
 
+def mean_logits(probability: Tensor, *, multi_label: bool) -> Tensor:
+    """[N, C] logits of a mean probability; saturated models have exact zeros and ones, whose logits are infinite."""
+    return probability.logit(1e-7) if multi_label else probability.clamp_min(1e-37).log()
+
+
 State = dict[str, Tensor]
 
 

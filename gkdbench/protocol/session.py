@@ -21,8 +21,8 @@ from gkdbench.protocol.bank import BankEntry, write_teacher
 from gkdbench.protocol.handover import Handover, read_handover
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
-from gkdbench.protocol.predictor import Predictor, State, state_from_bytes, state_sha256
-from gkdbench.protocol.sweeps import Sweeps, SweptPredictions, mean_logits
+from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
+from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 

@@ -18,7 +18,7 @@ from gkdbench.protocol.disturb import CLEAN, Disturbance, disturbances, disturbe
 from gkdbench.protocol.handover import Handover
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor
-from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.predictor import Predictor, mean_logits
 from gkdbench.protocol.scenes import Staging
 from gkdbench.protocol.scoring import Arrays, Scored, selected_scores, truth_of
 from gkdbench.records.schema import Disturbed, Row
@@ -73,11 +73,6 @@ class SweptPredictions:
         if self._given.metric == "accuracy":
             confidence = probability.max(dim=1).values.to(torch.float16)
             self._arrays[_array(how, name, column, "confidence")] = confidence.numpy()
-
-
-def mean_logits(probability: Tensor, *, multi_label: bool) -> Tensor:
-    """[N, C] logits of a mean probability; saturated models have exact zeros and ones, whose logits are infinite."""
-    return probability.logit(1e-7) if multi_label else probability.clamp_min(1e-37).log()
 
 
 def with_sweeps(problem: Problem, staging: Staging, scratch: Path, scored: Scored, sweeps: Sweeps) -> Scored:
