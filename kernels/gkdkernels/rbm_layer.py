@@ -7,7 +7,8 @@ The weights of a row's experts sum to 1, so that the temperature t, the input ga
     y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
 
 On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice. On a CPU a single
-row, which is what a server answers, is k matrix-vector products and little else: there the calls are the cost.
+row, which is what a server answers, is k matrix-vector products and little else, over its non-zeros where it is sparse:
+there the calls are the cost.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from gkdkernels.dispatch import choose, declare
 from gkdkernels.experts import LOG_CAP, expert_linear, folded_weight
-from gkdkernels.graph import Features
+from gkdkernels.graph import Features, SparseFeatures
 from gkdkernels.registration import register
 from gkdkernels.route import EPS, check_routing, route_by_memory
 
@@ -100,29 +101,36 @@ def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, 
     Raises:
         ValueError: as `route_by_memory` and `expert_linear`.
     """
-    chosen = choose("rbm_layer", backend, BACKENDS, x) if isinstance(x, Tensor) else backend
-    alone = chosen == "cpu" and x.shape[0] == 1
-    if isinstance(x, Tensor) and (chosen == "triton" or (alone and x.dtype == folded.direction.dtype)):
-        check_routing(x, folded.direction, k)
-        if x.dtype != folded.weight.dtype:
-            raise ValueError(f"x wants the folded weights' {folded.weight.dtype}, got {x.dtype}")
-        run = _operator if chosen == "triton" else _one_row
-        y: Tensor = run(x, folded.weight, folded.bias, folded.direction, k)
+    value = x.value if isinstance(x, SparseFeatures) else x
+    chosen = choose("rbm_layer", backend, BACKENDS, value) if isinstance(value, Tensor) else backend
+    if isinstance(value, Tensor) and chosen == "cpu" and x.shape[0] == 1 and value.dtype == folded.direction.dtype:
+        _check_row(x, value, folded, k)
+        y = _one_row(value.flatten(), x.graph.index if isinstance(x, SparseFeatures) else None, folded, k)
+    elif isinstance(x, Tensor) and chosen == "triton":
+        _check_row(x, x, folded, k)
+        y = _operator(x, folded.weight, folded.bias, folded.direction, k)
     else:
         index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
         y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
     return y.relu_() if relu else y
 
 
-def _one_row(x: Tensor, weight: Tensor, bias: Tensor, direction: Tensor, k: int) -> Tensor:
-    """[1, H] of ``x: [1, D]``."""
-    row = x[0]
+def _check_row(x: Features, value: Tensor, folded: FoldedExperts, k: int) -> None:
+    check_routing(x, folded.direction, k)
+    if value.dtype != folded.weight.dtype:
+        raise ValueError(f"x wants the folded weights' {folded.weight.dtype}, got {value.dtype}")
+
+
+def _one_row(row: Tensor, columns: Tensor | None, folded: FoldedExperts, k: int) -> Tensor:
+    """[1, H] of ``row: [D]``, or of its non-zeros ``row: [nnz]`` at `columns`."""
+    direction = folded.direction if columns is None else folded.direction.index_select(1, columns)
     # a stable sort gives ties to the lowest expert; NaN comes first, is chosen and shows
     score, order = torch.mv(direction, row).sort(descending=True, stable=True)
     alpha = (score[:k] / torch.linalg.vector_norm(row).clamp(min=EPS)).softmax(0).tolist()
-    y = x.new_zeros(weight.size(2))
+    y = row.new_zeros(folded.weight.size(2))
     for expert, share in zip(order[:k].tolist(), alpha, strict=True):
-        y.add_(bias[expert], alpha=share).addmv_(weight[expert].t(), row, alpha=share)
+        weight = folded.weight[expert] if columns is None else folded.weight[expert].index_select(0, columns)
+        y.add_(folded.bias[expert], alpha=share).addmv_(weight.t(), row, alpha=share)
     return y[None]
 
 

@@ -64,6 +64,24 @@ def test_a_single_row_is_as_among_others(draw: Draw, dtype: torch.dtype, experts
     assert rbm_layer(torch.full((1, 6), torch.nan, dtype=dtype), folded, k).isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_single_sparse_row_is_the_dense_one(draw: Draw, dtype: torch.dtype) -> None:
+    x, weight, bias, memory = draw(9, 6) * (draw(9, 6) > 0), draw(5, 6, 4) / 3, draw(5, 4), draw(5, 6)
+    x[5] = 0.0
+    folded = fold_experts(weight.to(dtype), bias.to(dtype), memory)
+    dense = rbm_layer(x.to(dtype), folded, 3)
+    sparse = SparseFeatures.from_dense(x.to(dtype))
+    rows = [rbm_layer(sparse.rows(torch.tensor([i])), folded, 3) for i in range(9)]
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(torch.cat(rows), dense, rtol=tolerance, atol=tolerance)
+    one = sparse.rows(torch.tensor([0]))
+    torch.testing.assert_close(
+        rbm_layer(one, folded, 3, backend="reference"), dense[:1], rtol=tolerance, atol=tolerance
+    )
+    with pytest.raises(ValueError, match="k wants a number of experts"):
+        rbm_layer(one, folded, 6)
+
+
 def test_a_single_row_gives_ties_to_the_lowest_experts(draw: Draw) -> None:
     weight, bias, x = draw(4, 4, 3), draw(4, 3), torch.ones(1, 4, dtype=torch.float64)
     folded = fold_experts(weight, bias, torch.eye(4, dtype=torch.float64))

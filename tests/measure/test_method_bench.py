@@ -57,7 +57,7 @@ def data() -> StepData:
 def test_rbm_on_both_sides_is_the_same(data: StepData, name: str) -> None:
     duels = list(rbm(data, RBM[name]))
     assert [duel.limit is None for duel in duels].count(True) == 2
-    assert len(duels) == 8
+    assert len(duels) == 9
     assert max(duel.error for duel in duels) < 1e-4
     for duel in duels[:2]:
         duel.ours(), duel.theirs()

@@ -49,8 +49,8 @@ StructureLoss = Callable[[CSRGraph, Tensor, Tensor], Tensor]
 def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
     """RbM: a full-batch training step, and inference for one row, 1,024 rows and all.
 
-    Inference reads dense rows on every side. A plain MLP with as many parameters may take the ratio of multiply-adds of
-    the time, and a quarter more.
+    Inference reads dense rows on every side, and one row sparse, as it is stored, too. A plain MLP with as many
+    parameters may take the ratio of multiply-adds of the time, and a quarter more.
     """
     dense, model = dense_features(data.features), started(config, data)
     for name, inputs, limit in (("sparse first layer", data.features, 0.5), ("dense inputs", dense, 1.0)):
@@ -67,6 +67,12 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
     )
     other = mlp.build(dense.size(1), data.classes, Randomness(seed=0)).eval()
     macs = [one.macs(dense.size(1), data.classes, 1, 0, dense.size(1)) for one in (config, mlp)]
+    if not isinstance(data.features, Tensor):
+        rows, sparse = dense[:1].contiguous(), data.features.rows(torch.zeros(1, dtype=torch.int64))
+        with torch.no_grad():
+            error = relative_error(folded(sparse), plain(rows)[0].double())
+        what = "RbM, inference, 1 row, sparse first layer"
+        yield Duel(what, data.name, RELEASED, 1 / 3, error, quiet(partial(folded, sparse)), quiet(partial(plain, rows)))
     for size in (*BATCHES, dense.size(0)):
         rows = dense[:size].contiguous()
         what = f"RbM, inference, {'all' if size == dense.size(0) else size} row{'s' * (size != 1)}"
