@@ -91,7 +91,8 @@ def test_latency_against_k_is_a_table_and_a_plot(told: dict[str, Any]) -> None:
     assert "| cora | 2708 | 2 of 3 | 1.90 | 1.50 [1.40, 1.70], n=9 |" in text
     assert "| cora | 1 | 3 of 3 | 2.80 | the two differ |" in text
     assert "| 1 of 3 |" not in text
-    (plot,) = plots([Stored("latency", told)]).values()
+    assert "![time against k](kernels-latency-k.svg)" in text
+    plot = plots([Stored("latency", told)])["kernels-latency-k.svg"]
     ElementTree.fromstring(plot)
     for label in ("1 row<", "2708 rows<", "multiply-adds (dashed)", "cora", "experts a row, k"):
         assert label in plot

@@ -80,7 +80,8 @@ def block(name: str, stored: Sequence[Stored]) -> str:
     if not chosen:
         return NOTHING
     rows = [row for one in chosen for row in one.told[name]]
-    return _with_machine(chosen, _markdown(*_TABLES[name](rows)))
+    drawn = [f"![time against k](kernels-{one.name}-k.svg)" for one in chosen if name == "latency"]
+    return "\n\n".join([_with_machine(chosen, _markdown(*_TABLES[name](rows))), *drawn])
 
 
 def plots(stored: Sequence[Stored]) -> dict[str, str]:
