@@ -22,7 +22,7 @@ from gkdbench.records.sidecar import Arrays
 from gkdbench.report.claimfile import ClaimTest, Kind, Side
 from gkdbench.report.convergence import Pace, Pair, arrivals, pace
 from gkdbench.report.model import Entry
-from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, bootstrap_interval, holm, outcome, sign_flip_p
+from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, Paired, outcome, paired
 
 Verdict = Literal["supported", "not supported", "undecided"]
 Values = tuple[list[float], list[float], list[float]]
@@ -72,27 +72,38 @@ def check(
     claim: ClaimTest, rows: Mapping[str, Side], records: Sequence[Record], curves: Curves | None = None
 ) -> Checked:
     """Test `claim` on `records`, its `rows` by name; ``sooner`` reads validation `curves`."""
-    lines: list[Line] = []
+    rivalries: list[_Rivalry] = []
     absent: list[str] = []
     for dataset, split in claim.where:
         columns = {column for r in records if (r.dataset, r.split) == (dataset, split) for column in r.columns}
         absent += [] if columns else [f"anything on {dataset}, {split}"]
         for setting in claim.settings:
             if setting in columns:
-                lines += _lines(claim, rows, records, (dataset, split, setting), absent, curves)
-    corrected = holm([line.p_value for line in lines])
-    found = tuple(_decided(claim.test, line, p) for line, p in zip(lines, corrected, strict=True))
+                rivalries += _rivalries(claim, rows, records, (dataset, split, setting), absent, curves)
+    statistics = paired([one.values[2] for one in rivalries])
+    found = tuple(_line(claim.test, one, of) for one, of in zip(rivalries, statistics, strict=True))
     return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))
 
 
-def _lines(
+@dataclass(frozen=True, slots=True)
+class _Rivalry:
+    """A line before its statistics."""
+
+    place: tuple[str, str, str]
+    rival: str
+    values: Values
+    pace: Pace | None
+    strongest: bool = False
+
+
+def _rivalries(
     claim: ClaimTest,
     sides: Mapping[str, Side],
     records: Sequence[Record],
     place: tuple[str, str, str],
     absent: list[str],
     curves: Curves | None,
-) -> list[Line]:
+) -> list[_Rivalry]:
     candidate = sides[claim.candidate]
     ours = candidate.find(records, *place)
     rivals = {sides[name].name: sides[name].find(records, *place) for name in claim.against}
@@ -112,36 +123,35 @@ def _lines(
         values = [run.ours for run in runs], [run.theirs for run in runs], [run.saved for run in runs]
         return values, pace(mine, other, runs, pairs)
 
-    found = [_line(measured, place, ours, name, rival) for name, rival in rivals.items() if rival is not None]
-    known = [line for line in found if line is not None]
-    best = min((line.difference for line in known), default=None)
-    return [replace(line, strongest=line.difference == best) for line in known]
+    found = []
+    for name, rival in rivals.items():
+        if rival is not None and (pairs := sorted(ours.scores.keys() & rival.scores.keys())):
+            found.append(_Rivalry(place, name, *measured(rival, pairs)))
+    best = min((fmean(one.values[2]) for one in found), default=None)
+    return [replace(one, strongest=fmean(one.values[2]) == best) for one in found]
 
 
-def _line(
-    measured: Callable[[Entry, Sequence[Pair]], tuple[Values, Pace | None]],
-    place: tuple[str, str, str],
-    ours: Entry,
-    name: str,
-    rival: Entry,
-) -> Line | None:
-    pairs = sorted(ours.scores.keys() & rival.scores.keys())
-    if not pairs:
-        return None
-    (first, second, gains), how_soon = measured(rival, pairs)
+def _line(test: Kind, one: _Rivalry, of: Paired) -> Line:
+    first, second, gains = one.values
+    decided = outcome(of.difference, of.p_value, tie=_tie(test)) if len(gains) >= MIN_RUNS else None
     return Line(
-        place=place,
-        rival=name,
-        strongest=False,
-        pairs=len(pairs),
+        place=one.place,
+        rival=one.rival,
+        strongest=one.strongest,
+        pairs=len(gains),
         mean=fmean(first),
         mean_rival=fmean(second),
-        difference=fmean(gains),
-        interval=bootstrap_interval(gains),
-        p_value=sign_flip_p(gains),
-        outcome=None,
-        pace=how_soon,
+        difference=of.difference,
+        interval=of.interval,
+        p_value=of.p_value,
+        outcome=decided,
+        pace=one.pace,
     )
+
+
+def _tie(test: Kind) -> float:
+    """Below it a difference says nothing; of scores alone there is such a bound."""
+    return TIE if test == "better" else 0.0
 
 
 def _scores(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
@@ -158,15 +168,6 @@ def _deviations(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
 _VALUES: Mapping[Kind, Callable[[Entry, Entry, Sequence[Pair]], Values]] = {"better": _scores, "steadier": _deviations}
 
 
-def _decided(test: Kind, line: Line, p_value: float) -> Line:
-    if line.pairs < MIN_RUNS:
-        return replace(line, p_value=p_value)
-    if test == "better":
-        return replace(line, p_value=p_value, outcome=outcome(line.difference, p_value))
-    significant: Outcome = "win" if line.difference > 0 else "loss"
-    return replace(line, p_value=p_value, outcome=significant if p_value < 0.05 else "tie")
-
-
 def _verdict(test: Kind, lines: Sequence[Line], absent: Sequence[str]) -> Verdict:
     """See the module."""
     deciding = [line for line in lines if line.strongest]
@@ -176,6 +177,5 @@ def _verdict(test: Kind, lines: Sequence[Line], absent: Sequence[str]) -> Verdic
     losses = sum(line.outcome == "loss" for line in deciding)
     if 2 * wins >= len(deciding) and not losses:
         return "supported"
-    least = TIE if test == "better" else 0.0
-    excluded = sum(line.outcome == "loss" or line.interval[1] < least for line in deciding)
+    excluded = sum(line.outcome == "loss" or line.interval[1] < _tie(test) for line in deciding)
     return "not supported" if not wins and 2 * excluded >= len(deciding) else "undecided"

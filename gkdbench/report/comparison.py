@@ -13,16 +13,16 @@ from gkdbench.report.board import column
 from gkdbench.report.cells import percent, points
 from gkdbench.report.entries import entries, taught_by, tutors
 from gkdbench.report.loading import without_repeats
+from gkdbench.report.model import Entry
 from gkdbench.report.statistics import (
     MIN_RUNS,
     Outcome,
-    bootstrap_interval,
-    holm,
+    Paired,
     mean_std,
     nadeau_bengio,
     outcome,
+    paired,
     seeds_needed,
-    sign_flip_p,
 )
 
 
@@ -116,21 +116,32 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
     if not common:
         shown = " and ".join(" | ".join(sorted(", ".join(p) for p in side)) or "nothing" for side in (ours, theirs))
         raise UserError(f"no data set, split id and setting in common: {shown}; compare runs of the same split id")
-    lines = []
+    duels = []
     for place in sorted(common):
         one, two = ours[place], theirs[place]
         _same_teacher(one, two)
         for setting in one.columns:
             if setting in two.columns:
                 column([one, two], setting)  # refuses different data, splits, threads, device or tier
-                lines.append(_line(one, two, setting, test_train_ratio))
-    corrected = holm([line.p_value for line in lines])
-    return Comparison(
-        tuple(
-            replace(line, p_corrected=p, outcome=None if line.preview else outcome(line.difference, p))
-            for line, p in zip(lines, corrected, strict=True)
-        )
-    )
+                duels.append(_duel(one, two, setting))
+    statistics = paired([duel.gains for duel in duels])
+    return Comparison(tuple(_line(duel, of, test_train_ratio) for duel, of in zip(duels, statistics, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Duel:
+    """A line before its statistics."""
+
+    dataset: str
+    split: str
+    setting: str
+    first: Entry
+    second: Entry
+    pairs: list[tuple[int, int]]
+
+    @property
+    def gains(self) -> list[float]:
+        return [self.first.scores[pair] - self.second.scores[pair] for pair in self.pairs]
 
 
 def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str], Record]:
@@ -160,32 +171,36 @@ def _same_teacher(one: Record, two: Record) -> None:
         )
 
 
-def _line(one: Record, two: Record, setting: str, ratio: float | None) -> Line:
-    scores, others = (entries(record, setting)[0] for record in (one, two))
-    pairs = sorted(scores.scores.keys() & others.scores.keys())
+def _duel(one: Record, two: Record, setting: str) -> _Duel:
+    first, second = (entries(record, setting)[0] for record in (one, two))
+    pairs = sorted(first.scores.keys() & second.scores.keys())
     if not pairs:
         raise UserError(
             f"{one.label} and {two.label} have no scored run in common on {one.dataset}, {one.split}, {setting}"
         )
-    gains = [scores.scores[pair] - others.scores[pair] for pair in pairs]
+    return _Duel(one.dataset, one.split, setting, first, second, pairs)
+
+
+def _line(duel: _Duel, of: Paired, ratio: float | None) -> Line:
+    gains, pairs = duel.gains, duel.pairs
     mean, std = mean_std(gains)
-    p_value = sign_flip_p(gains)
-    return Line(
-        dataset=one.dataset,
-        split=one.split,
-        setting=setting,
-        first=scores.name,
-        second=others.name,
+    line = Line(
+        dataset=duel.dataset,
+        split=duel.split,
+        setting=duel.setting,
+        first=duel.first.name,
+        second=duel.second.name,
         pairs=len(pairs),
-        unpaired=len(scores.planned | others.planned) - len(pairs),
-        mean_first=sum(scores.scores[pair] for pair in pairs) / len(pairs),
-        mean_second=sum(others.scores[pair] for pair in pairs) / len(pairs),
-        difference=mean,
+        unpaired=len(duel.first.planned | duel.second.planned) - len(pairs),
+        mean_first=sum(duel.first.scores[pair] for pair in pairs) / len(pairs),
+        mean_second=sum(duel.second.scores[pair] for pair in pairs) / len(pairs),
+        difference=of.difference,
         std=std,
-        interval=bootstrap_interval(gains),
-        p_value=p_value,
-        p_corrected=p_value,
+        interval=of.interval,
+        p_value=of.p_alone,
+        p_corrected=of.p_value,
         t_test=nadeau_bengio(gains, ratio) if ratio is not None and len(pairs) > 1 else None,
-        outcome=None,  # decided once the p values of all lines are corrected
+        outcome=None,
         seeds=seeds_needed(mean, std) if std is not None and mean != 0.0 else None,
     )
+    return line if line.preview else replace(line, outcome=outcome(of.difference, of.p_value))

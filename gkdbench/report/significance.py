@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gkdbench.report.model import Entry, Versus
-from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval, holm, outcome, sign_flip_p
+from gkdbench.report.statistics import MIN_RUNS, outcome, paired
 
 NEEDS = ("features", "features+encodings", "graph")  # in the order of what inference costs
 SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (methods, G2)
@@ -40,15 +40,15 @@ def _compared(
         None if control is None else [entry.scores[pair] - control.scores[pair] for pair in sorted(entry.planned)]
         for entry, control in zip(entries, controls, strict=True)
     ]
-    p_values = iter(holm([sign_flip_p(differences) for differences in gains if differences is not None]))
+    statistics = iter(paired([differences for differences in gains if differences is not None]))
     found: list[Versus | None] = []
-    for entry, control, differences in zip(entries, controls, gains, strict=True):
-        if control is None or differences is None:
+    for entry, control in zip(entries, controls, strict=True):
+        if control is None:
             found.append(None)
             continue
-        mean, p_value = sum(differences) / len(differences), next(p_values)
-        result = outcome(mean, p_value) if entry.done >= MIN_RUNS else None
-        found.append(Versus(control.name, mean, bootstrap_interval(differences), p_value, result))
+        of = next(statistics)
+        result = outcome(of.difference, of.p_value) if entry.done >= MIN_RUNS else None
+        found.append(Versus(control.name, of.difference, of.interval, of.p_value, result))
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -68,6 +70,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The mean of paired differences, its 95% bootstrap interval, and the sign-flip p: alone, and Holm-corrected."""
+
+    difference: float
+    interval: tuple[float, float]
+    p_alone: float
+    p_value: float
+
+
+def paired(comparisons: Sequence[Sequence[float]]) -> list[Paired]:
+    """The comparisons of one table, each given by its differences run by run."""
+    alone = [sign_flip_p(differences) for differences in comparisons]
+    return [
+        Paired(fmean(differences), bootstrap_interval(differences), p_alone, p_value)
+        for differences, p_alone, p_value in zip(comparisons, alone, holm(alone), strict=True)
+    ]
+
+
 def nadeau_bengio(differences: Sequence[float], test_train_ratio: float) -> tuple[float, float]:
     """Corrected resampled t and its two-sided p for overlapping random splits or folds.
 
@@ -89,9 +110,9 @@ def nadeau_bengio(differences: Sequence[float], test_train_ratio: float) -> tupl
     return value, float(2 * student.sf(abs(value), array.size - 1))
 
 
-def outcome(difference: float, p_value: float) -> Outcome:
-    """Win, tie or loss of the first over the second at the (corrected) 5% level, with the 0.2-point tie rule."""
-    if abs(difference) < TIE - _ROUNDING or p_value >= LEVEL:
+def outcome(difference: float, p_value: float, *, tie: float = TIE) -> Outcome:
+    """Win, tie or loss of the first over the second at the (corrected) 5% level; below `tie` a difference is a tie."""
+    if abs(difference) < tie - _ROUNDING or p_value >= LEVEL:
         return "tie"
     return "win" if difference > 0 else "loss"
 

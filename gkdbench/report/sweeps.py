@@ -12,7 +12,7 @@ from gkdbench.report.claimfile import ClaimPage, Side, SweepFigure
 from gkdbench.report.lines import Curve, Panel, line_plot
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import Entry
-from gkdbench.report.statistics import bootstrap_interval, holm, sign_flip_p
+from gkdbench.report.statistics import Paired, paired
 
 Measure = Literal["scores", "ece", "disagreement"]
 MEASURES: Mapping[Measure, str] = {
@@ -72,11 +72,11 @@ def sweep_table(figure: SweepFigure, sides: Mapping[str, Side], records: Sequenc
             pairs = sorted(ours.scores.keys() & theirs.scores.keys()) if ours and theirs else []
             if ours and theirs and pairs:
                 compared[level, other] = [ours.scores[pair] - theirs.scores[pair] for pair in pairs]
-    corrected = dict(zip(compared, holm([sign_flip_p(gains) for gains in compared.values()]), strict=True))
+    statistics = dict(zip(compared, paired(list(compared.values())), strict=True))
     rows = []
     for level in levels:
         shown = [score(of[level]) if level in of else "–" for of in by_row.values()]
-        differences = [_difference(compared.get((level, o)), corrected.get((level, o))) for o in others]
+        differences = [_difference(statistics.get((level, other))) for other in others]
         rows.append([f"{level:g}", *shown, *differences])
     titles = ["Level", *(plain(name) for name in by_row), *(f"Difference to {plain(name)}" for name in others)]
     return table(titles, rows)
@@ -137,8 +137,8 @@ def _curve(label: str, known: Sequence[tuple[float, Entry]]) -> Curve:
     return Curve(label, tuple(levels), y, low, high)
 
 
-def _difference(gains: Sequence[float] | None, p_value: float | None) -> str:
-    if gains is None or p_value is None:
+def _difference(of: Paired | None) -> str:
+    if of is None:
         return "–"
-    low, high = bootstrap_interval(gains)
-    return f"{points(fmean(gains))} \\[{points(low)}, {points(high)}\\] p={p_value:.2g}"
+    low, high = of.interval
+    return f"{points(of.difference)} \\[{points(low)}, {points(high)}\\] p={of.p_value:.2g}"

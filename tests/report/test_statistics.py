@@ -142,3 +142,18 @@ def test_seeds_needed_is_the_textbook_number_and_reaches_its_power() -> None:
     assert needed == sorted(needed, reverse=True) and needed[-1] == 2
     with pytest.raises(UserError, match="difference != 0"):
         s.seeds_needed(0.0, 1.0)
+
+
+def test_comparisons_of_one_table_are_corrected_together() -> None:
+    gains = [[0.01 + 0.001 * i for i in range(10)], [0.02, -0.02, 0.01]]
+    first, second = s.paired(gains)
+    assert (first.difference, first.interval) == (pytest.approx(0.0145), s.bootstrap_interval(gains[0]))
+    assert [of.p_alone for of in (first, second)] == [s.sign_flip_p(each) for each in gains] == [2 / 1024, 1.0]
+    assert [of.p_value for of in (first, second)] == [4 / 1024, 1.0]
+    assert s.paired([]) == []
+
+
+def test_what_counts_as_a_tie_is_the_callers_word() -> None:
+    assert s.outcome(0.001, 0.01) == "tie"
+    assert s.outcome(0.001, 0.01, tie=0.0) == "win" and s.outcome(-0.001, 0.01, tie=0.0) == "loss"
+    assert s.outcome(0.001, 0.05, tie=0.0) == "tie"
