@@ -60,7 +60,9 @@ def markdown_table(board: Board, selection: Selection) -> str:
     lines = []
     for column, entry in rows:
         where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if noted else [])]
-        lines.append([*map(plain, where), *(_bold(entry, cell.key, cell.text(entry)) for cell in cells)])
+        form = " (as released)" if entry.variant == "as_released" else ""  # a board has a section for it
+        texts = [cell.text(entry) + (form if cell.key == "row" else "") for cell in cells]
+        lines.append([*map(plain, where), *(_bold(entry, c.key, t) for c, t in zip(cells, texts, strict=True))])
     return table(titles, lines)
 
 

@@ -95,6 +95,12 @@ def test_kinds_are_told_apart_in_a_selection(board: Board) -> None:
     assert "threads 1" in table and "threads 2" in table
 
 
+def test_a_flat_table_says_which_rows_are_as_released(board: Board) -> None:
+    chosen = Selection(datasets=("cora",), splits=("cpf-lcc-20-30-ind20",), methods=("glnn",), cells=("row", "score"))
+    rows = markdown_table(board, chosen).splitlines()[2:]
+    assert rows and all("GLNN 2x128 (as released) |" in row for row in rows)
+
+
 def test_markdown_escapes_what_would_break_a_table() -> None:
     table = markdown_table(build([record(label="a|b *c* <d>")]), Selection(cells=("row",)))
     assert r"a\|b \*c\* \<d\>" in table
