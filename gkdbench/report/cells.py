@@ -64,7 +64,12 @@ def number(verdict: Verdict) -> str:
 
 def _runs(entry: Entry) -> str:
     others = [f", {number} {status}" for status, number in sorted(entry.statuses.items()) if status != "ok"]
-    return f"{entry.done}/{len(entry.planned)}{''.join(others)}"
+    return f"{entry.done}/{len(entry.planned)}{''.join(others)}{''.join(f', {text}' for text in flagged(entry))}"
+
+
+def flagged(entry: Entry) -> list[str]:
+    """How many runs carry which flag: ``3 collapsed``."""
+    return [f"{number} {flag.replace('_', ' ')}" for flag, number in sorted(entry.flags.items())]
 
 
 def _versus(found: Versus | None) -> str:
@@ -94,7 +99,7 @@ CELLS = (
         "n",
         "Runs",
         "Runs with a score / runs planned, one per (split index, seed). Failed runs are listed with the "
-        "command that repeats them.",
+        "command that repeats them. Runs with a flag (collapsed, unstable, loss spike) count with their score.",
         _runs,
     ),
     Cell(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import Record, Row
-from gkdbench.report.cells import percent, points
+from gkdbench.report.cells import flagged, percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
 from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side, load_page
 from gkdbench.report.convergence import Spread
@@ -54,6 +55,7 @@ def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = No
         if found.lines:
             plots[name] = _plot(page.row[found.claim.candidate].name, found)
             parts += [f"![differences with their intervals]({name})", _lines(found)]
+        parts += _flags(found, page.row, records)
         if any(line.pace for line in found.lines):
             parts.append(_paces(found))
         if found.absent:
@@ -143,6 +145,18 @@ def _lines(found: Checked) -> str:
             ]
         )
     return table(titles, rows) + "\n\nBold: the strongest rival of its place."
+
+
+def _flags(found: Checked, rows: Mapping[str, Side], records: Sequence[Record]) -> list[str]:
+    """One paragraph on the runs of a claim that carry a flag, if any do."""
+    of = found.claim
+    lines = []
+    for (dataset, split), setting, name in product(of.where, of.settings, (of.candidate, *of.against)):
+        entry = rows[name].find(records, dataset, split, setting)
+        if entry is not None and entry.flags:
+            what = ", ".join(flagged(entry))
+            lines.append(plain(f"{rows[name].name} on {dataset}, {split}, {setting}: {what} of {entry.done}"))
+    return [f"Runs that count with their score, and carry a flag: {'; '.join(lines)}."] if lines else []
 
 
 def _paces(found: Checked) -> str:

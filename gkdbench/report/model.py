@@ -109,6 +109,11 @@ class Entry:
         return sum(gaps) / len(gaps) if self.complete and len(gaps) == self.done else None
 
     @property
+    def flags(self) -> Counter[str]:
+        """What a reader must know of runs that count all the same ("collapsed") -> of how many."""
+        return Counter(flag for run in self.runs if run.value is not None for flag in run.flags)
+
+    @property
     def statuses(self) -> Counter[str]:
         return Counter(run.status for run in self.runs)
 

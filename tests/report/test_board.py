@@ -243,6 +243,13 @@ def test_peers_of_different_size_cost_what_the_dearest_costs() -> None:
     assert found["together", "ensemble"].training_macs == 8001, "a mean over the runs"
 
 
+def test_flags_are_said_beside_the_runs_that_carry_them() -> None:
+    made = record(failed={(9, 9): "error"})
+    rows = [r.model_copy(update={"flags": ["collapsed"] if r.seed in (1, 2, 9) else []}) for r in made.rows]
+    (entry,) = build([made.model_copy(update={"rows": rows})]).columns[0].entries
+    assert BY_KEY["n"].text(entry) == "9/10, 1 error, 2 collapsed", "a run without a score is listed as failed"
+
+
 def test_energy_is_a_mean_only_where_every_run_has_a_reading() -> None:
     made = record()
     read = made.model_copy(update={"rows": [r.model_copy(update={"train_j": 100.0 + r.seed}) for r in made.rows]})

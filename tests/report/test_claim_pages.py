@@ -136,6 +136,10 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     assert "| 1 | RbM is better | **supported** | 2 / 0 / 0 | 10 |" in text
     assert "| cora · planetoid-public · tran | 72.00 | **GLNN** | 70.00 | +2.00 |" in text
     assert list(plots) == ["rbm-1.svg"] and plots["rbm-1.svg"].startswith("<svg")
+    assert "carry a flag" not in text
+    flagged = [r.model_copy(update={"flags": ["idle_expert"]}) if r.seed < 4 else r for r in records[0].rows]
+    text, _ = claim_page(page, [records[0].model_copy(update={"rows": flagged}), *records[1:]])
+    assert "carry a flag: RbM on cora, planetoid-public, tran: 4 idle expert of 10." in text
     assert write_pages(tmp_path, records) == [tmp_path / "rbm.md"]
     page.write_text(page.read_text().replace("against = ['glnn', 'moe']", "against = ['gln']"))
     with pytest.raises(UserError, match="no row 'gln'; did you mean 'glnn'"):
