@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 
 import torch
@@ -145,8 +146,15 @@ def alignahead(data: StepData) -> Iterator[Duel]:
     """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer.
 
     Ours runs as the methods' loop does: both students answer once, and the first once more after its step, for the
-    second to follow. The release computes the co-student's features in every step anew.
+    second to follow. The release computes the co-student's features in every step anew. Where numba is installed, a
+    second line has the structures by it, as ``backend="numba"`` gives them.
     """
+    yield _alignahead(data, "auto", "")
+    if find_spec("numba") is not None:
+        yield _alignahead(data, "numba", ", structures by numba")
+
+
+def _alignahead(data: StepData, backend: str, addition: str) -> Duel:
     graph, x = data.graph.prepare(), dense_features(data.features)
     row, col = graph.row.long(), graph.index.long()
     first, second = _gats(data)
@@ -157,7 +165,8 @@ def alignahead(data: StepData) -> Iterator[Duel]:
     def plain(model: GATModel) -> Trace:
         return plain_gat(model, x, row, col)
 
-    loss = partial(_aligned, data=data, structure=_fused_structure)
+    structure = partial(_fused_structure, backend=backend)
+    loss = partial(_aligned, data=data, structure=structure)
     plain_loss = partial(_aligned, data=data, structure=_plain_structure)
     twins = copy.deepcopy(first)
     losses = [loss(fused, first, second), plain_loss(plain, twins, second)]
@@ -167,9 +176,9 @@ def alignahead(data: StepData) -> Iterator[Duel]:
     error = largest_error([(losses[0], losses[1]), *zip(*gradients, strict=True)])
     pairs = [[copy.deepcopy(model) for model in (first, second)] for _ in range(2)]
     turns = [_step(a, partial(plain_loss, plain, a, b)) for a, b in (pairs[1], pairs[1][::-1])]
-    sides = partial(_round, fused, pairs[0], _adams(pairs[0]), data), partial(_in_turn, turns)
-    what = "Alignahead, one step of each of two GATs with four hidden layers"
-    yield Duel(what, data.name, RELEASED, 0.25, error, *sides)
+    sides = partial(_round, fused, pairs[0], _adams(pairs[0]), data, structure), partial(_in_turn, turns)
+    what = f"Alignahead, one step of each of two GATs with four hidden layers{addition}"
+    return Duel(what, data.name, RELEASED, 0.25, error, *sides)
 
 
 def _gats(data: StepData, config: GAT = _GAT) -> tuple[GATModel, GATModel]:
@@ -215,13 +224,14 @@ def _round(
     students: Sequence[GATModel],
     optimisers: Sequence[torch.optim.Optimizer],
     data: StepData,
+    structure: StructureLoss,
 ) -> list[float]:
     """One step of two students in turn, as `gkdbench.methods._peers` makes them; their losses."""
     traces, losses = [call(model) for model in students], []
     for turn, optimiser in enumerate(optimisers):
         optimiser.zero_grad(set_to_none=True)
         ahead = [hidden.detach() for hidden in traces[1 - turn].hidden]
-        loss = _following(traces[turn], ahead, data, _fused_structure)
+        loss = _following(traces[turn], ahead, data, structure)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -235,8 +245,8 @@ def _adams(models: Sequence[nn.Module]) -> list[torch.optim.Optimizer]:
     return [torch.optim.Adam(model.parameters(), lr=_LR, fused=True) for model in models]
 
 
-def _fused_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tensor:
-    return structure_kl(graph, student, teacher, kernel="laplace-exp", sigma=_SIGMA)
+def _fused_structure(graph: CSRGraph, student: Tensor, teacher: Tensor, backend: str = "auto") -> Tensor:
+    return structure_kl(graph, student, teacher, kernel="laplace-exp", sigma=_SIGMA, backend=backend)
 
 
 def _plain_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tensor:
