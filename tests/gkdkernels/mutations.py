@@ -29,7 +29,6 @@ class Fault:
         right, wrong: the source, found once, and what it becomes.
         tests: files of this folder that have to notice; `only` narrows them (pytest's -k).
         often: part of the normal tests, one for each kind of fault; the others are planted by the full ones.
-        needs: a module without which nothing can notice.
     """
 
     name: str
@@ -39,7 +38,11 @@ class Fault:
     tests: tuple[str, ...]
     only: str = ""
     often: bool = False
-    needs: str = ""
+
+    @property
+    def needs(self) -> str:
+        """A module without which nothing can notice; empty: none."""
+        return "numba" if "numba" in self.file else ""
 
     @property
     def possible(self) -> bool:
