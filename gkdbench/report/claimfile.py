@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gkdbench.errors import UserError, nearest
 from gkdbench.records.key import TRIAL
@@ -205,21 +203,6 @@ class ClaimPage(_Strict):
             if name not in self.row:
                 raise ValueError(f"no row {name!r}; {nearest(name, self.row)}")
         return self
-
-
-def load_page(path: Path) -> ClaimPage:
-    """The page that a TOML file describes.
-
-    Raises:
-        UserError: not valid TOML, an unknown key or a wrong type.
-    """
-    try:
-        return ClaimPage.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path}: {wrong}") from None
 
 
 def _within(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from gkdbench.records.key import reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.cells import flagged, percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
-from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side, load_page
+from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side
 from gkdbench.report.convergence import Spread
 from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
@@ -23,6 +23,7 @@ from gkdbench.report.markdown import plain, table
 from gkdbench.report.published import published
 from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
 from gkdbench.report.sweeps import sweep_sections
+from gkdbench.report.tomlpage import read_page
 
 
 def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
@@ -39,7 +40,7 @@ def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None =
 
 def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = None) -> tuple[str, dict[str, str]]:
     """(Markdown, file name -> SVG) of the page that `path` describes."""
-    page = load_page(path)
+    page = read_page(path, ClaimPage)
     every, records = records, without_repeats(records)
     checked = [check(claim, page.row, records, curves) for claim in page.claim]
     overview = [

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gkdbench.errors import UserError, nearest
 from gkdbench.report.cells import score
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import Board, Column, Entry
 from gkdbench.report.published import UNCHECKED, Claim, Published, Verdict, claims
+from gkdbench.report.tomlpage import read_page
 
 Share = Annotated[float, Field(ge=0, le=1)]
 SETTINGS = ("tran", "ind", "prod", "graph")
@@ -101,15 +101,9 @@ def load_page(path: Path) -> Page:
     Raises:
         UserError: no file, not valid TOML, an unknown key or claim, or a wrong type.
     """
-    try:
-        return Page.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; want a TOML file like docs/reproduction.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path}: {wrong}") from None
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; want a TOML file like docs/reproduction.toml")
+    return read_page(path, Page)
 
 
 def lines_of(group: Group, board: Board) -> list[Line]:

@@ -12,7 +12,8 @@ from gkdbench.execute.cell import plain
 from gkdbench.execute.suite import load_suite
 from gkdbench.methods._config import resolve
 from gkdbench.records.schema import DataInfo, ModelResult, Record, Row, Score
-from gkdbench.report.claimfile import ClaimPage, load_page
+from gkdbench.report.claimfile import ClaimPage
+from gkdbench.report.tomlpage import read_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims" / "gml.toml"
 PEERED = ("dml", "gml")
@@ -53,7 +54,7 @@ def models(names: list[str], column: str) -> list[ModelResult]:
 
 @pytest.fixture(scope="module")
 def page() -> ClaimPage:
-    return load_page(PAGE)
+    return read_page(PAGE, ClaimPage)
 
 
 def test_every_row_of_a_claim_is_exactly_one_row_of_the_suite(page: ClaimPage) -> None:

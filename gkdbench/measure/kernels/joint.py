@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gkdbench.measure.kernels import pyg_peers
 from gkdbench.measure.kernels.duel import Duel, largest_error
-from gkdbench.measure.kernels.steps import StepData, dense_features
+from gkdbench.measure.kernels.steps import StepData, dense_features, tenth
 from gkdbench.measure.timers import Run
 from gkdbench.nn.gcn import GCN
 from gkdbench.nn.gin import GIN
@@ -53,7 +53,7 @@ class GraphData:
 def joint_on_nodes(data: StepData) -> Iterator[Duel]:
     """GCN and GraphSAGE of two layers on the whole graph: cross-entropy on a tenth, mutual KL on all nodes."""
     graph, dense = data.graph.prepare(), dense_features(data.features)
-    train = (data.labels >= 0).nonzero().squeeze(1)[::10]
+    train = tenth(data.labels)
     targets = torch.full_like(data.labels, -1)
     targets[train] = data.labels[train]
     edge_index = torch.stack([graph.index.long(), graph.row.long()])

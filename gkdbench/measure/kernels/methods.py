@@ -20,7 +20,7 @@ from gkdbench.measure.kernels.gate import relative_error
 from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
 from gkdbench.measure.kernels.problem import Case, normal
 from gkdbench.measure.kernels.released import PlainRbM, Routed, plain_gat, plain_structure_kl
-from gkdbench.measure.kernels.steps import StepData, dense_features
+from gkdbench.measure.kernels.steps import StepData, dense_features, tenth
 from gkdbench.measure.memory import allocated
 from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.roofs import Roofs
@@ -104,7 +104,7 @@ def _routed(model: RbMModel, x: Features) -> tuple[Tensor, Sequence[Routing]]:
 def _rbm_loss(call: Callable[[], tuple[Tensor, Sequence[Routing | Routed]]], data: StepData, experts: int) -> Tensor:
     """Labels of a tenth, a KL to fixed soft targets of all, commitment and balance; the same code on both sides."""
     logits, routings = call()
-    train = _train(data)
+    train = tenth(data.labels)
     target = normal(*logits.shape, seed=20, dtype=logits.dtype, device=logits.device).log_softmax(1)
     loss = F.cross_entropy(logits[train], data.labels[train])
     loss = loss + F.kl_div(logits.log_softmax(1), target, reduction="batchmean", log_target=True)
@@ -207,7 +207,7 @@ def _aligned(
 
 
 def _of_labels(own: Trace, data: StepData) -> Tensor:
-    train = _train(data)
+    train = tenth(data.labels)
     return F.cross_entropy(own.logits[train], data.labels[train])
 
 
@@ -290,10 +290,6 @@ def mutual_loss(device: torch.device, clock: Clock, roofs: Roofs, settings: Sett
     return Contest(
         "mutual KL of four peers, the loss alone", "pubmed's size", pairs, 0.4, error, result.ratio(mine, pairs)
     )
-
-
-def _train(data: StepData) -> Tensor:
-    return (data.labels >= 0).nonzero().squeeze(1)[::10]
 
 
 def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fused: bool = False) -> Run:

@@ -71,7 +71,7 @@ def compare_steps(
     stored = data.features.to(device)
     dense = dense_features(stored)
     labels = data.labels.to(device)
-    train = (labels >= 0).nonzero().squeeze(1)[::10]
+    train = tenth(labels)
     edge_index = torch.stack([graph.index.long(), graph.row.long()])
     for name in ("gcn", "gat"):
         for way in BARS:
@@ -111,6 +111,11 @@ def dense_features(features: Features) -> Tensor:
     if isinstance(features, SparseFeatures):
         return features.dense()
     return features if isinstance(features, Tensor) else torch.cat([features.sparse.dense(), features.dense], 1)
+
+
+def tenth(labels: Tensor) -> Tensor:
+    """Positions of every tenth labelled item of ``labels: [N]``, -1 where there is none: what a step trains on."""
+    return (labels >= 0).nonzero().squeeze(1)[::10]
 
 
 def _call(model: nn.Module, *inputs: object) -> Callable[[], Tensor]:

@@ -1,0 +1,28 @@
+"""Pages described by TOML: errors name the file and the key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gkdbench.errors import UserError
+
+Page = TypeVar("Page", bound=BaseModel)
+
+
+def read_page(path: Path, kind: type[Page]) -> Page:
+    """The page of this kind that a TOML file describes.
+
+    Raises:
+        UserError: not valid TOML, an unknown key or a wrong type.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path}: {wrong}") from None
