@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -116,3 +117,14 @@ def is_abandoned(temporary: Path) -> bool:
         return time.time() - temporary.stat().st_mtime > ABANDONED_AFTER_S
     except OSError:
         return False
+
+
+def files_below(folder: Path, suffix: str = "", *, hidden: bool = False) -> Iterator[Path]:
+    """Files below a folder that other processes may be changing; hidden folders are entered only when asked for.
+
+    A folder that is removed meanwhile counts as empty (``Path.glob`` would raise).
+    """
+    for root, folders, names in os.walk(folder):
+        if not hidden:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in names if name.endswith(suffix))

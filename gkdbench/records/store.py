@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import sha256_json
 from gkdbench.records.claims import Claims, Owner, guarded, owner_of
-from gkdbench.records.files import TEMPORARY, is_abandoned, write_atomically
+from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, write_atomically
 from gkdbench.records.migrate import migrate
 from gkdbench.records.schema import Predictions, Record, Row
 from gkdbench.records.sidecar import CAP_BYTES, Arrays, bytes_sha256, npz_bytes, read_npz, row_prefix
@@ -84,13 +84,13 @@ class Store:
             StorageError: it cannot be made or written.
         """
         with guarded(self._guard):
-            for temporary in self.out.rglob(f"{TEMPORARY}*"):
-                if is_abandoned(temporary):
-                    temporary.unlink(missing_ok=True)
-        for lock in self.cells.glob("*/*.lock"):
+            for path in files_below(self.out, hidden=True):
+                if path.name.startswith(TEMPORARY) and is_abandoned(path):
+                    path.unlink(missing_ok=True)
+        for lock in files_below(self.cells, ".lock"):
             if self._claims.take(lock):  # its owner is dead
                 self._claims.release(lock)
-        for arrays in self.cells.glob("*/*.npz"):
+        for arrays in files_below(self.cells, ".npz"):
             self._drop_orphan(arrays)
         for folder in self.cells.iterdir():
             _remove_if_empty(folder)
@@ -130,7 +130,7 @@ class Store:
             UserError: the group has rows of another count.
         """
         folder = self.cells / address.key
-        known = [self.group(address), *(self._load(path) for path in sorted(folder.glob("*.json")))]
+        known = [self.group(address), *(self._load(path) for path in sorted(files_below(folder, ".json")))]
         for record in known:
             if record is not None and record.threads != threads:
                 raise UserError(
@@ -176,7 +176,7 @@ class Store:
         changed = []
         for folder in folders:
             with guarded(self._guard):
-                paths = sorted(folder.glob("*.json"))
+                paths = sorted(files_below(folder, ".json"))
                 if paths:
                     changed.append(self._merge(paths))
                 if folder.is_dir():
@@ -264,13 +264,7 @@ def record_paths(folder: Path) -> list[Path]:
     """Record files below `folder` (or `folder` itself when it is one); hidden folders are not entered."""
     if folder.is_file():
         return [folder]
-    found = []
-    for path in folder.rglob("*.json"):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if not hidden and _RECORD_NAME.fullmatch(path.name):
-            found.append(path)
-    return sorted(found)
+    return sorted(path for path in files_below(folder, ".json") if _RECORD_NAME.fullmatch(path.name))
 
 
 _RECORD_NAME = re.compile(r".+-[0-9a-f]{12}\.json")

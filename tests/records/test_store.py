@@ -17,7 +17,7 @@ from gkdbench.errors import UserError
 from gkdbench.records import store as store_module
 from gkdbench.records.canonical import stable
 from gkdbench.records.claims import Claims
-from gkdbench.records.files import host, is_abandoned, owned_name, write_atomically
+from gkdbench.records.files import files_below, host, is_abandoned, owned_name, write_atomically
 from gkdbench.records.sidecar import bytes_sha256, npz_bytes, read_npz, row_arrays
 from gkdbench.records.store import KILLED, Store, is_settled, load_record, record_bytes, rows_sha256
 
@@ -269,3 +269,22 @@ def test_an_empty_lock_is_broken_when_its_creator_cannot_be_writing_any_more(tmp
     os.utime(lock, (0, 0))
     assert claims.take(lock)
     claims.release_all()
+
+
+def test_a_folder_may_vanish_while_files_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run removes its scratch folder between the listing of its parent and its own."""
+    for folder in ("gone", "kept", ".scratch"):
+        write_atomically(tmp_path / folder / "a.json", b"{}")
+    scandir = os.scandir
+
+    def late(path: str) -> object:
+        if Path(path).name == "gone":
+            Path(path, "a.json").unlink()
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert list(files_below(tmp_path)) == [tmp_path / "kept" / "a.json"]
+    assert not (tmp_path / "gone").exists()
+    assert set(files_below(tmp_path, ".json", hidden=True)) == {tmp_path / f / "a.json" for f in ("kept", ".scratch")}
+    assert list(files_below(tmp_path / "none")) == []
