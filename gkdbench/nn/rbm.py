@@ -141,8 +141,11 @@ class RbMModel(MixtureModel):
     def router_tensors(self) -> list[Tensor]:
         return [layer.memory for layer in self.memories]
 
-    def folded(self) -> FoldedRbM:
+    def folded(self, backend: str = "auto") -> FoldedRbM:
         """Inference with gate, temperature and BatchNorm folded into the experts, of the weights of now.
+
+        Args:
+            backend: as of `gkdkernels.rbm_layer`.
 
         Raises:
             UserError: a LayerNorm: it reads its row, so that it is no linear map.
@@ -160,7 +163,7 @@ class RbMModel(MixtureModel):
                     batch_norm=_statistics(norm),
                 )
             )
-        return FoldedRbM(folded, self.k)
+        return FoldedRbM(folded, self.k, backend)
 
 
 def _statistics(norm: nn.Module | None) -> BatchNormStatistics | None:
@@ -174,9 +177,9 @@ def _statistics(norm: nn.Module | None) -> BatchNormStatistics | None:
 class FoldedRbM(nn.Module):
     """An RbM for inference alone: a row norm, E dot products and top-k stay around k products per layer."""
 
-    def __init__(self, layers: list[FoldedExperts], k: int) -> None:
+    def __init__(self, layers: list[FoldedExperts], k: int, backend: str = "auto") -> None:
         super().__init__()
-        self.folded, self.k = layers, k
+        self.folded, self.k, self.backend = layers, k, backend
 
     @torch.no_grad()
     def forward(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Tensor:
@@ -184,5 +187,5 @@ class FoldedRbM(nn.Module):
         if segments is not None:
             raise ValueError("segments wants None: folded mixtures answer for nodes")
         for inner, _ in pairwise(self.folded):
-            x = rbm_layer(x, inner, self.k)
-        return rbm_layer(x, self.folded[-1], self.k, relu=False)
+            x = rbm_layer(x, inner, self.k, backend=self.backend)
+        return rbm_layer(x, self.folded[-1], self.k, relu=False, backend=self.backend)

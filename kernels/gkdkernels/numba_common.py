@@ -34,14 +34,17 @@ _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: a sum with it is rounded to an in
 _LEAST, _MOST = np.float32(-87.0), np.float32(88.0)
 
 
-def loops(flags: frozenset[str] = frozenset()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def loops(
+    flags: frozenset[str] = frozenset(), *, parallel: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compile a function whose ``numba.prange`` is shared out among threads.
 
     Args:
         flags: LLVM's liberties with floating point, e.g. `FAST_SUMS`; none leaves every operation as it is written.
+        parallel: False: one thread, which nobody has to be woken for.
     """
     compiled: Callable[[Callable[..., None]], Callable[..., None]] = numba.njit(
-        parallel=True, cache=True, error_model="numpy", fastmath=set(flags)
+        parallel=parallel, cache=True, error_model="numpy", fastmath=set(flags)
     )
     return compiled
 

@@ -7,16 +7,19 @@ The weights of a row's experts sum to 1, so that the temperature t, the input ga
     y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
 
 On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice. On a CPU a single
-row, which is what a server answers, is k matrix-vector products and little else, over its non-zeros where it is sparse:
-there the calls are the cost.
+row, which is what a server answers, is k matrix-vector products and little else, over its non-zeros where they are few
+(as in a bag of words, stored sparse or dense); there the calls are the cost, of which `rbm_layer_numba` needs one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gkdkernels.dispatch import choose, declare
@@ -25,7 +28,9 @@ from gkdkernels.graph import Features, SparseFeatures
 from gkdkernels.registration import register
 from gkdkernels.route import EPS, check_routing, route_by_memory
 
-BACKENDS = declare("rbm_layer", "reference", "cpu", "triton")
+BACKENDS = declare("rbm_layer", "reference", "cpu", "triton", "numba")
+GATHER_COST = 4
+"""On a CPU a weight row that is gathered costs as much as so many that are read in order, copies and calls included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,23 @@ class BatchNormStatistics:
     eps: float = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FoldedExperts:
-    """What inference needs of a layer: ``weight: [E, D, H]``, ``bias: [E, H]``, ``direction: [E, D]`` of unit norm."""
+    """What inference needs of a layer: ``weight: [E, D, H]``, ``bias: [E, H]``, ``direction: [E, D]`` of unit norm.
+
+    Tensors are never modified after construction.
+    """
 
     weight: Tensor
     bias: Tensor
     direction: Tensor
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The three on the CPU for compiled loops, at least fp32. Computed once: it takes as long as one row."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        weight, bias, direction = (t.to(wide).contiguous().numpy() for t in (self.weight, self.bias, self.direction))
+        return weight, bias, direction
 
 
 @torch.no_grad()
@@ -84,7 +99,6 @@ def fold_experts(
     return FoldedExperts(folded.to(weight.dtype), shift.to(weight.dtype), direction)
 
 
-@torch.no_grad()
 def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, backend: str = "auto") -> Tensor:
     """One RbM layer in evaluation mode, from folded weights.
 
@@ -93,7 +107,8 @@ def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, 
         folded: of `fold_experts`.
         k: experts per row.
         relu: whether the layer ends in a ReLU (the last one does not).
-        backend: as of `route_by_memory` and `expert_linear`.
+        backend: as of `route_by_memory` and `expert_linear`, or "numba" (extra; only when named: its sums round
+            otherwise), the quickest for few rows and for rows with many zeros.
 
     Returns:
         [N, H] of `x`'s dtype, without gradient.
@@ -102,17 +117,29 @@ def rbm_layer(x: Features, folded: FoldedExperts, k: int, *, relu: bool = True, 
         ValueError: as `route_by_memory` and `expert_linear`.
     """
     value = x.value if isinstance(x, SparseFeatures) else x
-    chosen = choose("rbm_layer", backend, BACKENDS, value) if isinstance(value, Tensor) else backend
-    if isinstance(value, Tensor) and chosen == "cpu" and x.shape[0] == 1 and value.dtype == folded.direction.dtype:
+    device_of = value if isinstance(value, Tensor) else value.dense
+    chosen = choose("rbm_layer", backend, BACKENDS, device_of)
+    if chosen == "numba":
+        from gkdkernels.rbm_layer_numba import rbm_layer_numba
+
+        _check_row(x, device_of, folded, k)
+        return rbm_layer_numba(x, folded, k, relu)
+    with torch.no_grad():
+        y = _layer(x, folded, k, chosen, backend)
+        return y.relu_() if relu else y
+
+
+def _layer(x: Features, folded: FoldedExperts, k: int, chosen: str, backend: str) -> Tensor:
+    value = x.value if isinstance(x, SparseFeatures) else x
+    if chosen == "cpu" and x.shape[0] == 1 and isinstance(value, Tensor) and value.dtype == folded.direction.dtype:
         _check_row(x, value, folded, k)
-        y = _one_row(value.flatten(), x.graph.index if isinstance(x, SparseFeatures) else None, folded, k)
-    elif isinstance(x, Tensor) and chosen == "triton":
+        return _one_row(value.flatten(), x.graph.index if isinstance(x, SparseFeatures) else None, folded, k)
+    if isinstance(x, Tensor) and chosen == "triton":
         _check_row(x, x, folded, k)
-        y = _operator(x, folded.weight, folded.bias, folded.direction, k)
-    else:
-        index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
-        y = expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
-    return y.relu_() if relu else y
+        y: Tensor = _operator(x, folded.weight, folded.bias, folded.direction, k)
+        return y
+    index, alpha, _ = route_by_memory(x, folded.direction, k, backend=backend)
+    return expert_linear(x, folded.weight, folded.bias, index, alpha, backend=backend)
 
 
 def _check_row(x: Features, value: Tensor, folded: FoldedExperts, k: int) -> None:
@@ -123,6 +150,10 @@ def _check_row(x: Features, value: Tensor, folded: FoldedExperts, k: int) -> Non
 
 def _one_row(row: Tensor, columns: Tensor | None, folded: FoldedExperts, k: int) -> Tensor:
     """[1, H] of ``row: [D]``, or of its non-zeros ``row: [nnz]`` at `columns`."""
+    if columns is None:
+        found = row.nonzero().flatten()
+        if found.numel() * GATHER_COST < row.numel():  # bags of words come dense, too
+            row, columns = row[found], found
     direction = folded.direction if columns is None else folded.direction.index_select(1, columns)
     # a stable sort gives ties to the lowest expert; NaN comes first, is chosen and shows
     score, order = torch.mv(direction, row).sort(descending=True, stable=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
 import torch.nn.functional as F
-from gkdkernels import SparseFeatures
+from gkdkernels import MixedFeatures, SparseFeatures
 from gkdkernels.experts import expert_linear
 from gkdkernels.rbm_layer import BatchNormStatistics, fold_experts, rbm_layer
 from gkdkernels.route import route_by_memory
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
+NUMBA = ["numba"] * (find_spec("numba") is not None)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
 @pytest.mark.parametrize("gate", [False, True], ids=["open", "gate"])
 @pytest.mark.parametrize("temperature", [None, math.log(2.0), 9.0])
-@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton", *NUMBA])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_folded_equals_the_layer(
     draw: Draw,
@@ -51,27 +53,36 @@ def test_folded_equals_the_layer(
         assert error <= (1e-5 if dtype == torch.float32 else 2e-2), float(error)
 
 
+@pytest.mark.parametrize("backend", ["cpu", *NUMBA])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("experts", "k"), [(5, 3), (4, 4), (1, 1)])
-def test_a_single_row_is_as_among_others(draw: Draw, dtype: torch.dtype, experts: int, k: int) -> None:
-    x, weight, bias, memory = draw(9, 6), draw(experts, 6, 4) / 3, draw(experts, 4), draw(experts, 6)
+@pytest.mark.parametrize("zeros", [0.0, 0.9], ids=["full", "mostly zeros"])
+def test_a_single_row_is_as_among_others(
+    draw: Draw, backend: str, dtype: torch.dtype, experts: int, k: int, zeros: float
+) -> None:
+    x, weight, bias, memory = draw(20, 30), draw(experts, 30, 4) / 3, draw(experts, 4), draw(experts, 30)
+    x[draw(20, 30).sigmoid() < 1.2 * zeros] = 0.0
     x[5] = 0.0
     folded = fold_experts(weight.to(dtype), bias.to(dtype), memory)
-    together = rbm_layer(x.to(dtype), folded, k)
-    alone = torch.cat([rbm_layer(row[None].to(dtype), folded, k, backend="cpu") for row in x])
+    together = rbm_layer(x.to(dtype), folded, k, backend="reference")
+    alone = torch.cat([rbm_layer(row[None].to(dtype), folded, k, backend=backend) for row in x])
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(alone, together, rtol=tolerance, atol=tolerance)
-    assert rbm_layer(torch.full((1, 6), torch.nan, dtype=dtype), folded, k).isnan().all()
+    missing = x[:1].to(dtype)
+    missing[0, 7] = torch.nan
+    assert rbm_layer(missing, folded, k, backend=backend).isnan().all()
+    assert rbm_layer(x[:0].to(dtype), folded, k, backend=backend).shape == (0, 4)
 
 
+@pytest.mark.parametrize("backend", ["auto", *NUMBA])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_a_single_sparse_row_is_the_dense_one(draw: Draw, dtype: torch.dtype) -> None:
+def test_a_single_sparse_row_is_the_dense_one(draw: Draw, dtype: torch.dtype, backend: str) -> None:
     x, weight, bias, memory = draw(9, 6) * (draw(9, 6) > 0), draw(5, 6, 4) / 3, draw(5, 4), draw(5, 6)
     x[5] = 0.0
     folded = fold_experts(weight.to(dtype), bias.to(dtype), memory)
     dense = rbm_layer(x.to(dtype), folded, 3)
     sparse = SparseFeatures.from_dense(x.to(dtype))
-    rows = [rbm_layer(sparse.rows(torch.tensor([i])), folded, 3) for i in range(9)]
+    rows = [rbm_layer(sparse.rows(torch.tensor([i])), folded, 3, backend=backend) for i in range(9)]
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(torch.cat(rows), dense, rtol=tolerance, atol=tolerance)
     one = sparse.rows(torch.tensor([0]))
@@ -79,14 +90,25 @@ def test_a_single_sparse_row_is_the_dense_one(draw: Draw, dtype: torch.dtype) ->
         rbm_layer(one, folded, 3, backend="reference"), dense[:1], rtol=tolerance, atol=tolerance
     )
     with pytest.raises(ValueError, match="k wants a number of experts"):
-        rbm_layer(one, folded, 6)
+        rbm_layer(one, folded, 6, backend=backend)
 
 
-def test_a_single_row_gives_ties_to_the_lowest_experts(draw: Draw) -> None:
+@pytest.mark.parametrize("backend", ["auto", *NUMBA])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_mixed_features_are_the_dense_ones(draw: Draw, backend: str, rows: int) -> None:
+    sparse, dense = draw(rows, 4) * (draw(rows, 4) > 0), draw(rows, 2)
+    folded = fold_experts(draw(5, 6, 4), draw(5, 4), draw(5, 6))
+    mixed = MixedFeatures(SparseFeatures.from_dense(sparse), dense)
+    wanted = rbm_layer(torch.cat([sparse, dense], 1), folded, 3, backend="reference")
+    torch.testing.assert_close(rbm_layer(mixed, folded, 3, backend=backend), wanted)
+
+
+@pytest.mark.parametrize("backend", ["auto", *NUMBA])
+def test_a_single_row_gives_ties_to_the_lowest_experts(draw: Draw, backend: str) -> None:
     weight, bias, x = draw(4, 4, 3), draw(4, 3), torch.ones(1, 4, dtype=torch.float64)
     folded = fold_experts(weight, bias, torch.eye(4, dtype=torch.float64))
     wanted = (weight.sum(1) + bias)[:2].mean(0, keepdim=True)
-    torch.testing.assert_close(rbm_layer(x, folded, 2, relu=False), wanted)
+    torch.testing.assert_close(rbm_layer(x, folded, 2, relu=False, backend=backend), wanted)
 
 
 def test_layers_without_bias_and_with_sparse_features(draw: Draw) -> None:

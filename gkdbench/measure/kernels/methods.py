@@ -51,7 +51,8 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
     """RbM: a full-batch training step, and inference for one row, 1,024 rows and all.
 
     Inference reads dense rows on every side, and one row sparse, as it is stored, too. A plain MLP with as many
-    parameters may take the ratio of multiply-adds of the time, and a quarter more.
+    parameters may take the ratio of multiply-adds of the time, and a quarter more. Where numba is installed, more lines
+    have the layers by it, as ``model.folded(backend="numba")`` gives them.
     """
     dense, model = dense_features(data.features), started(config, data)
     for name, inputs, limit in (("sparse first layer", data.features, 0.5), ("dense inputs", dense, 1.0)):
@@ -81,7 +82,12 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
             error = relative_error(folded(rows), plain(rows)[0].double())
         ours, theirs, small = (quiet(partial(one, rows)) for one in (folded, plain, other))
         yield Duel(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
-        yield Duel(what, data.name, "MLP of equal parameters", 1.25 * macs[0] / macs[1], 0.0, ours, small)
+        equal, limit = "MLP of equal parameters", 1.25 * macs[0] / macs[1]
+        yield Duel(what, data.name, equal, limit, 0.0, ours, small)
+        if find_spec("numba") is not None:
+            looped = model.folded(backend="numba")
+            error = relative_error(looped(rows), folded(rows).double())
+            yield Duel(f"{what}, layers by numba", data.name, equal, limit, error, quiet(partial(looped, rows)), small)
 
 
 def started(config: RbM, data: StepData) -> RbMModel:
