@@ -58,12 +58,14 @@ def data() -> StepData:
 def test_rbm_on_both_sides_is_the_same(data: StepData, name: str) -> None:
     duels = list(rbm(data, RBM[name]))
     assert [duel.limit is None for duel in duels].count(True) == 2
-    assert len(duels) == 9
+    compiled = [duel for duel in duels if duel.what.endswith("layers by numba")]
+    assert len(compiled) == 3 * (find_spec("numba") is not None)
+    assert len(duels) == 9 + len(compiled)
     assert max(duel.error for duel in duels) < 1e-4
     for duel in duels[:2]:
         duel.ours(), duel.theirs()
     dense_only = list(rbm(replace(data, features=dense_features(data.features)), RBM[name]))
-    assert len(dense_only) == 7
+    assert len(dense_only) == 7 + len(compiled)
 
 
 def test_aligned_students_on_both_sides_are_the_same(data: StepData) -> None:
