@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from gkdbench.records.schema import Record, Row
 from gkdbench.report.entries import entries, taught_by, tutors
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
+from gkdbench.report.naming import distinct_labels
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
 
@@ -123,12 +123,9 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs]
 
 def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) -> tuple[Entry, ...]:
     """The rows of one section: best mean first, incomplete ones last, the rows of one record together."""
-    labels = Counter(record.label for record in records)
-    found = []
-    for record in records:
-        if labels[record.label] > 1:  # settings that the label does not show
-            record = record.model_copy(update={"label": f"{record.label} [{record.key[:6]}]"})
-        found.append(entries(record, setting, planned.get(record.key)))
+    labels = distinct_labels(records)
+    named = [record.model_copy(update={"label": labels[record.key]}) for record in records]
+    found = [entries(record, setting, planned.get(record.key)) for record in named]
     found.sort(key=lambda rows: (-rows[0].mean_std[0] if rows[0].mean_std else 1.0, rows[0].name))
     return tuple(entry for rows in found for entry in rows)
 

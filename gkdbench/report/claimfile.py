@@ -184,11 +184,16 @@ class Quoted(_Strict):
 
 
 class ClaimPage(_Strict):
-    """One page of claims: what stands around the tests is text, everything else is computed."""
+    """One page of claims: what stands around the tests is text, everything else is computed.
+
+    Args:
+        study: the study whose records it reads; none: those of the board.
+    """
 
     title: str
     intro: str
     outro: str = ""
+    study: str = ""
     row: dict[str, Side]
     claim: Annotated[list[ClaimTest], Field(min_length=1)]
     figure: list[Figure] = []

@@ -25,12 +25,17 @@ from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
 from gkdbench.report.sweeps import sweep_sections
 from gkdbench.report.tomlpage import read_page
 
+Studies = Callable[[str], tuple[Sequence[Record], Curves]]
+"""Name -> the records of a study, and what reads their curves."""
 
-def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None = None) -> list[Path]:
+
+def write_pages(
+    folder: Path, records: Sequence[Record], curves: Curves | None = None, studies: Studies | None = None
+) -> list[Path]:
     """For every ``NAME.toml`` in `folder`: ``NAME.md`` and beside it its plots, ``NAME-1.svg`` and so on."""
     written = []
     for path in sorted(folder.glob("*.toml")):
-        text, plots = claim_page(path, records, curves)
+        text, plots = claim_page(path, records, curves, studies)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         for name, plot in plots.items():
             (folder / name).write_text(plot, encoding="utf-8")
@@ -38,9 +43,13 @@ def write_pages(folder: Path, records: Sequence[Record], curves: Curves | None =
     return written
 
 
-def claim_page(path: Path, records: Sequence[Record], curves: Curves | None = None) -> tuple[str, dict[str, str]]:
+def claim_page(
+    path: Path, records: Sequence[Record], curves: Curves | None = None, studies: Studies | None = None
+) -> tuple[str, dict[str, str]]:
     """(Markdown, file name -> SVG) of the page that `path` describes."""
     page = read_page(path, ClaimPage)
+    if page.study:
+        records, curves = studies(page.study) if studies else ([], None)
     every, records = records, without_repeats(records)
     checked = [check(claim, page.row, records, curves) for claim in page.claim]
     overview = [

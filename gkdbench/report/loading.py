@@ -12,9 +12,17 @@ from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import Arrays, read_npz
 from gkdbench.records.store import GroupAddress, load_record, record_paths
 
+STUDIES = "studies"
+"""Folder of studies inside a folder of records: many settings of one method, with the rows they are compared with.
+
+On a board they would bury the row as configured, and make its corrections for many comparisons harsher.
+"""
+
 
 def load_records(path: str | Path) -> list[Record]:
     """Every record under a folder, or the one of a file, in the order of their paths; older schemas are migrated.
+
+    Records of the folder's studies stay out: ``<folder>/studies/<name>`` is a folder of records of its own.
 
     Raises:
         UserError: no such path, or a file that is no record, by name.
@@ -22,7 +30,12 @@ def load_records(path: str | Path) -> list[Record]:
     root = Path(path)
     if not root.exists():
         raise UserError(f"{root} does not exist; wanted a folder with records or one record (*.json)")
-    return [load_record(file) for file in record_paths(root)]
+    return [load_record(file) for file in record_paths(root) if STUDIES not in file.relative_to(root).parts]
+
+
+def study_folders(paths: Iterable[str | Path], name: str) -> list[Path]:
+    """The folders of study `name` inside the folders `paths`; none where it has not been run."""
+    return [folder for path in paths if (folder := Path(path) / STUDIES / name).is_dir()]
 
 
 def without_repeats(records: Sequence[Record]) -> list[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from gkdbench.errors import UserError
 
 if TYPE_CHECKING:
     from gkdbench.records.schema import Record
+    from gkdbench.report.claimcheck import Curves
     from gkdbench.report.model import Board, Expected
 
 
@@ -70,13 +71,23 @@ def report(args: argparse.Namespace) -> int:
     for path in args.readme:
         fill_tables(Path(path), board)
     if args.claims:
-        for page in write_pages(Path(args.claims), records, partial(load_curves, args.paths)):
+        for page in write_pages(
+            Path(args.claims), records, partial(load_curves, args.paths), partial(_study, args.paths)
+        ):
             print(page.resolve())
     if args.published:
         count_published(Path(args.published), board)
     if not (args.html or args.markdown or args.csv or args.readme or args.claims or args.published):
         print_board(board)
     return 0
+
+
+def _study(paths: Sequence[str], name: str) -> tuple[list[Record], Curves]:
+    """The records of study `name` below `paths`, and what reads their curves."""
+    from gkdbench.report.loading import load_curves, load_records, study_folders
+
+    folders = study_folders(paths, name)
+    return [record for folder in folders for record in load_records(folder)], partial(load_curves, folders)
 
 
 def count_published(path: Path, board: Board) -> None:

@@ -13,6 +13,7 @@ from gkdbench.records.schema import Record, TeacherInfo
 from gkdbench.report import Expected, build, column
 from gkdbench.report.cells import BY_KEY, filled, score
 from gkdbench.report.model import Column, Entry
+from gkdbench.report.naming import distinct_labels
 
 SAGE = teacher()
 
@@ -131,10 +132,18 @@ def test_a_record_or_a_run_twice_is_refused() -> None:
         build([record(rows=[record().rows[0]] * 2)])
 
 
-def test_rows_that_their_label_does_not_tell_apart_carry_their_key() -> None:
+def test_rows_of_one_label_name_what_tells_them_apart() -> None:
     pair = [record(config={"lr": 0.1}), record(config={"lr": 0.2}, mean=0.7)]
-    names = [entry.name for entry in build(pair).columns[0].entries]
-    assert names == [f"MLP 2x128 [{pair[1].key[:6]}]", f"MLP 2x128 [{pair[0].key[:6]}]"]
+    assert [entry.name for entry in build(pair).columns[0].entries] == ["MLP 2x128, lr 0.2", "MLP 2x128, lr 0.1"]
+    usual = {"lr": 0.1, "model": {"gate": False}}
+    several = [usual, usual | {"model": {"gate": True}}, usual | {"lr": 0.2, "batch_size": 64}]
+    found = distinct_labels([record(config=config) for config in several])
+    assert list(found.values()) == ["MLP 2x128", "MLP 2x128, gate true", "MLP 2x128, lr 0.2, batch size 64"]
+
+
+def test_rows_that_no_setting_tells_apart_carry_their_key() -> None:
+    pair = [record(), record(device="other")]
+    assert list(distinct_labels(pair).values()) == [f"MLP 2x128 [{made.key[:6]}]" for made in pair]
 
 
 def test_peers_are_averaged_and_their_ensemble_is_a_row_of_its_own() -> None:

@@ -141,7 +141,12 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     text, _ = claim_page(page, [records[0].model_copy(update={"rows": flagged}), *records[1:]])
     assert "carry a flag: RbM on cora, planetoid-public, tran: 4 idle expert of 10." in text
     assert write_pages(tmp_path, records) == [tmp_path / "rbm.md"]
-    page.write_text(page.read_text().replace("against = ['glnn', 'moe']", "against = ['gln']"))
+    whole = page.read_text()
+    page.write_text("study = 'widths'\n" + whole)
+    assert "Not run yet, so undecided" in claim_page(page, records)[0]
+    of_study = claim_page(page, [], None, lambda name: (records if name == "widths" else [], lambda record: {}))[0]
+    assert "| 1 | RbM is better | **supported** | 2 / 0 / 0 | 10 |" in of_study
+    page.write_text(whole.replace("against = ['glnn', 'moe']", "against = ['gln']"))
     with pytest.raises(UserError, match="no row 'gln'; did you mean 'glnn'"):
         claim_page(page, records)
     page.write_text("title = 'x'\nintro = 'y'\nclaims = 3\n")

@@ -11,6 +11,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.records.store import record_bytes
 from gkdbench.report import load_records
+from gkdbench.report.loading import study_folders
 
 
 def save(made: Record, folder: Path) -> Path:
@@ -26,6 +27,16 @@ def test_a_folder_gives_its_records_in_order_and_hidden_ones_are_skipped(tmp_pat
     save(record(label="scratch"), tmp_path / ".scratch")
     assert [r.dataset for r in load_records(tmp_path)] == ["cora", "pubmed"]
     assert load_records(second) == [record(dataset="pubmed")]
+
+
+def test_a_study_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    save(record(), tmp_path / "cora")
+    study = tmp_path / "studies" / "widths"
+    save(record(dataset="pubmed"), study / "pubmed")
+    assert [r.dataset for r in load_records(tmp_path)] == ["cora"]
+    assert [r.dataset for r in load_records(study)] == ["pubmed"]
+    assert study_folders([tmp_path, tmp_path / "cora"], "widths") == [study]
+    assert study_folders([tmp_path], "depths") == []
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
