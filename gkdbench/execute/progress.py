@@ -53,7 +53,8 @@ class Lines:
         self._began = time.monotonic()
 
     def planned(self, plan: Plan, jobs: int) -> None:
-        self._all, self._began = len(plan.todo), time.monotonic()
+        # planned once more when tuning has chosen the settings of the cells that waited for it
+        self._done, self._all, self._began = 0, len(plan.todo), time.monotonic()
         for line in plan.lines():
             self.note(line)
 

@@ -86,6 +86,9 @@ def test_lines_tell_of_every_cell(toy_run: Run) -> None:
     said = stream.getvalue().splitlines()
     assert said[-2].startswith("[1/12, ") and "toy on csbm:n=400, builtin-random #0, seed 0: tran" in said[-2]
     assert said[-1].endswith("nan: became nan")
+    lines.planned(plan, 1)  # the cells that waited for tuning
+    lines.finished(plan.todo[2], row)
+    assert stream.getvalue().splitlines()[-1].startswith("[1/12, ")
     assert [duration(s) for s in (45, 720, 11520)] == ["45 s", "12 min", "3.2 h"]
 
 
