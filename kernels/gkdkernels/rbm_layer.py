@@ -30,7 +30,9 @@ from gkdkernels.route import EPS, check_routing, route_by_memory
 
 BACKENDS = declare("rbm_layer", "reference", "cpu", "triton", "numba")
 GATHER_COST = 4
-"""On a CPU a weight row that is gathered costs as much as so many that are read in order, copies and calls included."""
+"""On a CPU a weight row that is gathered costs as much as so many that are read in order."""
+LOOK_FROM = 1 << 19
+"""Weights of a row's experts from which on looking for its zeros, and gathering, is less than reading them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def _check_row(x: Features, value: Tensor, folded: FoldedExperts, k: int) -> Non
 
 def _one_row(row: Tensor, columns: Tensor | None, folded: FoldedExperts, k: int) -> Tensor:
     """[1, H] of ``row: [D]``, or of its non-zeros ``row: [nnz]`` at `columns`."""
-    if columns is None:
+    if columns is None and k * folded.weight[0].numel() >= LOOK_FROM:
         found = row.nonzero().flatten()
         if found.numel() * GATHER_COST < row.numel():  # bags of words come dense, too
             row, columns = row[found], found
