@@ -54,10 +54,14 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     columns = []
     for dataset, split, setting in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]))):
         kinds = groups[dataset, split, setting]
-        twins = [conditions(members[0]) for members in kinds.values()]
         for members in kinds.values():
+            own = conditions(members[0])
+            twins = [twin for other in kinds.values() if (twin := conditions(other[0]))["tier"] == own["tier"]]
+            notes = _apart(own, twins)
+            if own["tier"] != "published":
+                notes = (f"{own['tier']}, {own['trials']} trials", *notes)
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
-            columns.append(replace(column(members, setting, planned=runs), notes=_apart(conditions(members[0]), twins)))
+            columns.append(replace(column(members, setting, planned=runs), notes=notes))
     return Board(
         columns=tuple(columns),
         summaries=tuple(summaries(columns)),
@@ -118,7 +122,7 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs]
     rows = {key: _rows(groups[key], setting, planned or {}) for key in sorted(groups)}
     solo = rows.get((False, False, ""), ())
     sections = [_section(key, groups[key], against_controls(rows[key], solo)) for key in rows]
-    return Column(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections))
+    return Column(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections), first.tier)
 
 
 def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) -> tuple[Entry, ...]:
@@ -182,10 +186,10 @@ def _same_teachers(records: Sequence[Record]) -> None:
 
 
 def _apart(own: dict[str, object], twins: Sequence[dict[str, object]]) -> tuple[str, ...]:
-    """The fields in which a table differs from its twins; empty when it has none."""
+    """The fields in which a table differs from its twins (of its tier); empty when it has none."""
     notes = []
     for name, value in own.items():
-        if any(twin[name] != value for twin in twins):
+        if name != "trials" and any(twin[name] != value for twin in twins):
             shown = str(value)[:12] if name == "data" else canonical_json(value) if isinstance(value, dict) else value
             notes.append(f"{name.replace('_', ' ')} {shown}")
     return tuple(notes)

@@ -16,7 +16,7 @@ class Selection:
     """Which rows and cells a table shows; an empty tuple keeps everything.
 
     Args:
-        datasets, splits, settings, methods, variants: kept values.
+        datasets, splits, settings, methods, variants: kept values. tiers: the same; published settings by default.
         cells: keys of `gkdbench.report.cells.CELLS`, in order.
         compared: only rows with a verdict other than "not comparable".
     """
@@ -26,6 +26,7 @@ class Selection:
     settings: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ("published",)
     cells: tuple[str, ...] = ("row", "score", "n", "gap", "published", "verdict")
     compared: bool = False
 
@@ -43,6 +44,7 @@ class Selection:
             if _kept(column.dataset, self.datasets)
             and _kept(column.split, self.splits)
             and _kept(column.setting, self.settings)
+            and _kept(column.tier, self.tiers)
             and _kept(entry.method, self.methods)
             and _kept(entry.variant, self.variants)
             and (not self.compared or any(verdict.status != "not comparable" for verdict in entry.verdicts))

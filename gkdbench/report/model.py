@@ -137,8 +137,9 @@ class Column:
     setting: str
     metric: str
     data: DataInfo
-    notes: tuple[str, ...]  # what sets this table apart from its twins
+    notes: tuple[str, ...]  # what sets this table apart from its twins, or from that of published settings
     sections: tuple[Section, ...]
+    tier: str = "published"
 
     @property
     def entries(self) -> list[Entry]:

@@ -12,8 +12,10 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record, TeacherInfo
 from gkdbench.report import Expected, build, column
 from gkdbench.report.cells import BY_KEY, filled, score
+from gkdbench.report.markdown import Selection, markdown_table
 from gkdbench.report.model import Column, Entry
 from gkdbench.report.naming import distinct_labels
+from gkdbench.report.wide import WideSelection, wide_table
 
 SAGE = teacher()
 
@@ -43,7 +45,7 @@ def test_two_split_ids_never_share_a_column() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "note"),
     [("threads", 2, "threads 2"), ("data_sha256", "e" * 64, "data eeeeeeeeeeee"), ("device", "H200", "device H200"),
-     ("tier", "tuned", "tier tuned"), ("audit_every", 5, "audit every 5"), ("setting", "ind", "training ind")],
+     ("tier", "tuned", "tuned, 0 trials"), ("audit_every", 5, "audit every 5"), ("setting", "ind", "training ind")],
 )  # fmt: skip
 def test_kinds_of_runs_stand_in_tables_of_their_own(field: str, value: object, note: str) -> None:
     pair = [record(), record(label="other", **{field: value})]  # type: ignore[arg-type]
@@ -52,6 +54,14 @@ def test_kinds_of_runs_stand_in_tables_of_their_own(field: str, value: object, n
     columns = build(pair).columns
     assert len(columns) == 2
     assert any(c.notes == (note,) for c in columns), [c.notes for c in columns]
+
+
+def test_tuned_rows_stand_apart_and_leave_the_published_table_as_it_was() -> None:
+    board = build([record(), record(label="tuned MLP", tier="tuned", trials=8)])
+    assert [(c.tier, c.notes) for c in board.columns] == [("published", ()), ("tuned", ("tuned, 8 trials",))]
+    assert "tuned" not in markdown_table(board, Selection())
+    assert "tuned MLP" in markdown_table(board, Selection(tiers=("tuned",)))
+    assert "tuned" not in wide_table(board, WideSelection(("cora/planetoid-public/tran",)))
 
 
 def test_different_nodes_under_one_split_index_are_refused() -> None:
