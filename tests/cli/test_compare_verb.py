@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from gkdbench.cli import main
+from gkdbench.records.store import load_record
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "cora" / "cpf-lcc-20-30" / "tran"
 
 
+def as_configured(path: Path) -> bool:
+    record = load_record(path)
+    return (record.variant, record.tier) == ("corrected", "published")
+
+
 def test_text_and_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    glnn = next(path for path in PUBLISHED.glob("glnn-*.json") if '"variant": "corrected"' in path.read_text())
-    mlp = next(path for path in PUBLISHED.glob("mlp-*.json") if '"variant": "corrected"' in path.read_text())
+    glnn, mlp = (next(filter(as_configured, sorted(PUBLISHED.glob(f"{method}-*.json")))) for method in ("glnn", "mlp"))
     assert main(["compare", str(glnn), str(mlp)]) == 0
     text = capsys.readouterr().out
     assert main(["compare", "--json", str(glnn), str(mlp)]) == 0
