@@ -69,7 +69,7 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     """
     report = VerifyReport()
     folder = Path(path)
-    paths = record_paths(folder)
+    paths = record_paths(folder, studies=True)
     if not paths:
         raise UserError(f"no records below {folder}; wanted a folder that `gkdbench run --out` wrote, or one record")
     runs: list[_Run] = []

@@ -260,11 +260,24 @@ def _remove_if_empty(folder: Path) -> None:
         return  # not empty, or not a folder
 
 
-def record_paths(folder: Path) -> list[Path]:
-    """Record files below `folder` (or `folder` itself when it is one); hidden folders are not entered."""
+STUDIES = "studies"
+"""Folder of studies inside a folder of records: many settings of one method, with the rows they are compared with.
+
+On a board they would bury the row as configured, and make its corrections for many comparisons harsher.
+"""
+
+
+def record_paths(folder: Path, *, studies: bool = False) -> list[Path]:
+    """Record files below `folder` (or `folder` itself when it is one); hidden folders are not entered.
+
+    Args:
+        studies: whether the records of the folder's studies are among them: some lie in the folder itself, too, and
+            ``<folder>/studies/<name>`` is a folder of records of its own.
+    """
     if folder.is_file():
         return [folder]
-    return sorted(path for path in files_below(folder, ".json") if _RECORD_NAME.fullmatch(path.name))
+    found = (path for path in files_below(folder, ".json") if _RECORD_NAME.fullmatch(path.name))
+    return sorted(path for path in found if studies or STUDIES not in path.relative_to(folder).parts)
 
 
 _RECORD_NAME = re.compile(r".+-[0-9a-f]{12}\.json")

@@ -56,7 +56,8 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
         kinds = groups[dataset, split, setting]
         for members in kinds.values():
             own = conditions(members[0])
-            twins = [twin for other in kinds.values() if (twin := conditions(other[0]))["tier"] == own["tier"]]
+            others = [conditions(other[0]) for other in kinds.values()]
+            twins = [twin for twin in others if (twin["tier"], twin["trials"]) == (own["tier"], own["trials"])]
             notes = _apart(own, twins)
             if own["tier"] != "published":
                 notes = (f"{own['tier']}, {own['trials']} trials", *notes)
@@ -186,10 +187,10 @@ def _same_teachers(records: Sequence[Record]) -> None:
 
 
 def _apart(own: dict[str, object], twins: Sequence[dict[str, object]]) -> tuple[str, ...]:
-    """The fields in which a table differs from its twins (of its tier); empty when it has none."""
+    """The fields in which a table differs from its twins; empty when it has none."""
     notes = []
     for name, value in own.items():
-        if name != "trials" and any(twin[name] != value for twin in twins):
+        if any(twin[name] != value for twin in twins):
             shown = str(value)[:12] if name == "data" else canonical_json(value) if isinstance(value, dict) else value
             notes.append(f"{name.replace('_', ' ')} {shown}")
     return tuple(notes)

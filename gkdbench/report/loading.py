@@ -10,19 +10,13 @@ from gkdbench.errors import UserError
 from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import Arrays, read_npz
-from gkdbench.records.store import GroupAddress, load_record, record_paths
-
-STUDIES = "studies"
-"""Folder of studies inside a folder of records: many settings of one method, with the rows they are compared with.
-
-On a board they would bury the row as configured, and make its corrections for many comparisons harsher.
-"""
+from gkdbench.records.store import STUDIES, GroupAddress, load_record, record_paths
 
 
 def load_records(path: str | Path) -> list[Record]:
     """Every record under a folder, or the one of a file, in the order of their paths; older schemas are migrated.
 
-    Records of the folder's studies stay out: ``<folder>/studies/<name>`` is a folder of records of its own.
+    Records of the folder's studies stay out.
 
     Raises:
         UserError: no such path, or a file that is no record, by name.
@@ -30,7 +24,7 @@ def load_records(path: str | Path) -> list[Record]:
     root = Path(path)
     if not root.exists():
         raise UserError(f"{root} does not exist; wanted a folder with records or one record (*.json)")
-    return [load_record(file) for file in record_paths(root) if STUDIES not in file.relative_to(root).parts]
+    return [load_record(file) for file in record_paths(root)]
 
 
 def study_folders(paths: Iterable[str | Path], name: str) -> list[Path]:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from gkdkernels.rbm_layer import FoldedExperts
 
 _CHUNK = 16  # rows that a thread takes at a time
-
-
-_DENSE = np.empty(0, np.int64)
+_DENSE = np.empty(0, np.int64)  # the row pointers and columns of features that have none
 
 
 def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> Tensor:

@@ -9,7 +9,7 @@ from records_factory import record
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
-from gkdbench.records.store import record_bytes
+from gkdbench.records.store import record_bytes, record_paths
 from gkdbench.report import load_records
 from gkdbench.report.loading import study_folders
 
@@ -35,6 +35,7 @@ def test_a_study_is_a_folder_of_its_own(tmp_path: Path) -> None:
     save(record(dataset="pubmed"), study / "pubmed")
     assert [r.dataset for r in load_records(tmp_path)] == ["cora"]
     assert [r.dataset for r in load_records(study)] == ["pubmed"]
+    assert len(record_paths(tmp_path)) == 1 and len(record_paths(tmp_path, studies=True)) == 2
     assert study_folders([tmp_path, tmp_path / "cora"], "widths") == [study]
     assert study_folders([tmp_path], "depths") == []
 

@@ -75,6 +75,7 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
             error = relative_error(folded(sparse), plain(rows)[0].double())
         what = "RbM, inference, 1 row, sparse first layer"
         yield Duel(what, data.name, RELEASED, 1 / 3, error, quiet(partial(folded, sparse)), quiet(partial(plain, rows)))
+    looped = model.folded(backend="numba") if find_spec("numba") is not None else None
     for size in (*BATCHES, dense.size(0)):
         rows = dense[:size].contiguous()
         what = f"RbM, inference, {'all' if size == dense.size(0) else size} row{'s' * (size != 1)}"
@@ -84,8 +85,7 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
         yield Duel(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
         equal, limit = "MLP of equal parameters", 1.25 * macs[0] / macs[1]
         yield Duel(what, data.name, equal, limit, 0.0, ours, small)
-        if find_spec("numba") is not None:
-            looped = model.folded(backend="numba")
+        if looped is not None:
             error = relative_error(looped(rows), folded(rows).double())
             yield Duel(f"{what}, layers by numba", data.name, equal, limit, error, quiet(partial(looped, rows)), small)
 
