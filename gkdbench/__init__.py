@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gkdbench.execute.api import plan_suite as plan
     from gkdbench.execute.api import run_suite as run
     from gkdbench.execute.evaluate import evaluate
-    from gkdbench.execute.frame import records_frame
+    from gkdbench.records.frame import records_frame
 
 __all__ = ["Task", "evaluate", "load_task", "plan", "records_frame", "run"]
 
@@ -28,7 +28,7 @@ _HOME = {
     "evaluate": ("gkdbench.execute.evaluate", "evaluate"),
     "load_task": ("gkdbench.data.datasets", "load_task"),
     "plan": ("gkdbench.execute.api", "plan_suite"),
-    "records_frame": ("gkdbench.execute.frame", "records_frame"),
+    "records_frame": ("gkdbench.records.frame", "records_frame"),
     "run": ("gkdbench.execute.api", "run_suite"),
 }
 

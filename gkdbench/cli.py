@@ -15,6 +15,8 @@ from gkdbench import __version__
 from gkdbench.errors import UserError
 
 Verb = Callable[[argparse.Namespace], int]
+FAMILIES = ("gnn_to_mlp", "baselines", "graph_tasks", "mixture", "mutual", "structure")
+"""Folders of `gkdbench.methods`; a new method begins in the first, where the template belongs."""
 LISTS = ("methods", "recipes", "datasets", "splits", "backbones", "metrics", "suites")
 
 
@@ -92,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
     sub.add_argument("kind", choices=("method",))
     sub.add_argument("name", help="lower case, words joined by underscores")
+    sub.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="folder of gkdbench/methods")
     sub.add_argument("--into", help="folder of a package of your own to begin (default: this checkout)")
     sub = add("doctor", "doctor:doctor", "what this machine has, and what to mend")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")

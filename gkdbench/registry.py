@@ -144,10 +144,12 @@ def files_of(package: str) -> Callable[[], Iterator[Entry]]:
         spec = _find(package)
         if spec is None or not spec.submodule_search_locations:
             return
-        for path in sorted(Path(spec.submodule_search_locations[0]).glob("*.py")):
-            if path.stem.startswith("_"):
+        root = Path(spec.submodule_search_locations[0])
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            if any(part.startswith("_") for part in parts):
                 continue
-            module = f"{package}.{path.stem}"
+            module = ".".join((package, *parts))
             for attribute, literals in class_literals(module).items():
                 if isinstance(literals.get("name"), str):
                     yield Entry(literals["name"], f"{module}:{attribute}", f"gkdbench ({path.name})")

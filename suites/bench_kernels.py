@@ -15,11 +15,11 @@ import torch
 pytest.importorskip("pytest_benchmark", reason="the bench wants pytest-benchmark: pip install 'gkdbench[bench]'")
 
 from gkdbench.data.datasets import available, load_task
-from gkdbench.measure.kernels.bench import Result, Settings, run_cases
-from gkdbench.measure.kernels.cases import all_cases, quick_cases
-from gkdbench.measure.kernels.graphs import DATA_SETS
-from gkdbench.measure.kernels.problem import Case
-from gkdbench.measure.roofs import Roofs, measure_roofs
+from gkdbench.measure.machine_peaks import Roofs, measure_roofs
+from gkdbench.measure.operators.bench import Result, Settings, run_cases
+from gkdbench.measure.operators.cases import all_cases, quick_cases
+from gkdbench.measure.operators.graphs import DATA_SETS
+from gkdbench.measure.operators.problem import Case
 from gkdbench.measure.timers import Clock, check_clock, clock_for
 
 FULL = os.environ.get("GKDBENCH_BENCH") == "full"

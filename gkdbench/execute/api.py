@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gkdbench.errors import UserError
 from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool, worker_environment
-from gkdbench.execute.problems import Desk
+from gkdbench.execute.prefetch import Desk
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, drop_abandoned
 from gkdbench.execute.select import parse_only

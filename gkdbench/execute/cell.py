@@ -14,7 +14,7 @@ from gkdbench.records.schema import DataInfo, Record, Row, TeacherInfo
 from gkdbench.records.store import CellAddress, GroupAddress
 
 if TYPE_CHECKING:
-    from gkdbench.methods._base import Method
+    from gkdbench.training.method import Method
 
 
 @dataclass(frozen=True, eq=False, repr=False)

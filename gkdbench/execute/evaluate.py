@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from gkdbench.data.splits import Problem, prepare, prepare_named
 from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
-from gkdbench.protocol.scenes import stage
 from gkdbench.protocol.scoring import selected_scores, truth_of
 
 if TYPE_CHECKING:

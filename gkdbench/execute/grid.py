@@ -15,12 +15,12 @@ from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell, Group, plain
 from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
 from gkdbench.execute.tuning import best_trial, trial_settings, tuned
-from gkdbench.methods._base import Method, Requirement
-from gkdbench.methods._config import over, resolve
 from gkdbench.nn.backbones import BACKBONES
 from gkdbench.records.key import TRIAL, TUNING_SEEDS, GroupIdentity
 from gkdbench.records.schema import DataInfo
 from gkdbench.records.store import Store
+from gkdbench.training.method import Method, Requirement
+from gkdbench.training.resolve import over, resolve
 
 FOLD_SEEDS = 3
 """Training seeds per fold where the splits are a fixed list (protocol section 5)."""

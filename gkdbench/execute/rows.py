@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gkdbench.execute.cell import Cell
-from gkdbench.execute.problems import Ready
+from gkdbench.execute.prefetch import Ready
 from gkdbench.execute.suite import Suite
 from gkdbench.protocol.scoring import Arrays, score_run
 from gkdbench.protocol.sweeps import with_sweeps

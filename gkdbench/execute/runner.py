@@ -21,7 +21,7 @@ from gkdbench.execute.cell import Cell
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.plan import Plan, bank_folder, has_weights
 from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
-from gkdbench.execute.problems import Desk, Ready
+from gkdbench.execute.prefetch import Desk, Ready
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row

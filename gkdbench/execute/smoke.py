@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gkdbench.execute.suite import SMOKE, Grid, MethodEntry, Suite
-from gkdbench.methods import METHODS
+from gkdbench.training.registry import METHODS
 
 NODE = ("digits-knn", ["builtin-random", "builtin-random-ind20"])
 GRAPH = ("digits-grid", ["random-80-10-10"])

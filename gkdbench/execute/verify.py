@@ -11,7 +11,7 @@ from pathlib import Path
 from gkdbench.data.datasets import MissingData
 from gkdbench.data.splits import Problem, prepare_named
 from gkdbench.errors import UserError
-from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.scoring import arrays_sha256, rescore
 from gkdbench.protocol.sweeps import resweep
 from gkdbench.records.key import base_seed, identity_of

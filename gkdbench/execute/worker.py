@@ -50,7 +50,7 @@ def warm_up() -> None:
     """
     import torch
 
-    for module in ("gkdbench.protocol.session", "gkdbench.methods._config"):
+    for module in ("gkdbench.protocol.session", "gkdbench.training.resolve"):
         import_module(module)
     if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
         torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
@@ -72,9 +72,9 @@ def serve(job: Job, size: int) -> dict[str, Any]:
 
 def _run(job: Job) -> Any:
     from gkdbench.measure.energy import counters, metered
-    from gkdbench.methods._config import resolve
     from gkdbench.protocol.bank import BankEntry
     from gkdbench.protocol.session import run_session
+    from gkdbench.training.resolve import resolve
 
     method = resolve(job.method, job.config)
     teachers = {

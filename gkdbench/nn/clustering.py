@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from gkdkernels import Features
-from gkdkernels.route import cosines, memory_update, row_norms
+from gkdkernels.experts.routing import cosines, memory_update, row_norms
 from torch import Tensor
 
 RESTARTS, ROUNDS = 4, 50

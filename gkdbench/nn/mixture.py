@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph, Features
-from gkdkernels.experts import expert_linear
+from gkdkernels.experts.op import expert_linear
 from torch import Tensor, nn
 
 from gkdbench.errors import UserError

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from gkdkernels import Features
-from gkdkernels.route import route_by_scores
+from gkdkernels.experts.routing import route_by_scores
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear, uniform

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph, Features
-from gkdkernels.rbm_layer import BatchNormStatistics, FoldedExperts, fold_experts, rbm_layer
-from gkdkernels.route import memory_update, route_by_memory, route_by_scores
+from gkdkernels.experts.folded import fold_experts, rbm_layer
+from gkdkernels.experts.folded_types import BatchNormStatistics, FoldedExperts
+from gkdkernels.experts.routing import memory_update, route_by_memory, route_by_scores
 from torch import Tensor, nn
 
 from gkdbench.errors import UserError
@@ -145,7 +146,7 @@ class RbMModel(MixtureModel):
         """Inference with gate, temperature and BatchNorm folded into the experts, of the weights of now.
 
         Args:
-            backend: as of `gkdkernels.rbm_layer`.
+            backend: as of `gkdkernels.experts.folded`.
 
         Raises:
             UserError: a LayerNorm: it reads its row, so that it is no linear map.

@@ -13,7 +13,7 @@ import numpy as np
 from gkdbench.data.splits import SPLIT_FAMILIES, Problem
 from gkdbench.metrics import score
 from gkdbench.metrics.diagnostics import confusion
-from gkdbench.protocol.scenes import PRODUCTION, Staging
+from gkdbench.protocol.evaluation_graphs import PRODUCTION, Staging
 from gkdbench.records.schema import Audit, Disturbed, ModelResult, Score
 
 Arrays = dict[str, np.ndarray]

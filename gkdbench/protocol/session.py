@@ -18,12 +18,12 @@ from torch import Tensor
 
 from gkdbench.errors import UserError
 from gkdbench.protocol.bank import BankEntry, write_teacher
-from gkdbench.protocol.handover import Handover, read_handover
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.protocol.view_io import Handover, read_handover
 
 
 class Trainable(Protocol):

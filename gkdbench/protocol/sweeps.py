@@ -14,13 +14,13 @@ from torch import Tensor
 
 from gkdbench.data.splits import Problem
 from gkdbench.metrics.diagnostics import ece_of
-from gkdbench.protocol.disturb import CLEAN, Disturbance, disturbances, disturbed
-from gkdbench.protocol.handover import Handover
+from gkdbench.protocol.corruption import CLEAN, Disturbance, disturbances, disturbed
+from gkdbench.protocol.evaluation_graphs import Staging
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor
 from gkdbench.protocol.predictor import Predictor, mean_logits
-from gkdbench.protocol.scenes import Staging
 from gkdbench.protocol.scoring import Arrays, Scored, selected_scores, truth_of
+from gkdbench.protocol.view_io import Handover
 from gkdbench.records.schema import Disturbed, Row
 
 Sweeps = Mapping[str, Sequence[float]]

@@ -18,7 +18,7 @@ Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
 Phase = Literal["prepare", "fit", "predict", "score"]
 Needs = Literal["features", "features+encodings", "graph"]
 Disturbing = Literal["clean", "feature_noise", "edge_drop"]
-"""What is done to the inputs of a sweep, see `gkdbench.protocol.disturb`."""
+"""What is done to the inputs of a sweep, see `gkdbench.protocol.corruption`."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 

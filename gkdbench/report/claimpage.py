@@ -15,8 +15,8 @@ from gkdbench.report.cells import flagged, percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
 from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side
 from gkdbench.report.convergence import Spread
-from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
+from gkdbench.report.learning_curves import courses
 from gkdbench.report.lines import line_plot
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.markdown import plain, table

@@ -14,9 +14,6 @@ import numpy as np
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.methods import METHODS
-from gkdbench.methods._base import Method
-from gkdbench.methods._config import resolve
 from gkdbench.protocol.predictor import State
 from gkdbench.testing.problems import (
     order_within_graphs,
@@ -26,6 +23,9 @@ from gkdbench.testing.problems import (
     with_other_unseen,
 )
 from gkdbench.testing.runs import Run, Workshop, small_method
+from gkdbench.training.method import Method
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import resolve
 
 LEAK_TESTS = ("test_ignores_test_labels", "test_ignores_unseen_nodes")
 """These have no excuse."""

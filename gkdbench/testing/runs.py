@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.methods import METHODS
-from gkdbench.methods._base import Method
-from gkdbench.methods._config import resolve
 from gkdbench.protocol.bank import BankEntry
-from gkdbench.protocol.handover import write_handover
+from gkdbench.protocol.evaluation_graphs import Staging
 from gkdbench.protocol.predictor import State, state_of
-from gkdbench.protocol.scenes import Staging
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import Outcome, run_session
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.protocol.view_io import write_handover
 from gkdbench.records.key import member_seed
+from gkdbench.training.method import Method
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import resolve
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ def list_names(args: argparse.Namespace) -> int:
 
 
 def _methods() -> list[dict[str, Any]]:
-    from gkdbench.methods import METHODS
+    from gkdbench.training.registry import METHODS
 
     return [
         {
@@ -41,8 +41,8 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from gkdbench.methods import METHODS
-    from gkdbench.methods._config import recipes
+    from gkdbench.training.registry import METHODS
+    from gkdbench.training.resolve import recipes
 
     return [{"recipe": recipe, "method": name} for name in METHODS.names() for recipe in recipes(name)]
 
@@ -98,8 +98,8 @@ def show_one(args: argparse.Namespace) -> int:
     import dataclasses
     import inspect
 
-    from gkdbench.methods import METHODS
-    from gkdbench.methods._config import recipes, resolve
+    from gkdbench.training.registry import METHODS
+    from gkdbench.training.resolve import recipes, resolve
 
     if args.figure:
         return draw(args.name, args.figure)
@@ -148,7 +148,7 @@ def _named(name: str) -> tuple[str, str | None]:
         UserError: a recipe of several students.
     """
     from gkdbench.errors import UserError
-    from gkdbench.methods import METHODS
+    from gkdbench.training.registry import METHODS
 
     known = METHODS.names()
     owners = [] if name in known else [row["method"] for row in _recipes() if row["recipe"] == name]
@@ -163,10 +163,10 @@ def draw(name: str, path: str) -> int:
     from pathlib import Path
 
     from gkdbench.errors import UserError
-    from gkdbench.methods import METHODS
-    from gkdbench.methods._config import resolve
-    from gkdbench.methods.alignahead import Alignahead
+    from gkdbench.methods.mutual.alignahead import Alignahead
     from gkdbench.report.layers import layer_figure
+    from gkdbench.training.registry import METHODS
+    from gkdbench.training.resolve import resolve
 
     if METHODS.get(name) is not Alignahead:
         raise UserError(f"--figure draws alignahead, whose layers follow each other; {name} has no figure")

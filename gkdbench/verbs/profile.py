@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import torch
     from gkdkernels import CSRGraph
 
-    from gkdbench.measure.kernels.bench import Result, Settings
-    from gkdbench.measure.kernels.duel import Contest
-    from gkdbench.measure.kernels.joint import GraphData
-    from gkdbench.measure.kernels.problem import Case
-    from gkdbench.measure.kernels.steps import StepData
-    from gkdbench.measure.roofs import Roofs
+    from gkdbench.measure.machine_peaks import Roofs
+    from gkdbench.measure.operators.bench import Result, Settings
+    from gkdbench.measure.operators.problem import Case
     from gkdbench.measure.timers import Clock
+    from gkdbench.measure.training_steps.gnn_steps import StepData
+    from gkdbench.measure.training_steps.mutual_step import GraphData
+    from gkdbench.measure.training_steps.pairwise import Contest
 
 FORMAT = 1  # of the JSON files
 
@@ -89,8 +89,8 @@ def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told
         return subprocess.run(command, env=os.environ | environment).returncode
     import torch
 
-    from gkdbench.measure.kernels.bench import Settings
-    from gkdbench.measure.roofs import measure_roofs
+    from gkdbench.measure.machine_peaks import measure_roofs
+    from gkdbench.measure.operators.bench import Settings
     from gkdbench.measure.timers import check_clock, clock_for
 
     torch.set_num_threads(args.threads)
@@ -133,7 +133,7 @@ def _kernels(bench: Bench, told: Told) -> bool:
 
 
 def _cases(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.cases import all_cases, chosen, quick_cases
+    from gkdbench.measure.operators.cases import all_cases, chosen, quick_cases
 
     args = bench.args
     table = quick_cases() if args.quick else all_cases(bench.device, _data_sets(args.data))
@@ -147,7 +147,7 @@ def _cases(bench: Bench, told: Told) -> bool:
 
 
 def _run(bench: Bench, cases: list[Case], settings: Settings) -> Iterator[Result]:
-    from gkdbench.measure.kernels.bench import run_cases
+    from gkdbench.measure.operators.bench import run_cases
 
     load = _loader(bench.args.data)
     return run_cases(cases, device=bench.device, clock=bench.clock, roofs=bench.roofs, settings=settings, load=load)
@@ -169,7 +169,7 @@ def print_result(result: Result) -> None:
 
 
 def _bars(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.bars import bars, candidates_of, hold
+    from gkdbench.measure.operators.targets import bars, candidates_of, hold
 
     _want_cpu(bench, "the bars are those of CPUs")
     lines = bars(quick=bench.args.quick)
@@ -191,7 +191,7 @@ def _bars(bench: Bench, told: Told) -> bool:
 
 
 def _steps(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.steps import BARS, compare_steps, faster
+    from gkdbench.measure.training_steps.gnn_steps import BARS, compare_steps, faster
 
     steps, settings = [], bench.settings
     for data in _step_data(bench.args):
@@ -217,7 +217,7 @@ def _steps(bench: Bench, told: Told) -> bool:
 
 
 def _growth(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.growth import EDGES, grow
+    from gkdbench.measure.operators.growth import EDGES, grow
 
     edges = tuple(count // 100 for count in EDGES[1:]) if bench.args.quick else EDGES
     found = list(grow(bench.device, bench.clock, bench.roofs, bench.settings, edges))
@@ -230,8 +230,8 @@ def _growth(bench: Bench, told: Told) -> bool:
 
 
 def _methods(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.joint import joint_on_graphs, joint_on_nodes
-    from gkdbench.measure.kernels.methods import RBM, alignahead, mutual_loss, rbm, structure_memory
+    from gkdbench.measure.training_steps.mutual_step import joint_on_graphs, joint_on_nodes
+    from gkdbench.measure.training_steps.whole_methods import RBM, alignahead, mutual_loss, rbm, structure_memory
 
     _want_cpu(bench, "the comparison of methods is that of CPUs")
     quick, found = bench.args.quick, []
@@ -261,8 +261,8 @@ def _methods(bench: Bench, told: Told) -> bool:
 
 
 def _latency(bench: Bench, told: Told) -> bool:
-    from gkdbench.measure.kernels.latency import latency_against_k, sizes
-    from gkdbench.measure.kernels.methods import RBM
+    from gkdbench.measure.training_steps.latency_vs_k import latency_against_k, sizes
+    from gkdbench.measure.training_steps.whole_methods import RBM
 
     _want_cpu(bench, "the latency of mixtures is that of CPUs")
     told["latency"] = _kept(bench, told)
@@ -309,7 +309,7 @@ def _want_cpu(bench: Bench, what: str) -> None:
 
 def docs(args: argparse.Namespace) -> int:
     """``gkdbench profile docs``: fill the marked blocks of a Markdown file, write the plots beside it."""
-    from gkdbench.measure.kernels.tables import fill, plots, read_results
+    from gkdbench.measure.tables import fill, plots, read_results
 
     stored = read_results([Path(path) for path in args.paths])
     into = Path(args.into)
@@ -323,7 +323,7 @@ def docs(args: argparse.Namespace) -> int:
 
 
 def _print_names(args: argparse.Namespace) -> int:
-    from gkdbench.measure.kernels.cases import all_cases, chosen, quick_cases
+    from gkdbench.measure.operators.cases import all_cases, chosen, quick_cases
 
     table = quick_cases() if args.quick else all_cases(_device(args.device), _data_sets(args.data))
     print("\n".join(case.name for case in chosen(table, args.case)))
@@ -347,7 +347,7 @@ def _device(name: str) -> torch.device:
 def _data_sets(folder: str | None) -> tuple[str, ...]:
     """Those whose files are at hand."""
     from gkdbench.data.datasets import available
-    from gkdbench.measure.kernels.graphs import DATA_SETS
+    from gkdbench.measure.operators.graphs import DATA_SETS
 
     return tuple(name for name in DATA_SETS if available(name, data=folder))
 
@@ -372,7 +372,7 @@ def _step_data(args: argparse.Namespace) -> Iterator[StepData]:
 def _data(name: str, folder: str | None) -> StepData:
     from gkdbench.data.datasets import load_task
     from gkdbench.data.preprocess import with_self_loops
-    from gkdbench.measure.kernels.steps import StepData
+    from gkdbench.measure.training_steps.gnn_steps import StepData
 
     task = load_task(name, data=folder)
     return StepData(name, with_self_loops(task.graph), task.features, task.labels, task.num_classes)
@@ -383,7 +383,7 @@ def _graphs(name: str, folder: str | None) -> GraphData:
 
     from gkdbench.data.datasets import load_task
     from gkdbench.data.nodes import Space
-    from gkdbench.measure.kernels.joint import GraphData
+    from gkdbench.measure.training_steps.mutual_step import GraphData
     from gkdbench.protocol.inputs import Inputs
 
     task = load_task(name, data=folder)
@@ -398,7 +398,7 @@ def _graphs(name: str, folder: str | None) -> GraphData:
 def _provenance(device: torch.device) -> dict[str, Any]:
     from gkdbench.execute.pool import allocator_of
     from gkdbench.execute.provenance import provenance
-    from gkdbench.measure.kernels.bench import Result
+    from gkdbench.measure.operators.bench import Result
 
     found = provenance(Result, device=str(device), allocator=allocator_of(dict(os.environ)))
     return found.model_dump(mode="json")

@@ -48,7 +48,7 @@ def new_method(args: argparse.Namespace) -> int:
     """``gkdbench new method NAME [--into DIR]``: write the files, say what to do next."""
     name = checked_name(args.name)
     into = Path(args.into) if args.into else None
-    written = write(in_package(name, into) if into else in_checkout(name, checkout()))
+    written = write(in_package(name, into) if into else in_checkout(name, checkout(), args.family))
     for path in written:
         print(f"wrote {path}")
     test = written[-1]
@@ -67,7 +67,7 @@ def checked_name(name: str) -> str:
     Raises:
         UserError: not lower case joined by underscores, a word of Python, too long, or taken.
     """
-    from gkdbench.methods import METHODS
+    from gkdbench.training.registry import METHODS
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name) or len(name) > LONGEST:
         raise UserError(
@@ -95,13 +95,13 @@ def checkout() -> Path:
     return root
 
 
-def in_checkout(name: str, root: Path) -> dict[Path, str]:
-    """The files of method `name` in the checkout at `root`; the method's own first, its test last."""
-    methods = root / "gkdbench" / "methods"
+def in_checkout(name: str, root: Path, family: str = "gnn_to_mlp") -> dict[Path, str]:
+    """The files of method `name` of `family` in the checkout at `root`; the method's own first, its test last."""
+    folder = root / "gkdbench" / "methods" / family
     return {
-        methods / f"{name}.py": _template(f"{NAME}.py", name),
-        methods / "configs" / f"{name}.toml": _template(f"{NAME}.toml", name),
-        root / "tests" / "methods" / f"test_method_{name}.py": TEST.format(name=name, cls=class_name(name)),
+        folder / f"{name}.py": _template(f"{NAME}.py", name),
+        folder / "configs" / f"{name}.toml": _template(f"{NAME}.toml", name),
+        root / "tests" / "methods" / "cases" / f"test_method_{name}.py": TEST.format(name=name, cls=class_name(name)),
     }
 
 

@@ -1,19 +1,21 @@
 """gkdkernels: fused operators for graph distillation."""
 
-from gkdkernels.dispatch import Explanation, explain
-from gkdkernels.dropout import keyed_dropout
-from gkdkernels.edge_log_probs import edge_log_probs
-from gkdkernels.experts import expert_linear
-from gkdkernels.gat import gat_aggregate
+from gkdkernels.core.dispatch import Explanation, explain
+from gkdkernels.core.dropout import keyed_dropout
+from gkdkernels.core.matmul_cpu import matrix_product
+from gkdkernels.experts.folded import fold_experts, rbm_layer
+from gkdkernels.experts.folded_types import BatchNormStatistics, FoldedExperts
+from gkdkernels.experts.op import expert_linear
+from gkdkernels.experts.routing import memory_update, route_by_memory, route_by_scores
+from gkdkernels.gat.op import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
-from gkdkernels.mutual_kl import mutual_kl
-from gkdkernels.products import matrix_product
-from gkdkernels.rbm_layer import BatchNormStatistics, FoldedExperts, fold_experts, rbm_layer
-from gkdkernels.readout import segment_max, segment_mean, segment_softmax, segment_sum
-from gkdkernels.route import memory_update, route_by_memory, route_by_scores
-from gkdkernels.soft_kl import Logits, LogProbs, Probs, soft_kl
-from gkdkernels.spmm import gcn_norm, gcn_weight, spmm
-from gkdkernels.structure_kl import structure_kl
+from gkdkernels.mutual_kl.op import mutual_kl
+from gkdkernels.segment.op import segment_max, segment_mean, segment_softmax, segment_sum
+from gkdkernels.soft_kl.op import soft_kl
+from gkdkernels.soft_kl.targets import Logits, LogProbs, Probs
+from gkdkernels.spmm.op import gcn_norm, gcn_weight, spmm
+from gkdkernels.structure_kl.edge_log_probs import edge_log_probs
+from gkdkernels.structure_kl.op import structure_kl
 
 __all__ = [
     "BatchNormStatistics",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ONLY, Done, gkdbench
+from support.command import ONLY, Done, gkdbench
 
 from gkdbench.cli import main
 

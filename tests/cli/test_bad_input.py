@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Done, gkdbench
+from support.command import Done, gkdbench
 
 Inside = Callable[..., Done]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from command import Done
+from support.command import Done
 
 from gkdbench.verbs import doctor as examine
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Done
+from support.command import Done
 
 Inside = Callable[..., Done]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from command import gkdbench
+from support.command import gkdbench
 
 HELP_CPU_S = 0.45
 

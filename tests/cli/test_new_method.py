@@ -22,7 +22,7 @@ def test_a_bad_name_is_refused_with_what_is_wanted(name: str) -> None:
 
 
 def test_a_taken_name_is_refused_with_its_owner() -> None:
-    with pytest.raises(UserError, match=r"'kd' already, gkdbench\.methods\.kd:KD of gkdbench"):
+    with pytest.raises(UserError, match=r"'kd' already, gkdbench\.methods\.baselines\.kd:KD of gkdbench"):
         scaffold.checked_name("kd")
 
 
@@ -32,7 +32,7 @@ def test_a_taken_name_is_refused_with_its_owner() -> None:
 )
 def test_class_names_do_not_hide_what_the_file_imports(name: str, expected: str) -> None:
     assert scaffold.class_name(name) == expected
-    source = scaffold.in_checkout(name, Path("root"))[Path("root/gkdbench/methods", f"{name}.py")]
+    source = scaffold.in_checkout(name, Path("root"))[Path("root/gkdbench/methods/gnn_to_mlp", f"{name}.py")]
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     assert [node.name for node in classes] == [expected]
     assert scaffold.NAME not in source and scaffold.CLASS not in source.replace(expected, "")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import gkdbench
+from support.command import gkdbench
 
 from gkdbench.cli import parser
 from gkdbench.verbs.profile import wanted_environment, words

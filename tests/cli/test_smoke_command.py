@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ONLY, Done, gkdbench
+from support.command import ONLY, Done, gkdbench
 
 Inside = Callable[..., Done]
 SmokeRun = tuple[Path, dict[str, Any]]

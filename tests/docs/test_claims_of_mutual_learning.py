@@ -10,10 +10,10 @@ import pytest
 
 from gkdbench.execute.cell import plain
 from gkdbench.execute.suite import load_suite
-from gkdbench.methods._config import resolve
 from gkdbench.records.schema import DataInfo, ModelResult, Record, Row, Score
 from gkdbench.report.claimfile import ClaimPage
 from gkdbench.report.tomlpage import read_page
+from gkdbench.training.resolve import resolve
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims" / "gml.toml"
 PEERED = ("dml", "gml")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, blocks, copy_of_checkout, difference, environment, run_all
+from support.document_blocks import ROOT, blocks, copy_of_checkout, difference, environment, run_all
 
 from gkdbench.report.markdown import marked_tables
 

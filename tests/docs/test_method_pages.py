@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from blocks import ROOT
+from support.document_blocks import ROOT
 
 from gkdbench.cli import main
 from gkdbench.report.layers import APART, HIGH, PITCH, WIDE, layer_figure

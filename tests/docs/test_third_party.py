@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, environment
+from support.document_blocks import ROOT, environment
 
 SUITE = """
 [suite]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_plugin import install, on_path, taught_suite
+from support.toy_plugin import install, on_path, taught_suite
 
 from gkdbench.execute.api import run_suite
 from gkdbench.execute.runner import RunSummary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from toy_plugin import taught_suite
+from support.toy_plugin import taught_suite
 
 from gkdbench.errors import UserError
 from gkdbench.execute.api import run_suite

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from same_records import contents, leftovers
-from toy_plugin import modes_suite, taught_suite
+from support.same_records import contents, leftovers
+from support.toy_plugin import modes_suite, taught_suite
 
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite, run_suite
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 def start(out: Path, *words: object, **environment: str) -> subprocess.Popen[str]:
     """A toy run in its own process, with the toy package on its path."""
-    path = os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])
+    path = os.pathsep.join([str(HERE.parent), os.environ["PYTHONPATH"]])
     command = [sys.executable, str(HERE / "run_toys.py"), str(out), *map(str, words)]
     return subprocess.Popen(
         command, env=os.environ | {"PYTHONPATH": path} | environment, stdout=subprocess.PIPE, text=True

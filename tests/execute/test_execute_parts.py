@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_plugin import modes_suite, taught_suite
+from support.toy_plugin import modes_suite, taught_suite
 
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite
 from gkdbench.execute.evaluate import evaluate
-from gkdbench.execute.frame import record_lines, records_frame
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.pool import ALLOCATOR, allocator_of, worker_environment
-from gkdbench.execute.problems import Desk, ProblemName, Ready
+from gkdbench.execute.prefetch import Desk, ProblemName, Ready
 from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.worker import memory_limit
-from gkdbench.methods import METHODS
+from gkdbench.records.frame import record_lines, records_frame
 from gkdbench.records.store import Store, load_record
+from gkdbench.training.registry import METHODS
 
 Run = tuple[Path, RunSummary]
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from same_records import contents, leftovers
-from toy_plugin import modes_suite, taught_suite
+from support.same_records import contents, leftovers
+from support.toy_plugin import modes_suite, taught_suite
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.api import plan_suite, run_suite

@@ -13,8 +13,8 @@ from gkdbench.errors import UserError
 from gkdbench.execute.grid import index_seed_pairs
 from gkdbench.execute.smoke import EPOCHS, smoke_suite
 from gkdbench.execute.suite import Suite, load_suite, parse_suite, suite_files
-from gkdbench.methods import METHODS
-from gkdbench.methods._config import resolve
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import resolve
 
 TEXT = """
 [suite]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_plugin import DATASET, on_path
+from support.toy_plugin import DATASET, on_path
 
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite, run_suite

@@ -13,7 +13,7 @@ from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.verify import verify
-from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.scoring import arrays_sha256, truth_of
 from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record

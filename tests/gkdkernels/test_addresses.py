@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.addresses import narrow_addresses
+from gkdkernels.testing.addresses import narrow_addresses
 
 KERNEL = """
 tt.func public @k(%x: !tt.ptr<f32>, %index: !tt.ptr<i32>, %n: i32) {{

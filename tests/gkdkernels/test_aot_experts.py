@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gkdkernels.aot import Request, Resources, compile_ahead
-from gkdkernels.experts_triton import gradient_rows, tile_sizes
-from gkdkernels.route_triton import padded_experts, route_tiles, tile_rows
+from gkdkernels.experts.routing_triton import padded_experts, route_tiles, tile_rows
+from gkdkernels.experts.triton import gradient_rows, tile_sizes
+from gkdkernels.testing.aot import Request, Resources, compile_ahead
 
 DTYPES = {"*bf16": torch.bfloat16, "*fp32": torch.float32}
 SORT = {
@@ -21,7 +21,7 @@ def route(dtype: str, experts: int, k: int, width: int, arch: int) -> Request:
     types = {**SORT, "x": dtype, **dict.fromkeys(("memory", "alpha", "cosine"), "*fp32")}
     constants = {"EXPERTS": experts, "K": k, "WIDTH": width, "BLOCK_N": tiles.rows, "BLOCK_E": tiles.experts}
     constants |= {"BLOCK_K": tiles.slots, "BLOCK_D": tiles.depth}
-    return Request("gkdkernels.route_triton:route_rows", types, constants, tiles.num_warps, arch)
+    return Request("gkdkernels.experts.routing_triton:route_rows", types, constants, tiles.num_warps, arch)
 
 
 def products(dtype: str, experts: int, k: int, inner: int, out: int, arch: int, *, backward: bool) -> Request:
@@ -34,7 +34,7 @@ def products(dtype: str, experts: int, k: int, inner: int, out: int, arch: int, 
     constants["PRECISION"] = "tf32x3" if dtype == "*fp32" else "ieee"
     # a stride of 1 is a constant, as triton's launcher makes it
     constants |= {"stride_inner": 1, "bias": None} if backward else {"stride_out": 1, "other": None, "dots": None}
-    return Request("gkdkernels.experts_triton:expert_products", types, constants, tiles.num_warps, arch)
+    return Request("gkdkernels.experts.triton:expert_products", types, constants, tiles.num_warps, arch)
 
 
 def gradient(dtype: str, experts: int, k: int, width: int, out: int, arch: int) -> Request:
@@ -49,12 +49,12 @@ def gradient(dtype: str, experts: int, k: int, width: int, out: int, arch: int) 
         "WIDEN": False,
     }
     constants["PRECISION"] = "tf32x3" if dtype == "*fp32" else "ieee"
-    return Request("gkdkernels.experts_triton:weight_gradient", types, constants, tiles.num_warps, arch)
+    return Request("gkdkernels.experts.triton:weight_gradient", types, constants, tiles.num_warps, arch)
 
 
 def sort(name: str, experts: int, k: int, arch: int) -> Request:
     constants = {"EXPERTS": experts, "K": k, "BLOCK_N": tile_rows(experts), "BLOCK_E": padded_experts(experts)}
-    return Request(f"gkdkernels.experts_triton:{name}", SORT, constants, 4, arch)
+    return Request(f"gkdkernels.experts.triton:{name}", SORT, constants, 4, arch)
 
 
 GATHERS = {

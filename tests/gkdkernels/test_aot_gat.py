@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.aot import Request, Resources, compile_ahead
-from gkdkernels.gat_triton import attention_tile
+from gkdkernels.gat.triton import attention_tile
+from gkdkernels.testing.aot import Request, Resources, compile_ahead
 
 TYPES = {
     **dict.fromkeys(("indptr", "index"), "*i32"),
@@ -24,7 +24,7 @@ def request(name: str, heads: int, width: int, *, dropped: int | None = None, ar
     if dropped is not None:
         constants |= {"SLOPE": 0.2, "DROPPED": dropped, "HUB": 512, "BLOCK_E": tile.edges}
     return Request(
-        f"gkdkernels.gat_triton:{name}", TYPES, constants, tile.num_warps if dropped is not None else 1, arch
+        f"gkdkernels.gat.triton:{name}", TYPES, constants, tile.num_warps if dropped is not None else 1, arch
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.aot import Request, Resources, compile_ahead
-from gkdkernels.rows_triton import row_blocks
+from gkdkernels.core.row_tiles_triton import row_blocks
+from gkdkernels.testing.aot import Request, Resources, compile_ahead
 
 POINTERS = {
     **dict.fromkeys(("indptr", "index", "arg", "partial_arg"), "*i32"),
@@ -23,7 +23,7 @@ def request(name: str, width: int, *, most: int = 256, warps: int = 1, arch: int
         module = "rows_triton" if name == "merge_sum" else "spmm_triton"
         return Request(f"gkdkernels.{module}:{name}", TYPES, constants, 1, arch)
     constants |= {"HUB": 512, "BLOCK_E": blocks.edges}
-    return Request(f"gkdkernels.spmm_triton:{name}", TYPES, constants, warps * blocks.num_warps, arch)
+    return Request(f"gkdkernels.spmm.triton:{name}", TYPES, constants, warps * blocks.num_warps, arch)
 
 
 GATHERS = {
@@ -59,4 +59,4 @@ def test_resources(usage: dict[str, Resources], name: str) -> None:
 
 def test_a_kernel_that_does_not_compile_is_reported() -> None:
     with pytest.raises(RuntimeError, match="ahead-of-time compilation failed"):
-        compile_ahead(Request("gkdkernels.spmm_triton:no_such_kernel", {}, {}))
+        compile_ahead(Request("gkdkernels.spmm.triton:no_such_kernel", {}, {}))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.aot import Request, Resources, compile_ahead
-from gkdkernels.rows_triton import row_blocks
-from gkdkernels.structure_kl_triton import HUB_TILE, TILE_EDGES, TILE_ROWS
+from gkdkernels.core.row_tiles_triton import row_blocks
+from gkdkernels.structure_kl.triton import HUB_TILE, TILE_EDGES, TILE_ROWS
+from gkdkernels.testing.aot import Request, Resources, compile_ahead
 
 TYPES = {
     **dict.fromkeys(("indptr", "other", "row"), "*i32"),
@@ -22,7 +22,7 @@ TYPES = {
 
 
 def request(name: str, constants: dict[str, int | str | None], warps: int, *, arch: int = 90) -> Request:
-    return Request(f"gkdkernels.structure_kl_triton:{name}", TYPES, constants, warps, arch)
+    return Request(f"gkdkernels.structure_kl.triton:{name}", TYPES, constants, warps, arch)
 
 
 def measured(kind: str, width: int, arch: int = 90) -> Request:

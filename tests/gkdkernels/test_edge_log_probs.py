@@ -6,13 +6,13 @@ from collections.abc import Callable
 from importlib import import_module
 
 import pytest
-import structures
 import torch
 from gkdkernels import CSRGraph
-from gkdkernels.edge_kernels import KERNELS, SCALED
-from gkdkernels.edge_log_probs import edge_log_probs
-from gkdkernels.edge_rows import back, halves
-from structures import ON_CPU, SQUARE, both_ways, mean_distance, oracle
+from gkdkernels.structure_kl.edge_log_probs import edge_log_probs
+from gkdkernels.structure_kl.edge_rows import back, halves
+from gkdkernels.structure_kl.kernel_functions import KERNELS, SCALED
+from support import structure_formulas as structures
+from support.structure_formulas import ON_CPU, SQUARE, both_ways, mean_distance, oracle
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -77,7 +77,7 @@ def test_distances_taken_once_for_both_directions_are_the_same_to_the_bit(
     assert len(halves(graph)) == 2
     x, g = draw(63, width).float().requires_grad_(), draw(graph.num_edges).float()
     once = edge_log_probs(graph, x, kernel, "auto", backend="cpu")
-    monkeypatch.setattr(import_module("gkdkernels.edge_log_probs"), "halves", lambda _: [])
+    monkeypatch.setattr(import_module("gkdkernels.structure_kl.edge_log_probs"), "halves", lambda _: [])
     twice = edge_log_probs(graph, x, kernel, "auto", backend="cpu")
     assert torch.equal(once, twice)
     assert torch.equal(*(torch.autograd.grad(each, x, g)[0] for each in (once, twice)))
@@ -102,7 +102,7 @@ def test_chunks_cut_rows(kernel: str, backend: str, draw: Draw, monkeypatch: pyt
     graph = both_ways(9, 150)  # rows of some 33 edges, chunks of 5
     x, g = draw(9, 4).requires_grad_(), draw(300)
     whole = torch.autograd.grad(edge_log_probs(graph, x, kernel, 1.0, backend=backend), x, g)[0]
-    monkeypatch.setattr("gkdkernels.edge_measure_cpu._CHUNK_ELEMENTS", 20)
+    monkeypatch.setattr(import_module("gkdkernels.structure_kl.cpu"), "_CHUNK_ELEMENTS", 20)
     out = edge_log_probs(graph, x, kernel, 1.0, backend=backend)
     torch.testing.assert_close(out, oracle(graph, x.detach(), kernel, 1.0))
     torch.testing.assert_close(torch.autograd.grad(out, x, g)[0], whole)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from gkdkernels import MixedFeatures, SparseFeatures, keyed_dropout
-from gkdkernels.experts import expert_linear
-from gkdkernels.experts_cpu import dense_pays
-from gkdkernels.experts_triton import Tiles, tile_sizes, weight_splits
+from gkdkernels.experts.cpu import dense_pays
+from gkdkernels.experts.op import expert_linear
+from gkdkernels.experts.triton import Tiles, tile_sizes, weight_splits
 from gkdkernels.graph import Features
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from released_experts import race
+from support.official_experts import race
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -112,7 +112,7 @@ def check(
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of few rows, so that small shapes have several."""
-    monkeypatch.setattr("gkdkernels.experts_cpu._ROWS_PER_EXPERT", 2)
+    monkeypatch.setattr("gkdkernels.experts.cpu._ROWS_PER_EXPERT", 2)
 
 
 @pytest.mark.usefixtures("poison")

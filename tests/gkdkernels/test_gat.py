@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 from gkdkernels import CSRGraph, gat_aggregate
-from gkdkernels.dropout import keyed_mask
-from structures import ON_CPU as BACKENDS
+from gkdkernels.core.dropout import keyed_mask
+from support.structure_formulas import ON_CPU as BACKENDS
 from torch import Tensor
 
 Draw = Callable[..., Tensor]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gkdkernels import CSRGraph, gat_aggregate
-from gkdkernels.gat_triton import attention_tile, dropout_mask
+from gkdkernels.gat.triton import attention_tile, dropout_mask
 from torch import Tensor
 
 Draw = Callable[..., Tensor]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from gkdkernels import CSRGraph, gat_aggregate, segment_softmax, segment_sum, spmm, structure_kl
-from gkdkernels.experts import expert_linear
-from gkdkernels.mutual_kl import mutual_kl
-from gkdkernels.route import route_by_memory
-from gkdkernels.soft_kl import Logits, soft_kl
+from gkdkernels.experts.op import expert_linear
+from gkdkernels.experts.routing import route_by_memory
+from gkdkernels.mutual_kl.op import mutual_kl
+from gkdkernels.soft_kl.op import Logits, soft_kl
 from torch import Tensor
 
 pytestmark = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.cost import (
+from gkdkernels.core.cost import (
     Cost,
     experts_cost,
     gat_cost,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -387,7 +388,7 @@ def test_blocks_of_nodes_are_one_block(draw: Draw, monkeypatch: pytest.MonkeyPat
     cpu = torch.device("cpu")
     whole = given.call(torch.float64, "cpu", cpu)
     wanted = (*whole, *given.gradients(whole[0]).values())
-    monkeypatch.setattr("gkdkernels.mutual_kl_cpu._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(import_module("gkdkernels.mutual_kl.cpu"), "_BLOCK_ELEMENTS", 1)
     cut = given.call(torch.float64, "cpu", cpu)
     for one, other in zip((*cut, *given.gradients(cut[0]).values()), wanted, strict=True):
         torch.testing.assert_close(one, other)
@@ -422,7 +423,7 @@ def test_targets_of_either_integer(backend: str, draw: Draw, device: torch.devic
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name in ("cpu", "numba")])
 @pytest.mark.parametrize("case", [CASES[7], CASES[10]], ids=str)
 def test_threads_do_not_change_a_bit(case: Case, backend: str, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gkdkernels.mutual_kl_cpu._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(import_module("gkdkernels.mutual_kl.cpu"), "_BLOCK_ELEMENTS", 1)
     given = inputs(Case(**{**vars(case), "rows": 600}), draw)
     before, runs = torch.get_num_threads(), []
     try:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from gkdkernels import numba_common as common
+from gkdkernels.core import numba_tools as common
 
 
 @common.part()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gkdkernels.products import matrix_product, multiply
+from gkdkernels.core.matmul_cpu import matrix_product, multiply
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -17,7 +17,7 @@ SHAPES = [(1, 1, 1), (63, 7, 47), (1000, 3, 1), (1, 300, 5), (0, 4, 3), (4, 0, 3
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to multiply; where torch lacks oneDNN they are one."""
     if request.param == "torch":
-        monkeypatch.setattr("gkdkernels.products._onednn", lambda: False)
+        monkeypatch.setattr("gkdkernels.core.matmul_cpu._onednn", lambda: False)
 
 
 def layouts(a: Tensor) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gkdkernels import MixedFeatures, SparseFeatures
-from gkdkernels.experts import expert_linear
-from gkdkernels.rbm_layer import BatchNormStatistics, fold_experts, rbm_layer
-from gkdkernels.route import route_by_memory
+from gkdkernels.experts.folded import fold_experts, rbm_layer
+from gkdkernels.experts.folded_types import BatchNormStatistics
+from gkdkernels.experts.op import expert_linear
+from gkdkernels.experts.routing import route_by_memory
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
@@ -61,7 +62,7 @@ def test_folded_equals_the_layer(
 def test_a_single_row_is_as_among_others(
     draw: Draw, monkeypatch: pytest.MonkeyPatch, backend: str, dtype: torch.dtype, experts: int, k: int, zeros: float
 ) -> None:
-    monkeypatch.setattr(sys.modules["gkdkernels.rbm_layer"], "LOOK_FROM", 0)  # the package's name is the function
+    monkeypatch.setattr(sys.modules["gkdkernels.experts.folded"], "LOOK_FROM", 0)  # the package's name is the function
     x, weight, bias, memory = draw(20, 30), draw(experts, 30, 4) / 3, draw(experts, 4), draw(experts, 30)
     x[draw(20, 30).sigmoid() < 1.2 * zeros] = 0.0
     x[5] = 0.0

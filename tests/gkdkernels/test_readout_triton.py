@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from gkdkernels import segment_max, segment_mean, segment_softmax, segment_sum
-from gkdkernels.aot import Request, compile_ahead
-from gkdkernels.rows_triton import row_blocks
+from gkdkernels.core.row_tiles_triton import row_blocks
+from gkdkernels.testing.aot import Request, compile_ahead
 from torch import Tensor
 
 Readout = Callable[..., Tensor]
@@ -86,7 +86,7 @@ def test_resources() -> None:
     types = {"ptr": "*i64", **dict.fromkeys(("x", "y", "g", "grad"), "*bf16")}
     found = compile_ahead(
         *(
-            Request(f"gkdkernels.readout_triton:{name}", types, constants, blocks.num_warps, arch)
+            Request(f"gkdkernels.segment.triton:{name}", types, constants, blocks.num_warps, arch)
             for name in ("softmax", "softmax_gradient")
             for arch in (80, 90)
         )

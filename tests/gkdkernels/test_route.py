@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from gkdkernels import MixedFeatures, SparseFeatures
+from gkdkernels.experts.routing import cosines, memory_update, route_by_memory, route_by_scores, row_norms
 from gkdkernels.graph import Features
-from gkdkernels.route import cosines, memory_update, route_by_memory, route_by_scores, row_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

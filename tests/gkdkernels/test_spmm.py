@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
 import torch
 from gkdkernels import CSRGraph, gcn_norm, gcn_weight, spmm
-from gkdkernels.spmm import edge_dot
+from gkdkernels.spmm.cpu import edge_dot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -184,9 +185,11 @@ def test_auto_takes_the_compiled_maximum_where_it_pays(
     odd: CSRGraph, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
-    monkeypatch.setattr("gkdkernels.spmm_numba.max_rows", lambda *given: taken.append("numba") or cpu(*given))
-    cpu = sys.modules["gkdkernels.spmm_cpu"].max_rows
-    operator = sys.modules["gkdkernels.spmm"]
+    monkeypatch.setattr(
+        import_module("gkdkernels.spmm.numba"), "max_rows", lambda *given: taken.append("numba") or cpu(*given)
+    )
+    cpu = sys.modules["gkdkernels.spmm.cpu"].max_rows
+    operator = sys.modules["gkdkernels.spmm.op"]
     x = draw(63, 8).float()
     spmm(odd, x, reduce="max")
     assert taken == []
@@ -234,7 +237,7 @@ def test_paths_agree_on_ragged_graphs(degrees: list[int], num_src: int, width: i
 def test_edge_dot_in_chunks_equals_one_chunk(odd: CSRGraph, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     x, g = draw(63, 5), draw(63, 5)
     whole = edge_dot(odd, x, g)
-    monkeypatch.setattr(sys.modules["gkdkernels.spmm_cpu"], "_CHUNK_ELEMENTS", 35)
+    monkeypatch.setattr(sys.modules["gkdkernels.spmm.cpu"], "_CHUNK_ELEMENTS", 35)
     assert torch.equal(edge_dot(odd, x, g), whole)
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from gkdkernels import CSRGraph, gcn_norm, gcn_weight, spmm
-from gkdkernels.rows_triton import row_blocks
+from gkdkernels.core.row_tiles_triton import row_blocks
 from torch import Tensor
 
 Draw = Callable[..., Tensor]

@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-import structures
 import torch
 from gkdkernels import CSRGraph
-from gkdkernels.edge_kernels import KERNELS
-from gkdkernels.edge_log_probs import edge_log_probs
-from gkdkernels.structure_kl import structure_kl
-from structures import ON_CPU, SQUARE, both_ways, divergence, mean_distance, oracle
+from gkdkernels.structure_kl.edge_log_probs import edge_log_probs
+from gkdkernels.structure_kl.kernel_functions import KERNELS
+from gkdkernels.structure_kl.op import structure_kl
+from support import structure_formulas as structures
+from support.structure_formulas import ON_CPU, SQUARE, both_ways, divergence, mean_distance, oracle
 from test_memory import largest
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def test_several_teachers_share_the_students_map(backend: str, draw: Draw, monke
         maps.append(x)
         return edge_log_probs(graph, x, *rest, **options)
 
-    monkeypatch.setattr(import_module("gkdkernels.structure_kl"), "edge_log_probs", counted)
+    monkeypatch.setattr(import_module("gkdkernels.structure_kl.op"), "edge_log_probs", counted)
     structure_kl(graph, x, told, kernel="laplace", sigma=2.0, backend=backend)
     assert len(maps) == 3  # the student, and the two teachers that are features
 

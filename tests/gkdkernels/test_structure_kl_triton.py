@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from gkdkernels.edge_kernels import KERNELS
-from gkdkernels.edge_log_probs import edge_log_probs
-from gkdkernels.structure_kl import structure_kl
-from structures import SQUARE, divergence, mean_distance, oracle, slopes
+from gkdkernels.structure_kl.edge_log_probs import edge_log_probs
+from gkdkernels.structure_kl.kernel_functions import KERNELS
+from gkdkernels.structure_kl.op import structure_kl
+from support.structure_formulas import SQUARE, divergence, mean_distance, oracle, slopes
 from torch import Tensor
 
 Draw = Callable[..., Tensor]

@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 
 import pytest
-from house_root import ROOT
+from support.checkout import ROOT
 
 import gkdbench
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house_root import ROOT
+from support.checkout import ROOT
 
 PACKAGE = ROOT / "gkdbench"
 

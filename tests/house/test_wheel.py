@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from house_root import ROOT
+from support.checkout import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,18 @@ import torch
 from gkdkernels import CSRGraph, SparseFeatures
 
 from gkdbench.data.nodes import Space
-from gkdbench.measure.kernels.bench import Settings
-from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
-from gkdbench.measure.kernels.steps import StepData
+from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.operators.graphs import POWER_LAWS, power_law
 from gkdbench.measure.timers import CpuClock
+from gkdbench.measure.training_steps.gnn_steps import StepData
 from gkdbench.nn.gin import GIN
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 
 pytest.importorskip("torch_geometric", reason="PyG is an extra: pip install 'gkdbench[pyg]'")
 
-from gkdbench.measure.kernels import joint, pyg_peers
+from gkdbench.measure.training_steps import mutual_step as joint
+from gkdbench.measure.training_steps import pyg_baselines as pyg_peers
 
 SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
 

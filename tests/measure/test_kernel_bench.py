@@ -8,18 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from gkdkernels.cost import Cost
+from gkdkernels.core.cost import Cost
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.measure.kernels.bars import FASTEST_PEER, Bar, bars, candidates_of, hold
-from gkdbench.measure.kernels.bench import Result, Row, Settings, run_case, run_cases
-from gkdbench.measure.kernels.cases import all_cases, build, chosen, quick_cases
-from gkdbench.measure.kernels.gate import judge
-from gkdbench.measure.kernels.graphs import POWER_LAWS, graph_named, power_law
-from gkdbench.measure.kernels.problem import Candidate, Case, Forward, Missing, Problem, Tensors, edge_blocks
+from gkdbench.measure.machine_peaks import Roofs
 from gkdbench.measure.memory import allocated
-from gkdbench.measure.roofs import Roofs
+from gkdbench.measure.operators.bench import Result, Row, Settings, run_case, run_cases
+from gkdbench.measure.operators.cases import all_cases, build, chosen, quick_cases
+from gkdbench.measure.operators.gate import judge
+from gkdbench.measure.operators.graphs import POWER_LAWS, graph_named, power_law
+from gkdbench.measure.operators.problem import Candidate, Case, Forward, Missing, Problem, Tensors, edge_blocks
+from gkdbench.measure.operators.targets import FASTEST_PEER, Bar, bars, candidates_of, hold
 from gkdbench.measure.timers import CpuClock, Sample
 
 CPU, ROOFS = torch.device("cpu"), Roofs(1e10, 1e11)

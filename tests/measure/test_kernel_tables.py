@@ -9,17 +9,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from gkdkernels.cost import Cost
+from gkdkernels.core.cost import Cost
 
 from gkdbench.errors import UserError
-from gkdbench.measure.kernels.bench import Result, Row
-from gkdbench.measure.kernels.duel import Contest
-from gkdbench.measure.kernels.latency import Curve, Point
-from gkdbench.measure.kernels.problem import Case
-from gkdbench.measure.kernels.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
+from gkdbench.measure.operators.bench import Result, Row
+from gkdbench.measure.operators.problem import Case
 from gkdbench.measure.ratios import Ratio
 from gkdbench.measure.svg import Bar, bar_plot
+from gkdbench.measure.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
 from gkdbench.measure.timers import Sample
+from gkdbench.measure.training_steps.latency_vs_k import Curve, Point
+from gkdbench.measure.training_steps.pairwise import Contest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
 

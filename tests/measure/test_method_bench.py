@@ -12,12 +12,18 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, SparseFeatures, structure_kl
 
-from gkdbench.measure.kernels import latency
-from gkdbench.measure.kernels.bench import Settings
-from gkdbench.measure.kernels.duel import TOLERANCE, Contest, Duel
-from gkdbench.measure.kernels.graphs import POWER_LAWS, power_law
-from gkdbench.measure.kernels.latency import latency_against_k, sizes
-from gkdbench.measure.kernels.methods import (
+from gkdbench.measure.machine_peaks import Roofs
+from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.operators.graphs import POWER_LAWS, power_law
+from gkdbench.measure.operators.problem import normal
+from gkdbench.measure.ratios import Ratio
+from gkdbench.measure.timers import CpuClock
+from gkdbench.measure.training_steps import latency_vs_k as latency
+from gkdbench.measure.training_steps.gnn_steps import StepData, dense_features
+from gkdbench.measure.training_steps.latency_vs_k import latency_against_k, sizes
+from gkdbench.measure.training_steps.official_code import plain_structure_kl
+from gkdbench.measure.training_steps.pairwise import TOLERANCE, Contest, Duel
+from gkdbench.measure.training_steps.whole_methods import (
     RBM,
     _adams,
     _aligned,
@@ -29,12 +35,6 @@ from gkdbench.measure.kernels.methods import (
     rbm,
     structure_memory,
 )
-from gkdbench.measure.kernels.problem import normal
-from gkdbench.measure.kernels.released import plain_structure_kl
-from gkdbench.measure.kernels.steps import StepData, dense_features
-from gkdbench.measure.ratios import Ratio
-from gkdbench.measure.roofs import Roofs
-from gkdbench.measure.timers import CpuClock
 from gkdbench.nn.gat import GATModel
 from gkdbench.nn.model import Trace
 from gkdbench.nn.rbm import FoldedRbM

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.methods._config import resolve
-from gkdbench.protocol.handover import Handover, read_handover
 from gkdbench.protocol.predictor import State
+from gkdbench.protocol.view_io import Handover, read_handover
 from gkdbench.testing.problems import small_problem
 from gkdbench.testing.runs import Run, Workshop
+from gkdbench.training.resolve import resolve
 
 
 class Bench:

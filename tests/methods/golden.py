@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gkdbench.methods import METHODS
-from gkdbench.methods._base import Method
-from gkdbench.methods._config import resolve
 from gkdbench.nn.backbones import BACKBONES
 from gkdbench.testing.problems import small_problem
 from gkdbench.testing.runs import Workshop, small_method
+from gkdbench.training.method import Method
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import resolve
 
 FILE = Path(__file__).with_name("golden.json")
 EPOCHS = 3

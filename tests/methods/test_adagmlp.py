@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import torch
 from gkdkernels import SparseFeatures
-from pairloops import CLASSES, NODES, kl, random
+from support.pair_loops import CLASSES, NODES, kl, random
 
 from gkdbench.errors import UserError
-from gkdbench.methods import adagmlp
-from gkdbench.methods._config import recipes, resolve
-from gkdbench.methods._losses import kl_to_teacher
-from gkdbench.methods._models import backbone_config, build
+from gkdbench.methods.gnn_to_mlp import adagmlp
 from gkdbench.nn.matching import match_macs
 from gkdbench.nn.mlp import MLP
 from gkdbench.nn.mlps import MLPs, MLPsModel
@@ -22,6 +19,9 @@ from gkdbench.protocol.predictor import Predictor
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training.losses import kl_to_teacher
+from gkdbench.training.models import backbone_config, build
+from gkdbench.training.resolve import recipes, resolve
 
 STILL = {"hidden": 8, "layers": 2, "dropout": 0.0, "members": 2}
 

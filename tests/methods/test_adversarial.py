@@ -8,12 +8,12 @@ from gkdkernels import SparseFeatures
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.methods._adversarial import adversarial_loss, densified, perturbation
-from gkdbench.methods._encodings import beside
-from gkdbench.methods._losses import supervised
 from gkdbench.nn.mlp import MLP
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
+from gkdbench.training.blocks.adversarial import adversarial_loss, densified, perturbation
+from gkdbench.training.blocks.encodings import beside
+from gkdbench.training.losses import supervised
 
 EPS = 0.1
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from gkdbench.errors import UserError
-from gkdbench.methods._capped_simplex import least_norm_weights
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import hinton
-from gkdbench.methods.aekd import _Disagreement, gradients_of
+from gkdbench.methods.structure.aekd import _Disagreement, gradients_of
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.capped_simplex import least_norm_weights
+from gkdbench.training.losses import hinton
+from gkdbench.training.resolve import resolve
 
 STILL = {"hidden": 8, "layers": 2, "dropout": 0.0}
 

@@ -9,13 +9,13 @@ import torch
 from gkdkernels import CSRGraph, edge_log_probs, structure_kl
 
 from gkdbench.errors import UserError
-from gkdbench.methods import alignahead
-from gkdbench.methods._config import resolve
-from gkdbench.methods._gradient_share import FLAG
-from gkdbench.methods._peers import Joint, build_peers
+from gkdbench.methods.mutual import alignahead
 from gkdbench.nn.model import Trace
 from gkdbench.protocol.predictor import state_of
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.gradient_share import FLAG
+from gkdbench.training.mutual import Joint, build_peers
+from gkdbench.training.resolve import resolve
 
 SMALL: dict[str, Any] = {
     "backbone": "gcn",
@@ -326,7 +326,7 @@ def test_labels_tell_what_is_not_the_default(changes: dict[str, Any], end: str) 
 
 
 def test_auxiliary_terms_are_what_they_are_said_to_be() -> None:
-    from gkdbench.methods._deep_supervision import DeepSupervision
+    from gkdbench.methods.mutual._deep_supervision import DeepSupervision
 
     deep = DeepSupervision(2, 3, 4, torch_randomness())
     hidden = [torch.randn(5, 3, requires_grad=True) for _ in range(2)]

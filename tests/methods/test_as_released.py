@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gkdbench.methods import METHODS, kd
-from gkdbench.methods._config import resolve
-from gkdbench.methods._steps import batches
+from gkdbench.methods.baselines import kd
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.handover import read_handover
 from gkdbench.protocol.session import run_session
+from gkdbench.protocol.view_io import read_handover
 from gkdbench.testing.method_case import identical
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import resolve
+from gkdbench.training.steps import batches
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 

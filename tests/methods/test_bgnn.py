@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from peerformulas import CLASSES, ITEMS, cross_entropy, joint_of, logits_of
+from support.peer_formulas import CLASSES, ITEMS, cross_entropy, joint_of, logits_of
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, NodeTable, Space
-from gkdbench.methods._config import resolve
-from gkdbench.methods._peers import Joint
-from gkdbench.methods._weighting import Weighting
-from gkdbench.methods.bgnn import item_weights
+from gkdbench.methods.mutual._logit_weighting import Weighting
+from gkdbench.methods.mutual.bgnn import item_weights
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}
 SPACE = Space("items", torch.arange(ITEMS))

@@ -9,17 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph
-from pairloops import random
+from support.pair_loops import random
 
 from gkdbench.data.nodes import NodeTable, Space
-from gkdbench.methods import cohop
-from gkdbench.methods._config import resolve
-from gkdbench.methods._histograms import LabelHistogram, disagreement
-from gkdbench.methods._losses import supervised
-from gkdbench.methods._pairs import without_loops
+from gkdbench.methods.gnn_to_mlp import cohop
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.view import Context
 from gkdbench.testing.runs import small_method
+from gkdbench.training.blocks.label_histogram import LabelHistogram, disagreement
+from gkdbench.training.blocks.pairs import without_loops
+from gkdbench.training.losses import supervised
+from gkdbench.training.resolve import resolve
 
 EDGES = [(0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (6, 7), (4, 9)]
 """Two parts and the lone node 8, undirected."""
@@ -65,7 +65,7 @@ def test_hops_are_counted_as_by_hand(own_label: bool, depth: int) -> None:
 
 def test_sources_in_parts_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = histogram().of(scene())
-    monkeypatch.setattr("gkdbench.methods._histograms.SOURCES_AT_ONCE", 3)
+    monkeypatch.setattr("gkdbench.training.blocks.label_histogram.SOURCES_AT_ONCE", 3)
     torch.testing.assert_close(histogram().of(scene()), whole)
 
 

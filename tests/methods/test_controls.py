@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._models import backbone_config, build
 from gkdbench.testing.problems import small_problem
+from gkdbench.training.models import backbone_config, build
+from gkdbench.training.resolve import resolve
 
 
 def mlp_cost(d: int, hidden: int, layers: int, c: int) -> tuple[int, int]:

@@ -9,15 +9,15 @@ from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures
 
 from gkdbench.data.nodes import Space
 from gkdbench.errors import UnknownName
-from gkdbench.methods import cpf
-from gkdbench.methods._config import recipes, resolve
-from gkdbench.methods._models import backbone_config
+from gkdbench.methods.gnn_to_mlp import cpf
 from gkdbench.nn.mlp import MLP
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.testing.method_case import relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training.models import backbone_config
+from gkdbench.training.resolve import recipes, resolve
 
 MODEL = {"hidden": 8, "layers": 2, "dropout": 0.5}
 

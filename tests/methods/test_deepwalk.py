@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from gkdkernels import CSRGraph
 
 from gkdbench.data.synthetic import csbm
-from gkdbench.methods import _deepwalk
-from gkdbench.methods._deepwalk import DeepWalk, deepwalk, random_walks
-from gkdbench.methods._huffman import huffman_paths
+from gkdbench.training.blocks import deepwalk as _deepwalk
+from gkdbench.training.blocks.deepwalk import DeepWalk, deepwalk, random_walks
+from gkdbench.training.blocks.huffman import huffman_paths
 
 SMALL = {"walk_length": 12, "num_walks": 4, "window": 4, "iterations": 2, "dim": 8}
 

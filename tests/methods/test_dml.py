@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peerformulas import (
+from support.peer_formulas import (
     assert_equal_with_gradients,
     assert_one_loss_moves_one_peer,
     bernoulli_divergence,
@@ -15,8 +15,8 @@ from peerformulas import (
     logits_of,
 )
 
-from gkdbench.methods._config import resolve
 from gkdbench.testing.method_case import identical
+from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}
 

@@ -8,14 +8,14 @@ import torch
 from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures
 
 from gkdbench.data.nodes import NodeTable, Space
-from gkdbench.methods import _deepwalk
-from gkdbench.methods._config import resolve
-from gkdbench.methods._encodings import Encoder, beside, places
-from gkdbench.methods._settings import Encoded
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
-from gkdbench.protocol.scenes import stage
 from gkdbench.testing.problems import small_problem, with_other_unseen
+from gkdbench.training.blocks import deepwalk as _deepwalk
+from gkdbench.training.blocks.encoded_method import Encoded
+from gkdbench.training.blocks.encodings import Encoder, beside, places
+from gkdbench.training.resolve import resolve
 
 
 def method(**overrides: Any) -> Encoded:

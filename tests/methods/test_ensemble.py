@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gkdbench.methods.ensemble import MeanOfModels, mean_predictor
+from gkdbench.methods.baselines.ensemble import MeanOfModels, mean_predictor
 from gkdbench.nn.mlp import MLP
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from gkdbench.methods import METHODS
+from gkdbench.training.registry import METHODS
 
 TESTS = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def test_every_registered_method_has_its_case() -> None:
     assert len(own) >= 8
     missing = sorted(set(own) - set(cases()))
     assert not missing, (
-        f"no case for {', '.join(missing)}: write tests/methods/test_method_<name>.py with "
+        f"no case for {', '.join(missing)}: write tests/methods/cases/test_method_<name>.py with "
         f"`class Test...(MethodCase): name = ...` (from gkdbench.testing import MethodCase)"
     )
 

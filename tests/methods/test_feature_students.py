@@ -7,13 +7,13 @@ import torch
 from gkdkernels import CSRGraph
 
 from gkdbench.errors import UserError
-from gkdbench.methods import _feature_student
-from gkdbench.methods._config import resolve
-from gkdbench.methods._feature_student import sampled
-from gkdbench.methods._projections import Projection
-from gkdbench.methods.gsp import alike
+from gkdbench.methods.structure import _feature_student
+from gkdbench.methods.structure._feature_student import sampled
+from gkdbench.methods.structure.gsp import alike
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.projections import Projection
+from gkdbench.training.resolve import resolve
 
 NAMES = ("at", "fitnet", "gcrd", "gsp")
 STILL = {"hidden": 8, "layers": 2, "dropout": 0.0}
@@ -159,7 +159,7 @@ def test_kd_beside_the_term_is_hintons_and_the_released_one_too_small(bench: Any
 
 
 def test_projections_are_decayed_by_the_release_alone(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gkdbench.methods import _imitation
+    from gkdbench.training import hidden_features as _imitation
 
     seen: list[Any] = []
     adam = _imitation.adam

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from pairloops import CLASSES, NODES, graph, kl, random
+from support.pair_loops import CLASSES, NODES, graph, kl, random
 
-from gkdbench.methods._config import recipes, resolve
-from gkdbench.methods._pairs import without_loops
-from gkdbench.methods.ffg2m import difference_kl
+from gkdbench.methods.gnn_to_mlp.ffg2m import difference_kl
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.pairs import without_loops
+from gkdbench.training.resolve import recipes, resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 

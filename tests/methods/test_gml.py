@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from peerformulas import (
+from support.peer_formulas import (
     CLASSES,
     ITEMS,
     assert_equal_with_gradients,
@@ -21,12 +21,12 @@ from peerformulas import (
 from torch import Tensor
 
 from gkdbench.data.splits import prepare_named
-from gkdbench.methods._config import resolve
-from gkdbench.methods._peers import Joint
-from gkdbench.methods._weighting import MAX_TEMPERATURE, Kind, Weighted, Weighting, collapsed, uncertainty
+from gkdbench.methods.mutual._logit_weighting import MAX_TEMPERATURE, Kind, Weighted, Weighting, collapsed, uncertainty
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.runs import Workshop
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 SMALL = {"hidden": 8, "layers": 2, "dropout": 0.5}
 

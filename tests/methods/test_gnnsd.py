@@ -10,11 +10,11 @@ from gkdkernels import CSRGraph
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._peers import Joint
-from gkdbench.methods.gnnsd import discrepancies, kept_discrepancy, matched
+from gkdbench.methods.structure.gnnsd import discrepancies, kept_discrepancy, matched
 from gkdbench.nn.model import Trace
 from gkdbench.testing.method_case import identical
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 NODES = 20
 

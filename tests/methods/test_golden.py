@@ -3,7 +3,7 @@
 import golden
 import pytest
 
-from gkdbench.methods import METHODS
+from gkdbench.training.registry import METHODS
 
 MEND = "run `python tests/methods/golden.py` and commit golden.json"
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gkdbench.data.splits import Problem, prepare
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import supervised
-from gkdbench.methods._models import backbone_config, build
-from gkdbench.protocol.handover import read_handover
+from gkdbench.protocol.view_io import read_handover
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import small_graphs
 from gkdbench.testing.runs import Run, Workshop
+from gkdbench.training.losses import supervised
+from gkdbench.training.models import backbone_config, build
+from gkdbench.training.resolve import resolve
 
 KINDS = 2
 

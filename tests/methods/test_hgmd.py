@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pairloops import CLASSES, NODES, graph, kl, loop_kl, pairs, random
+from support.pair_loops import CLASSES, NODES, graph, kl, loop_kl, pairs, random
 
-from gkdbench.methods import hgmd
-from gkdbench.methods._config import recipes, resolve
-from gkdbench.methods._pairs import PairTargets, drawn, entropies, pair_kl, without_loops
-from gkdbench.methods.hgmd import cosines, mixed, weighed
+from gkdbench.methods.gnn_to_mlp import hgmd
+from gkdbench.methods.gnn_to_mlp.hgmd import cosines, mixed, weighed
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.pairs import PairTargets, drawn, entropies, pair_kl, without_loops
+from gkdbench.training.resolve import recipes, resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peerformulas import (
+from support.peer_formulas import (
     CLASSES,
     ITEMS,
     assert_equal_with_gradients,
@@ -18,11 +18,11 @@ from peerformulas import (
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, NodeTable, Space
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import supervised
-from gkdbench.methods._peers import Joint
-from gkdbench.methods.kdcl import error_weights, simplex_weights
+from gkdbench.methods.mutual.kdcl import error_weights, simplex_weights
 from gkdbench.testing.method_case import identical
+from gkdbench.training.losses import supervised
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}
 SPACE = Space("items", torch.arange(ITEMS))

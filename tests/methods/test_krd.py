@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from gkdbench.errors import UserError
-from gkdbench.methods import krd
-from gkdbench.methods._config import recipes, resolve
-from gkdbench.methods._pair_student import train_on_pairs
-from gkdbench.methods._pairs import Reliability
+from gkdbench.methods.gnn_to_mlp import krd
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training.blocks.pairs import Reliability
+from gkdbench.training.node_pairs import train_on_pairs
+from gkdbench.training.resolve import recipes, resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 

@@ -7,8 +7,8 @@ import torch
 from gkdkernels import CSRGraph
 
 from gkdbench.data.nodes import Space
-from gkdbench.methods._laplacian import LaplacianEncoder, laplacian_encodings
 from gkdbench.protocol.inputs import Inputs
+from gkdbench.training.blocks.laplacian import LaplacianEncoder, laplacian_encodings
 
 
 def laplacian(inputs: Any, graph: int) -> np.ndarray:

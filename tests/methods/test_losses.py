@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gkdbench.methods._losses import entropy, kl_to_teacher, supervised
+from gkdbench.training.losses import entropy, kl_to_teacher, supervised
 
 SIZES = [1, 7, 40]
 TAUS = [0.1, 1.0, 4.0, 10.0]

@@ -11,14 +11,14 @@ from gkdkernels import CSRGraph, edge_log_probs, structure_kl
 
 from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
-from gkdbench.methods import _imitation
-from gkdbench.methods._config import resolve
-from gkdbench.methods._gradient_share import FLAG, GradientShare
-from gkdbench.methods._loop import train
-from gkdbench.methods._structure import dirichlet_energy, ranking_agreement
 from gkdbench.protocol.view import Context
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.runs import Workshop
+from gkdbench.training import hidden_features as _imitation
+from gkdbench.training.blocks.gradient_share import FLAG, GradientShare
+from gkdbench.training.blocks.structure import dirichlet_energy, ranking_agreement
+from gkdbench.training.loop import train
+from gkdbench.training.resolve import resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 KERNELS = {

@@ -7,14 +7,14 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import badmethods
 import pytest
-from badmethods import Leak
+from support import bad_methods as badmethods
+from support.bad_methods import Leak
 
-from gkdbench.methods import METHODS
 from gkdbench.registry import Entry
 from gkdbench.testing import MethodCase
 from gkdbench.testing.runs import Workshop
+from gkdbench.training.registry import METHODS
 
 TESTS = [name for name, _ in inspect.getmembers(MethodCase, inspect.isfunction) if name.startswith("test_")]
 
@@ -22,7 +22,7 @@ TESTS = [name for name, _ in inspect.getmembers(MethodCase, inspect.isfunction) 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bad methods, registered for the length of a test."""
-    own = {cls.name: Entry(cls.name, f"{badmethods.HERE}:{cls.__name__}", "tests") for cls in badmethods.ALL}
+    own = {cls.name: Entry(cls.name, f"support.{badmethods.HERE}:{cls.__name__}", "tests") for cls in badmethods.ALL}
     monkeypatch.setattr(METHODS, "_entries", {**METHODS.entries(), **own})
     monkeypatch.setattr(METHODS, "_loaded", dict(METHODS._loaded))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gkdbench.methods import moe
+from gkdbench.methods.mixture import moe
 from gkdbench.nn.mixture import Routing
 from gkdbench.testing.method_case import relative_gap
 from gkdbench.testing.problems import renumbered

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from gkdbench.data.splits import prepare
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._louvain import Clusters, louvain
-from gkdbench.methods._multi_granularity import (
+from gkdbench.methods.graph_tasks._granularities import (
     both_ways,
     cluster_loss,
     graph_loss,
@@ -24,10 +22,12 @@ from gkdbench.methods._multi_granularity import (
     node_positions,
     path_loss,
 )
-from gkdbench.protocol.handover import read_handover
+from gkdbench.protocol.view_io import read_handover
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import order_within_graphs, renumbered, small_graphs, small_problem
 from gkdbench.testing.runs import Workshop, small_method
+from gkdbench.training.blocks.louvain import Clusters, louvain
+from gkdbench.training.resolve import resolve
 
 STUDENT = {"hidden": 8, "readout": "attention"}
 OPTIONS: dict[str, Any] = {"model": STUDENT, "epochs": 3, "batch_size": 20, "lr": 0.01}

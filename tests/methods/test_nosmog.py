@@ -11,16 +11,17 @@ from gkdkernels import CSRGraph
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
-from gkdbench.methods import _settings, nosmog
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import kl_to_teacher, supervised
-from gkdbench.methods._models import build
-from gkdbench.methods._similarity import Similarity, gram_mse
+from gkdbench.methods.gnn_to_mlp import nosmog
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training import fields as _settings
+from gkdbench.training.blocks.similarity import Similarity, gram_mse
+from gkdbench.training.losses import kl_to_teacher, supervised
+from gkdbench.training.models import build
+from gkdbench.training.resolve import resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 SHORT = {"num_walks": 1, "walk_length": 8, "dim": 8}

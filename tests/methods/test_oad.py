@@ -6,16 +6,24 @@ from typing import Any
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from peerformulas import CLASSES, ITEMS, assert_equal_with_gradients, cross_entropy, divergence, joint_of, logits_of
+from support.peer_formulas import (
+    CLASSES,
+    ITEMS,
+    assert_equal_with_gradients,
+    cross_entropy,
+    divergence,
+    joint_of,
+    logits_of,
+)
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._online import tempered_kl
-from gkdbench.methods._peers import Joint
-from gkdbench.methods.oad import Judges
+from gkdbench.methods.mutual.oad import Judges
 from gkdbench.nn.model import Trace
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.ramp_up import tempered_kl
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}}
 WIDTH = 4

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from peerformulas import ITEMS, assert_equal_with_gradients, cross_entropy, joint_of, logits_of
+from support.peer_formulas import ITEMS, assert_equal_with_gradients, cross_entropy, joint_of, logits_of
 from torch import Tensor
 
-from gkdbench.methods._config import resolve
-from gkdbench.methods._online import ramp
-from gkdbench.methods.okddip import Gate
+from gkdbench.methods.mutual.okddip import Gate
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.ramp_up import ramp
+from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}}
 WIDTH = 16

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from peerformulas import CLASSES, ITEMS, cross_entropy, joint_of
+from support.peer_formulas import CLASSES, ITEMS, cross_entropy, joint_of
 
-from gkdbench.methods._config import resolve
-from gkdbench.methods._online import ramp
-from gkdbench.methods.one import Gate
+from gkdbench.methods.mutual.one import Gate
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.blocks.ramp_up import ramp
+from gkdbench.training.resolve import resolve
 
 WIDTH, BRANCHES = 5, 3
 SMALL = {"hidden": 8, "layers": 2}

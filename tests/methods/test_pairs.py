@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from gkdkernels import CSRGraph, Features, SparseFeatures
-from pairloops import CLASSES, NODES, graph, loop_kl, pairs, random
+from support.pair_loops import CLASSES, NODES, graph, loop_kl, pairs, random
 
 from gkdbench.data.nodes import Space
-from gkdbench.methods import _pairs
-from gkdbench.methods._adversarial import densified
-from gkdbench.methods._pairs import (
+from gkdbench.nn.gcn import GCN
+from gkdbench.nn.random import Randomness
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.training.blocks import pairs as _pairs
+from gkdbench.training.blocks.adversarial import densified
+from gkdbench.training.blocks.pairs import (
     PairTargets,
     Reliability,
     drawn,
@@ -22,9 +25,6 @@ from gkdbench.methods._pairs import (
     pair_kl,
     without_loops,
 )
-from gkdbench.nn.gcn import GCN
-from gkdbench.nn.random import Randomness
-from gkdbench.protocol.inputs import Inputs
 
 
 def test_loops_are_left_out_and_nothing_else() -> None:

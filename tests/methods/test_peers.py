@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._models import backbone_config
-from gkdbench.methods._peered import label_losses
-from gkdbench.methods._peers import Joint, Peer, PeersRecipe, build_peers, train_peers
 from gkdbench.nn.model import settings_of
 from gkdbench.protocol.predictor import State, state_of
 from gkdbench.testing.method_case import identical, relative_gap
+from gkdbench.training.models import backbone_config
+from gkdbench.training.mutual import Joint, Peer, PeersRecipe, build_peers, train_peers
+from gkdbench.training.mutual_method import label_losses
+from gkdbench.training.resolve import resolve
 
 SMALL = {"hidden": 8, "layers": 2, "dropout": 0.5}
 GIN = {"hidden": 8, "layers": 2, "dropout": 0.5}

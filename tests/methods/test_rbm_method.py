@@ -11,12 +11,16 @@ import torch.nn.functional as F
 from sklearn.metrics import mutual_info_score
 
 from gkdbench.data.nodes import NodeSet
-from gkdbench.methods import _mixture, _mixture_lessons, _mixture_loss, _routing, _routing_report
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import kl_to_teacher, supervised
-from gkdbench.methods._models import build
+from gkdbench.methods.mixture import _diagnostics as _routing_report
+from gkdbench.methods.mixture import _losses as _routing
+from gkdbench.methods.mixture import _objective as _mixture_loss
+from gkdbench.methods.mixture import _student as _mixture
+from gkdbench.methods.mixture import _targets as _mixture_lessons
 from gkdbench.nn.mixture import MixtureModel, Routing
 from gkdbench.testing.method_case import identical
+from gkdbench.training.losses import kl_to_teacher, supervised
+from gkdbench.training.models import build
+from gkdbench.training.resolve import resolve
 
 SMALL = {"hidden": 16, "layers": 2, "experts": 4, "k": 2}
 SHORT = {"epochs": 3, "pretrain": 2}

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from gkdbench.errors import UserError
-from gkdbench.methods import _mixture, _mixture_lessons
-from gkdbench.methods._config import resolve
-from gkdbench.methods._encodings import Encoder, places
-from gkdbench.methods._losses import kl_to_teacher
-from gkdbench.methods._pairs import Reliability, without_loops
+from gkdbench.methods.mixture import _student as _mixture
+from gkdbench.methods.mixture import _targets as _mixture_lessons
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import small_problem
+from gkdbench.training.blocks.encodings import Encoder, places
+from gkdbench.training.blocks.pairs import Reliability, without_loops
+from gkdbench.training.losses import kl_to_teacher
+from gkdbench.training.resolve import resolve
 
 SMALL = {"hidden": 16, "layers": 2, "experts": 4, "k": 2}
 SHORT = {"epochs": 3, "pretrain": 2}

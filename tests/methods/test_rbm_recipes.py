@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import recipes, resolve
+from gkdbench.training.resolve import recipes, resolve
 
 PUBLISHED = {
     "cora_tran": (512, 3, 0.3, 4, 3, 0.0, 0.01, 0.01, False, 0.01, 5e-4, 12, 0.2, 1.29, (50, 5, 5, 1, 64), 0.04),

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gkdbench.errors import UnknownName, UserError
-from gkdbench.methods import METHODS
-from gkdbench.methods._base import Requirement
-from gkdbench.methods._config import recipes, resolve
+from gkdbench.training.method import Requirement
+from gkdbench.training.registry import METHODS
+from gkdbench.training.resolve import recipes, resolve
 
 BACKBONES = ["mlp", "gcn", "sage", "gat", "appnp", "gin"]
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph, SparseFeatures, gcn_weight
-from peerformulas import ITEMS, assert_equal_with_gradients, bernoulli_divergence, divergence, joint_of
+from support.peer_formulas import ITEMS, assert_equal_with_gradients, bernoulli_divergence, divergence, joint_of
 from torch import Tensor
 
-from gkdbench.methods._config import resolve
-from gkdbench.methods._peers import Joint
-from gkdbench.methods.rod import Averaged, Extremes, Receptions, averaged, pair_loss
+from gkdbench.methods.mutual.rod import Averaged, Extremes, Receptions, averaged, pair_loss
 from gkdbench.nn.model import Trace
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
+from gkdbench.training.mutual import Joint
+from gkdbench.training.resolve import resolve
 
 HEADS, CLASSES, WIDTH = 4, 3, 5
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from gkdbench.methods._config import resolve
-from gkdbench.methods._schedules import schedule
 from gkdbench.protocol.monitor import Verdict
 from gkdbench.testing.method_case import identical
+from gkdbench.training.resolve import resolve
+from gkdbench.training.schedules import schedule
 
 
 def rates(kind: Any, improved: list[bool]) -> list[float]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, SparseFeatures, gcn_weight, spmm
 
-from gkdbench.methods._config import resolve
 from gkdbench.nn.mlp import MLPModel
 from gkdbench.nn.random import Randomness
 from gkdbench.nn.sign import SIGN
 from gkdbench.testing.method_case import identical
+from gkdbench.training.resolve import resolve
 
 D, C, N = 5, 3, 12
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gkdbench.data.splits import Problem
-from gkdbench.protocol.scenes import stage
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.testing.problems import relabelled, renumbered, small_problem, with_other_unseen
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._models import rebuild
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.protocol.view import Teacher
+from gkdbench.training.models import rebuild
+from gkdbench.training.resolve import resolve
 
 PEERS = {"models": {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}}
 STUDENT: dict[str, Any] = {"model": {"hidden": 8}, "teacher_method": "gml", "teacher_settings": PEERS}

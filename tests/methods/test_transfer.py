@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from gkdbench.data.nodes import NodeTable
-from gkdbench.methods import _distil
-from gkdbench.methods._config import resolve
-from gkdbench.methods._distil import Transfer, train_student
-from gkdbench.methods._losses import kl_to_teacher, supervised
-from gkdbench.methods._models import backbone_config, build
-from gkdbench.methods._solo import SoloRecipe
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.protocol.predictor import State
 from gkdbench.protocol.view import Teacher
 from gkdbench.testing.method_case import identical, relative_gap
+from gkdbench.training import distil as _distil
+from gkdbench.training.distil import Transfer, train_student
+from gkdbench.training.losses import kl_to_teacher, supervised
+from gkdbench.training.models import backbone_config, build
+from gkdbench.training.resolve import resolve
+from gkdbench.training.solo import SoloRecipe
 
 MLP = {"hidden": 16, "layers": 2, "dropout": 0.5}
 

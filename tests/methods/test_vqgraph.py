@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pairloops import graph, random
+from support.pair_loops import graph, random
 
-from gkdbench.methods import vqgraph, vqgraph_teacher
-from gkdbench.methods._config import resolve
-from gkdbench.methods._losses import kl_to_teacher
-from gkdbench.methods._models import build
+from gkdbench.methods.gnn_to_mlp import vqgraph, vqgraph_teacher
 from gkdbench.nn.random import Randomness
 from gkdbench.nn.vq import VQ, VQModel, cosine_scores, distance_scores
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training.losses import kl_to_teacher
+from gkdbench.training.models import build
+from gkdbench.training.resolve import resolve
 
 STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 SMALL = {"codes": 16}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from nn_scene import Scene, make_scene
+from support.small_graph import Scene, make_scene
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from nn_scene import CLASSES, NODES, WIDTH, Scene
+from support.small_graph import CLASSES, NODES, WIDTH, Scene
 from torch import Tensor
 
 from gkdbench.nn.backbones import BACKBONES

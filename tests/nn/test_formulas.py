@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from gkdkernels import SparseFeatures
-from nn_scene import CLASSES, NODES, WIDTH, Scene
+from support.small_graph import CLASSES, NODES, WIDTH, Scene
 from torch import Tensor
 
 from gkdbench.nn.appnp import APPNP

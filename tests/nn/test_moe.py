@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from nn_scene import CLASSES, WIDTH, Scene
+from support.small_graph import CLASSES, WIDTH, Scene
 
 from gkdbench.nn.mixture import MixtureModel
 from gkdbench.nn.model import parameter_count

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gkdkernels import SparseFeatures
-from nn_scene import CLASSES, NODES, WIDTH, Scene
+from support.small_graph import CLASSES, NODES, WIDTH, Scene
 from torch import Tensor
 
 from gkdbench.errors import UserError

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from gkdkernels import CSRGraph
-from nn_scene import CLASSES, NODES, WIDTH, Scene
+from support.small_graph import CLASSES, NODES, WIDTH, Scene
 
 from gkdbench.nn.backbones import BACKBONES
 from gkdbench.nn.random import Randomness

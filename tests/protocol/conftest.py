@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeSet, Space
 from gkdbench.data.splits import Problem
-from gkdbench.protocol.handover import write_handover
+from gkdbench.protocol.evaluation_graphs import Staging
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, Verdict, Watch
 from gkdbench.protocol.predictor import Predictor
-from gkdbench.protocol.scenes import Staging
+from gkdbench.protocol.view_io import write_handover
 from gkdbench.testing.problems import small_problem
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from labelsearch import collect
-from toys import Linear
+from support.label_search import collect
+from support.toy_predictors import Linear
 
 from gkdbench.errors import UserError
 from gkdbench.protocol.predictor import Predictor

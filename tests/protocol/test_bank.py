@@ -10,11 +10,11 @@ import torch
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
-from gkdbench.methods._config import resolve
-from gkdbench.methods._models import rebuild
 from gkdbench.protocol.bank import BankEntry
-from gkdbench.protocol.handover import read_handover
 from gkdbench.protocol.session import Outcome, run_session
+from gkdbench.protocol.view_io import read_handover
+from gkdbench.training.models import rebuild
+from gkdbench.training.resolve import resolve
 
 Get = Callable[[str], Any]
 

@@ -11,9 +11,9 @@ import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
-from gkdbench.protocol.disturb import CLEAN, Disturbance, disturbances, disturbed
+from gkdbench.protocol.corruption import CLEAN, Disturbance, disturbances, disturbed
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.scenes import stage
 from gkdbench.testing.problems import small_problem
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from gkdkernels.graph import SparseFeatures
 
-from gkdbench.protocol.handover import read_handover, write_handover
 from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.view_io import read_handover, write_handover
 from gkdbench.testing.problems import relabelled
 
 Get = Callable[[str], Any]

@@ -10,8 +10,8 @@ import torch
 from gkdkernels.graph import SparseFeatures
 
 from gkdbench.data.task import Task
+from gkdbench.protocol.evaluation_graphs import stage
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.scenes import stage
 
 Get = Callable[[str], Any]
 

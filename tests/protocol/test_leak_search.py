@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelsearch import found
+from support.label_search import found
 
 from gkdbench.data.splits import prepare_named
-from gkdbench.protocol.handover import write_handover
+from gkdbench.protocol.view_io import write_handover
 
 HIDING_PLACES = (
     "closure", "slice", "one hot", "list", "by id", "bytes", "renamed", "attribute", "saved array", "json",
@@ -46,7 +46,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
             folder / "decoys.npz",
             folder / "report.json",
         ],
-        env=environment | {"GKDBENCH_WORKER": "1", "OMP_NUM_THREADS": "1"},
+        env=environment | {"GKDBENCH_WORKER": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parent)},
         cwd=folder / "cwd",
         capture_output=True,
         text=True,

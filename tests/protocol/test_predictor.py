@@ -5,10 +5,10 @@ from gkdkernels.graph import CSRGraph
 from torch import nn
 
 from gkdbench.data.nodes import NodeSet, Space
-from gkdbench.methods._models import as_predictor, backbone_config
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, state_bytes, state_from_bytes, state_of, state_sha256
+from gkdbench.training.models import as_predictor, backbone_config
 
 
 def _inputs(n: int = 12, d: int = 5) -> Inputs:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Walk
+from support.toy_predictors import Walk
 
 from gkdbench.metrics import score
 from gkdbench.protocol.scoring import Scored, arrays_sha256, rescore, score_run

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import Does, Linear, Walk
+from support.toy_predictors import Does, Linear, Walk
 
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.handover import read_handover, write_handover
 from gkdbench.protocol.predictor import Predictor, state_bytes, state_from_bytes, state_of
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import Outcome, run_session
 from gkdbench.protocol.view import Fitted
+from gkdbench.protocol.view_io import read_handover, write_handover
 from gkdbench.testing.problems import renumbered
 
 Get = Callable[[str], Any]

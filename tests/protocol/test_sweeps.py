@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import Linear, Walk
+from support.toy_predictors import Linear, Walk
 
 from gkdbench.metrics.diagnostics import ece
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.disturb import Disturbance, disturbed
-from gkdbench.protocol.handover import read_handover
+from gkdbench.protocol.corruption import Disturbance, disturbed
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import Outcome, run_session
 from gkdbench.protocol.sweeps import resweep, with_sweeps
+from gkdbench.protocol.view_io import read_handover
 from gkdbench.records.schema import Disturbed, Row
 
 SWEEPS = {"feature_noise": [0.3, 1.0], "edge_drop": [0.5]}

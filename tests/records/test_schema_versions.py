@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from one_run import record, row
+from support.one_run import record, row
 
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import volatile_fields

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_run import arrays, cell, record, row
+from support.one_run import arrays, cell, record, row
 
 from gkdbench.errors import UserError
 from gkdbench.records import store as store_module

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records_factory import TEN, model, record, row, sha, teacher, teacher_of
-from sample_board import expected, sample_records
+from support.records_factory import TEN, model, record, row, sha, teacher, teacher_of
+from support.sample_board import expected, sample_records
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record, TeacherInfo

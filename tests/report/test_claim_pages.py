@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from records_factory import TEN, record
+from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import TRIAL

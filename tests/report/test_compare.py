@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from records_factory import TEN, record, sha, teacher, teacher_of
+from support.records_factory import TEN, record, sha, teacher, teacher_of
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record

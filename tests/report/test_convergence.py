@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records_factory import TEN, record
+from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record

@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from records_factory import TEN, record
+from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.sidecar import Arrays
 from gkdbench.report.claimfile import CurveFigure, Side
 from gkdbench.report.claimpage import claim_page
-from gkdbench.report.courses import courses
 from gkdbench.report.forest import Interval, forest_plot
+from gkdbench.report.learning_curves import courses
 from gkdbench.report.lines import HIGH, MOST_POINTS, WIDTHS, Curve, Panel, line_plot, ticks
 
 SIDES = {name: Side(name=name.upper(), method=name) for name in "ab"}

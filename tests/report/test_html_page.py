@@ -6,8 +6,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from records_factory import TEN, record, teacher, teacher_of
-from sample_board import expected, sample_records
+from support.records_factory import TEN, record, teacher, teacher_of
+from support.sample_board import expected, sample_records
 
 from gkdbench.report import build, to_html
 from gkdbench.report.cells import CELLS

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from records_factory import MLP_SETTINGS, SGC, TEN, record, teacher, teacher_of
+from support.records_factory import MLP_SETTINGS, SGC, TEN, record, teacher, teacher_of
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record

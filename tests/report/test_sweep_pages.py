@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from records_factory import TEN, record
+from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import identity_of

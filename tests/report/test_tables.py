@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 import pytest
-from records_factory import TEN, record, teacher, teacher_of
-from sample_board import expected, sample_records
+from support.records_factory import TEN, record, teacher, teacher_of
+from support.sample_board import expected, sample_records
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.records.schema import Record

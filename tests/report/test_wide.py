@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from records_factory import TEN, record
-from sample_board import sample_records
+from support.records_factory import TEN, record
+from support.sample_board import sample_records
 
 from gkdbench.errors import UserError
 from gkdbench.report import build

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gkdbench.methods._loop import train
-from gkdbench.methods._losses import kl_to_teacher, supervised
-from gkdbench.methods._models import as_predictor, build
-from gkdbench.methods._settings import Share, Taught
-from gkdbench.methods._solo import item_forward
-from gkdbench.methods._steps import adam, batches, descend, mean_loss
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.fields import Taught
+from gkdbench.training.loop import train
+from gkdbench.training.losses import kl_to_teacher, supervised
+from gkdbench.training.models import as_predictor, build
+from gkdbench.training.solo import item_forward
+from gkdbench.training.steps import adam, batches, descend, mean_loss
+from gkdbench.training.types import Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,89 @@
+"""Prepared problems and their views on disk, shared by all cells of one (data set, split id, index)."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkdbench.data.splits import Problem, prepare_named
+from gkdbench.protocol.evaluation_graphs import Staging
+from gkdbench.protocol.view_io import write_handover
+from gkdbench.records.files import StorageError
+
+ProblemName = tuple[str, str, int]
+"""(data set, split id, index)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A problem whose view lies on disk."""
+
+    problem: Problem
+    staging: Staging
+    view: Path
+
+
+class Desk:
+    """Prepares problems ahead of the workers, in one thread, and drops them when the last cell is done.
+
+    Args:
+        folder: where views are written.
+        data: raw files, or None for ``$GKDBENCH_DATA``.
+        needed: one problem name per cell that will run.
+        wake: called (from the thread) when a problem is ready.
+    """
+
+    AHEAD = 3
+
+    def __init__(
+        self, folder: Path, data: Path | None, needed: Iterable[ProblemName], wake: Callable[[], None]
+    ) -> None:
+        self._folder, self._data, self._wake = folder, data, wake
+        self._needed = Counter(needed)
+        self._ready: dict[ProblemName, Future[Ready]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gkdbench-prepare")
+
+    def want(self, names: Iterable[ProblemName]) -> None:
+        """Prepare the first `AHEAD` different problems of `names` (one per waiting cell, in order), and no more."""
+        next_ones: set[ProblemName] = set()
+        for name in names:
+            next_ones.add(name)
+            if len(next_ones) > self.AHEAD:
+                return
+            if name not in self._ready:
+                self._ready[name] = self._thread.submit(self._prepare, name)
+                self._ready[name].add_done_callback(lambda _: self._wake())
+
+    def get(self, name: ProblemName) -> Ready | None:
+        """The prepared problem; None while it is not ready. What went wrong in preparing is raised here."""
+        future = self._ready.get(name)
+        return future.result() if future is not None and future.done() else None
+
+    def add(self, name: ProblemName) -> None:
+        """One more cell of `name` will run."""
+        self._needed[name] += 1
+
+    def done(self, name: ProblemName) -> None:
+        """One cell of `name` has ended; after the last one its view is removed."""
+        self._needed[name] -= 1
+        if self._needed[name] <= 0 and (future := self._ready.pop(name, None)) is not None:
+            shutil.rmtree(future.result().view, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop the thread and remove every view."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _prepare(self, name: ProblemName) -> Ready:
+        dataset, split, index = name
+        problem = prepare_named(dataset, split, index, data=self._data)
+        view = self._folder / hashlib.sha256(f"{name}{problem.hash}".encode()).hexdigest()[:16]
+        try:
+            return Ready(problem, write_handover(problem, view), view)
+        except OSError as error:
+            raise StorageError(view, error) from error

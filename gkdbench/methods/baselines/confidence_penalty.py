@@ -1,0 +1,43 @@
+"""Control G10: an entropy bonus without a teacher separates regularisation from transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.fields import Trained
+from gkdbench.training.losses import entropy, supervised
+from gkdbench.training.solo import train_solo
+from gkdbench.training.types import Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidencePenalty(Trained):
+    """The solo student with ``CE - beta H(p)`` on the labelled items (Pereyra et al. 2017).
+
+    Args:
+        beta: weight of the entropy.
+    """
+
+    name: ClassVar[str] = "confidence_penalty"
+    paper: ClassVar[str] = "Pereyra, Tucker, Chorowski, Kaiser, Hinton, Regularizing Neural Networks by Penalizing"
+    year: ClassVar[int | None] = 2017
+    arxiv: ClassVar[str] = "1701.06548"
+    kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+
+    beta: Weight = 0.1
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return supervised(logits, labels) - self.beta * entropy(logits)
+
+        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), loss)
+
+    @property
+    def label(self) -> str:
+        return f"confidence penalty {self.beta:g}, {self.model_label()}"

@@ -1,0 +1,50 @@
+"""SGC: a linear classifier on propagated features; needs the graph at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.fields import Trained
+from gkdbench.training.losses import supervised
+from gkdbench.training.solo import train_solo
+from gkdbench.training.types import Count, Rate, Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGCClassifier(Trained):
+    """Logistic regression on ``A_hat^2 X`` (Wu et al. 2019, eq. 8), full batch, no early stopping.
+
+    The release reads the test score once, after the last epoch; here validation selects the epoch. Unseen nodes are
+    propagated on the full graph at test time.
+    """
+
+    name: ClassVar[str] = "sgc"
+    paper: ClassVar[str] = "Wu, Souza, Zhang, Fifty, Yu, Weinberger, Simplifying Graph Convolutional Networks"
+    year: ClassVar[int | None] = 2019
+    arxiv: ClassVar[str] = "1902.07153"
+    repository: ClassVar[str] = "Tiiiger/SGC"
+    licence: ClassVar[str] = "MIT"
+    needs: ClassVar[str] = "graph"
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the epoch is selected on validation; the release scores the last epoch",
+        "several training seeds; the release has one",
+    )
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+
+    backbone: Literal["sgc"] = "sgc"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    lr: Rate = 0.2
+    weight_decay: Weight = 2e-5
+    epochs: Count = 100
+    patience: Count | None = None
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), partial(supervised))
+
+    @property
+    def label(self) -> str:
+        return f"SGC, {self.model['hops']} hops"

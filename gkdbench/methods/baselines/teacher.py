@@ -1,0 +1,57 @@
+"""A solo backbone trained on labels: the teacher of every student, and a row of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from gkdbench.nn.model import NEUTRAL
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.fields import Trained
+from gkdbench.training.losses import supervised
+from gkdbench.training.models import describe
+from gkdbench.training.schedules import Schedule
+from gkdbench.training.solo import train_solo
+from gkdbench.training.types import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Trained):
+    """A GNN (or any backbone) trained with cross-entropy on the labelled items.
+
+    The standard configuration of each backbone is GLNN's, so that students of different methods share one teacher;
+    recipes named after papers hold those papers' own settings.
+
+    Args:
+        decay: which parameters weight decay acts on.
+        fanouts: neighbours sampled per layer while training; empty: full graph. Inference always reads all neighbours.
+        schedule: of the learning rate: constant, halved every 50 epochs, or lowered where validation stands still.
+    """
+
+    name: ClassVar[str] = "teacher"
+    paper: ClassVar[str] = "standard teachers: settings of Zhang et al., Graph-less Neural Networks, ICLR 2022"
+    year: ClassVar[int | None] = 2022
+    arxiv: ClassVar[str] = "2110.08727"
+    repository: ClassVar[str] = "snap-research/graphless-neural-networks"
+    licence: ClassVar[str] = "MIT"
+    needs: ClassVar[str] = "graph"
+    kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    multi_label: ClassVar[bool] = True
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+
+    backbone: str = "sage"
+    decay: Literal["all", "first_layer"] = "all"
+    fanouts: tuple[Count, ...] = ()
+    schedule: Schedule = field(default="constant", metadata=NEUTRAL)
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        fanouts = self.fanouts if view.kind == "node" else ()
+        loss = partial(supervised, multi_label=view.multi_label)
+        recipe = self.solo_recipe(decay=self.decay, fanouts=fanouts, schedule=self.schedule)
+        return train_solo(view, ctx, self.backbone_config(), recipe, loss)
+
+    @property
+    def label(self) -> str:
+        return describe(self.backbone, self.model, self.recipe)

@@ -1,0 +1,1 @@
+"""Students that read features alone and learn from a GNN teacher."""

@@ -1,0 +1,245 @@
+"""CoHOp: label histograms, agreement between neighbours and pseudo-labels, without a teacher and without a GNN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from gkdkernels import CSRGraph, feature_rows
+from pydantic import Field
+from torch import Tensor, nn
+
+from gkdbench.data.nodes import NodeTable, Space
+from gkdbench.nn.sampling import NeighbourSampler
+from gkdbench.protocol.predictor import Predictor, state_of
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.blocks.label_histogram import LabelHistogram, Reach, disagreement, neighbour_mean
+from gkdbench.training.blocks.pairs import without_loops
+from gkdbench.training.fields import Trained
+from gkdbench.training.losses import supervised
+from gkdbench.training.models import as_predictor, build
+from gkdbench.training.steps import adam, batches, descend, endless_batches, mean_loss
+from gkdbench.training.types import Count, Rate, Share, Weight
+
+GRID = [step / 100 for step in range(101)]
+"""Mixing weights that are tried, where one is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoHOp(Trained):
+    """``CE + gamma * mean_i mean_{j -> i} H(p_i, p_j)`` on features with a label histogram (Winter et al. 2024).
+
+    Five rounds: train on the current labels, predict, put the truth on the training rows, mix with the mean of the
+    neighbours, ``w p + (1 - w) P p``, and label the nodes that are sure (largest entry above a threshold) for the
+    next round. Weights carry over from round to round, the optimiser's moments do not.
+
+    ``as_released`` counts a training node's own label in its histogram, stops each round on validation and searches
+    w on validation labels, so that these shape the pseudo-labels of the next. ``corrected`` leaves the own label out,
+    trains each round for all its epochs (the last stops early), and takes a fixed w or searches it on labels that it
+    held out from the training set in that round.
+
+    Args:
+        reach, decay, depth: of the histogram (`LabelHistogram`); alpha is the decay.
+        smoothness: gamma.
+        rounds: of pseudo-labels; `epochs` and `patience` are a round's.
+        threshold: of the largest entry, above which a node gets a pseudo-label.
+        mixing: where w comes from: `mix`, or the share `held_out` of the training nodes.
+    """
+
+    name: ClassVar[str] = "cohop"
+    paper: ClassVar[str] = "Winter, Cohen, Hoshen, Classifying Nodes in Graphs without GNNs"
+    year: ClassVar[int | None] = 2024
+    arxiv: ClassVar[str] = "2402.05934"
+    repository: ClassVar[str] = "dani3lwinter/CoHOp"
+    licence: ClassVar[str] = "none stated"
+    needs: ClassVar[str] = "graph"
+    variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
+    deviations: ClassVar[tuple[str, ...]] = (
+        "a node's own label is left out of its histogram; the release counts it, and test nodes have none",
+        "the mixing weight is fixed or chosen on held-out training labels; in the release on validation labels",
+        "a round is trained for all its epochs; the release goes on from the round's best validation epoch",
+        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "the MLP of the OGB sets has its norm before the activation and none on the input",
+    )
+    released_ties: ClassVar[str] = "later"
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "rounds": 2}
+
+    backbone: Literal["mlp"] = "mlp"
+    model: Mapping[str, Any] = field(default_factory=lambda: {"layers": 1})
+    lr: Rate = 0.1
+    epochs: Count = 200
+    reach: Reach = "hops"
+    decay: Share = 0.4
+    depth: Annotated[int, Field(ge=2)] = 10
+    smoothness: Weight = 0.025
+    rounds: Count = 5
+    threshold: Share = 0.5
+    mixing: Literal["fixed", "held_out"] = "fixed"
+    mix: Share = 0.5
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        rounds = _Rounds(self, view, ctx)
+        for number in range(1, self.rounds + 1):
+            rounds.train(last=number == self.rounds)
+            if number < self.rounds:
+                rounds.relabel()
+        return Fitted({"model": rounds.predictor})
+
+    @property
+    def label(self) -> str:
+        return f"CoHOp, {'linear' if self.model['layers'] == 1 else self.model_label()}"
+
+
+class _Rounds:
+    """The model, and the labels that it is trained on now."""
+
+    def __init__(self, method: CoHOp, view: TrainView, ctx: Context) -> None:
+        self._method, self._view, self._ctx = method, view, ctx
+        self._released = method.released
+        config = method.backbone_config()
+        self._model = build(config, view, seed=ctx.seed, extra=view.num_classes)
+        histogram = LabelHistogram(
+            NodeTable(Space("labelled", view.train.ids), view.labels),
+            view.num_classes,
+            reach=method.reach,
+            decay=method.decay,
+            depth=method.depth,
+            own_label=self._released,
+            key=self._model.randomness.key("folds"),
+        )
+        plain = as_predictor(config, self._model, view.num_classes)
+        count = plain.macs
+        macs = None if count is None else lambda inputs: count(self.predictor.prepared(inputs))
+        self.predictor: Predictor = replace(plain, needs="graph", hops=method.depth, prepare=histogram, macs=macs)
+        self._features = self.predictor.prepared(view.inputs).features
+        self._graph = without_loops(view.inputs.graph)
+        self._epoch, self._round, self._loss = 0, 0, 0.0
+        self._label = torch.zeros(len(view.items), dtype=torch.int64, device=view.device)
+        self._label[view.train.position] = view.labels
+        self._known = view.train.position  # nodes that have a label now, true or guessed
+        self._hidden = self._hide()
+
+    def _hide(self) -> Tensor:
+        """[n_train] bool: training nodes whose label this round does not see."""
+        method, train = self._method, self._view.train.position
+        hidden = torch.zeros(train.numel(), dtype=torch.bool, device=train.device)
+        if method.mixing == "held_out" and not self._released:
+            key = self._model.randomness.key(f"hidden {self._round}")
+            order = torch.randperm(train.numel(), generator=torch.Generator().manual_seed(key)).to(train.device)
+            hidden[order[: max(1, int(method.held_out * train.numel()))]] = True
+        return hidden
+
+    def train(self, *, last: bool) -> None:
+        """One round of training; the release goes on from its best epoch, ``corrected`` from its last."""
+        method = self._method
+        optimiser = adam(self._model, lr=method.lr, weight_decay=method.weight_decay)
+        out_of_sight = self._view.train.position[self._hidden]
+        labelled = self._known[~torch.isin(self._known, out_of_sight)]
+        self._round += 1
+        best, state, waited = -1.0, state_of(self._model), 0
+        for epoch in range(1, method.epochs + 1):
+            self._model.train()
+            terms = self._step(optimiser, labelled)
+            self._epoch, self._loss = self._epoch + 1, terms["loss"]
+            verdict = self._ctx.monitor.report(self._epoch, {"model": self.predictor}, terms=terms)
+            if self._released:
+                waited = 0 if verdict.val["model"] >= best else waited + 1
+                if not waited:
+                    best, state = verdict.val["model"], state_of(self._model)
+                if waited == method.patience:
+                    break
+            elif last and verdict.stop and epoch >= (method.patience or 0):
+                break
+        if self._released and not last:
+            self._model.load_state_dict(state)
+
+    def _step(self, optimiser: torch.optim.Optimizer, labelled: Tensor) -> dict[str, float]:
+        """One pass over all observed nodes, labelled ones beside them; the means of the terms."""
+        noted: dict[str, list[float]] = {"loss": [], "ce": [], "smoothness": []}
+        size = self._method.batch_size
+        again = endless_batches(self._model, labelled.numel(), size)
+        for batch in batches(self._model, len(self._view.items), size):
+            graph, rows = self._around(batch)
+            chosen = labelled[next(again)]
+
+            def loss(graph: CSRGraph = graph, rows: Tensor | None = rows, chosen: Tensor = chosen) -> Tensor:
+                if rows is None:
+                    logits = self._model(self._features)
+                    answers = logits[chosen]
+                else:
+                    both = self._model(feature_rows(self._features, torch.cat([rows, chosen])))
+                    logits, answers = both[: rows.numel()], both[rows.numel() :]
+                ce = supervised(answers, self._label[chosen])
+                noted["ce"].append(float(ce.detach()))
+                if not self._method.smoothness:
+                    return ce
+                term = self._method.smoothness * disagreement(logits, graph)
+                noted["smoothness"].append(float(term.detach()))
+                return ce + term
+
+            noted["loss"].append(descend(self._model, optimiser, loss))
+        return {name: mean_loss(values) for name, values in noted.items() if values}
+
+    def _around(self, batch: Tensor) -> tuple[CSRGraph, Tensor | None]:
+        """The batch's in-edges, and the nodes [R] that they connect (None: all, in order)."""
+        if self._method.batch_size is None:
+            return self._graph, None
+        everyone = max(int(self._graph.degree.max()), 1)
+        sample = NeighbourSampler(self._graph, (everyone,)).sample(batch.to(self._view.device), 0)
+        return sample.blocks[0], sample.rows
+
+    @torch.no_grad()
+    def relabel(self) -> None:
+        """Label the nodes that are sure, for the next round."""
+        view, train = self._view, self._view.train
+        guess = self.predictor.evaluate(view.inputs).softmax(dim=1)
+        truth = F.one_hot(view.labels, view.num_classes).to(guess.dtype)
+        seen = ~self._hidden
+        guess[train.position[seen]] = truth[seen]
+        weight = self._mixing_weight(guess, neighbour_mean(self._graph, guess))
+        guess[train.position] = truth
+        mixed = weight * guess + (1 - weight) * neighbour_mean(self._graph, guess)
+        sure, self._label = mixed.max(dim=1)
+        self._label[train.position] = view.labels
+        chosen = sure > self._method.threshold
+        chosen[train.position] = True
+        self._known = chosen.nonzero().flatten()
+        self._hidden = self._hide()
+        self._ctx.extra |= {"mixing_weight": weight, "labelled_share": float(chosen.float().mean())}
+
+    def _mixing_weight(self, guess: Tensor, smooth: Tensor) -> float:
+        """w of ``w guess + (1 - w) smooth``, both [N, C]."""
+        if self._released:
+            return self._searched_on_validation(guess, smooth)
+        if self._method.mixing == "fixed":
+            return self._method.mix
+        hidden, labels = self._view.train.position[self._hidden], self._view.labels[self._hidden]
+        right = [int(((w * guess[hidden] + (1 - w) * smooth[hidden]).argmax(dim=1) == labels).sum()) for w in GRID]
+        return GRID[right.index(max(right))]
+
+    def _searched_on_validation(self, guess: Tensor, smooth: Tensor) -> float:
+        """The release's w: best on validation. The Monitor is asked for the score of every candidate at once, in an
+        epoch of its own that nothing can be selected from."""
+        mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w), needs="graph") for w in GRID}
+        self._epoch += 1
+        terms = {"loss": self._loss}
+        val = self._ctx.monitor.report(self._epoch, mixtures, terms=terms, selectable=False).val
+        scores = [val[name] for name in mixtures]
+        return GRID[scores.index(max(scores))]
+
+
+class _Mixture(nn.Module):
+    """Answers every observed node with ``log(w guess + (1 - w) smooth)``; has no state."""
+
+    def __init__(self, guess: Tensor, smooth: Tensor, weight: float) -> None:
+        super().__init__()
+        self._parts, self._weight = (guess, smooth), weight
+
+    def forward(self, *_: Any) -> Tensor:
+        guess, smooth = self._parts
+        mixed = self._weight * guess + (1 - self._weight) * smooth
+        return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()

@@ -1,0 +1,239 @@
+"""CPF: label propagation with learned weights, combined with an MLP, that imitates a GNN; reads the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from gkdkernels import CSRGraph, Features, MixedFeatures, SparseFeatures, gat_aggregate
+from torch import Tensor, nn
+
+from gkdbench.data.nodes import NodeSet, Space
+from gkdbench.errors import UserError
+from gkdbench.nn.linear import dropout_features, feature_product, uniform
+from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.random import Randomness
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.blocks.encodings import places
+from gkdbench.training.fields import Taught
+from gkdbench.training.loop import train
+from gkdbench.training.models import nonzeros
+from gkdbench.training.steps import adam, descend
+from gkdbench.training.types import Count, Rate, Share, Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPF(Taught):
+    """``sqrt(sum over v not in V_L of || softmax(h_v) - p_T,v ||^2)`` (Yang et al. 2021), full batch, no label loss.
+
+    h starts one-hot on V_L and uniform elsewhere; K times
+    ``h_v <- ReLU(sigmoid(a_v) sum_u att_vu h_u + sigmoid(-a_v) MLP(x_v))``, after which V_L is put back. att is the
+    softmax over in-neighbours u of their score, a_v a free number per node. Dropout is drawn anew in each of the K.
+
+    An unseen node has no a_v of its own and takes the mean of the others; scores "tra" are free numbers too, which
+    nothing can stand in for: they are refused in inductive settings.
+
+    Args:
+        score: "ind": ``<x_u, w>``; "tra": a free number per node.
+        steps: K. attention_dropout: on att. transform: with the MLP; without, h is propagated alone.
+        model: of the MLP; its dropout acts on the features that the scores read as well.
+    """
+
+    name: ClassVar[str] = "cpf"
+    paper: ClassVar[str] = "Yang, Liu, Shi, Extract the Knowledge of Graph Neural Networks and Go Beyond it (CPF)"
+    year: ClassVar[int | None] = 2021
+    arxiv: ClassVar[str] = "2103.02885"
+    repository: ClassVar[str] = "BUPT-GAMMA/CPF"
+    licence: ClassVar[str] = "none stated"
+    needs: ClassVar[str] = "graph"
+    variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
+    deviations: ClassVar[tuple[str, ...]] = (
+        "features are read as they are; the release binarises them",
+        "every key of a configuration is read; the release's search varies learning rate and decay under other names "
+        "than its optimiser reads",
+        "several splits and their spread; the release has one split",
+        "scores that are free per node are refused where nodes are unseen",
+    )
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+
+    backbone: Literal["mlp"] = "mlp"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str = "gcn"
+    lr: Rate = 0.001
+    weight_decay: Weight = 0.01
+    score: Literal["ind", "tra"] = "ind"
+    steps: Count = 8
+    attention_dropout: Share = 0.2
+    transform: bool = True
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        if self.batch_size is not None:
+            raise UserError(f"cpf propagates over the whole graph; batch_size wants None, got {self.batch_size}")
+        if self.score == "tra" and view.setting != "tran":
+            raise UserError(
+                f"score 'tra' of cpf is a free number per node, which unseen nodes lack; setting is {view.setting!r}: "
+                f"use score='ind'"
+            )
+        config = self.backbone_config()
+        if not isinstance(config, MLP):
+            raise TypeError(f"cpf wants an MLP beside the propagation, got {type(config).__name__}")
+        module = Propagation(self, config, view, Randomness(ctx.seed)).to(view.device)
+        student = Propagator(module, view.inputs.space, binary=self.released)
+        optimiser = adam(module, lr=self.lr, weight_decay=self.weight_decay)
+        others = torch.ones(len(view.items), dtype=torch.bool, device=view.device)
+        others[view.train.position] = False
+        target = ctx.teachers["teacher"].logits[view.inputs.everything].softmax(dim=1)[others]
+
+        def step(epoch: int) -> dict[str, float]:
+            loss = descend(module, optimiser, lambda: imitation(student(view.inputs)[others], target))
+            return {"loss": loss}
+
+        train(ctx, {"model": student}, step, epochs=self.epochs)
+        ctx.extra["mean_balance"] = float(module.balance.sigmoid().mean().detach())
+        return Fitted({"model": student})
+
+    @property
+    def label(self) -> str:
+        beside = f" + {self.model_label()}" if self.transform else ""
+        return f"CPF-{self.score}, {self.steps} steps{beside}"
+
+
+def imitation(h: Tensor, target: Tensor) -> Tensor:
+    """``|| softmax(h) - target ||``, one norm over all entries; ``h: [M, C]``, ``target: [M, C]`` probabilities."""
+    distance: Tensor = torch.linalg.vector_norm(h.softmax(dim=1) - target.detach())
+    return distance
+
+
+class Propagation(nn.Module):
+    """The module: K steps of one layer.
+
+    Attributes:
+        balance: [N] a_v of the observed nodes, from 0.
+        source: w [D], or the score [N] of every observed node.
+    """
+
+    def __init__(self, method: CPF, config: MLP, view: TrainView, randomness: Randomness) -> None:
+        super().__init__()
+        self.randomness, self.steps = randomness, method.steps
+        self.dropout, self.attention_dropout = config.dropout, method.attention_dropout
+        self.by_features = method.score == "ind"
+        nodes, width = len(view.items), view.num_features
+        size = width if self.by_features else nodes
+        bound = 2**0.5 * (6 / (size + 1)) ** 0.5  # Xavier's for ReLU, of one output
+        self.balance = nn.Parameter(torch.zeros(nodes))
+        self.source = nn.Parameter(uniform((size,), bound, randomness, "source"))
+        self.mlp: MLPModel | None = None
+        if method.transform:
+            self.mlp = MLPModel(config, width, view.num_classes, Randomness(randomness.seed, randomness.peer))
+        start = torch.full((nodes, view.num_classes), 1 / view.num_classes)
+        start[view.train.position.cpu()] = F.one_hot(view.labels.cpu(), view.num_classes).float()
+        fixed = torch.zeros(nodes, dtype=torch.bool)
+        fixed[view.train.position.cpu()] = True
+        self.register_buffer("start", start, persistent=False)
+        self.register_buffer("fixed", fixed, persistent=False)
+
+    start: Tensor
+    fixed: Tensor
+
+    def forward(self, x: Features, graph: CSRGraph, at: Tensor) -> Tensor:
+        """[N, C] h after K steps.
+
+        Args:
+            x: [N, D]. graph: [N x N].
+            at: [N] int64, each node's place among the observed nodes, -1 for one that is not among them.
+        """
+        known, place = at >= 0, at.clamp_min(0)
+        balance = torch.where(known, self.balance[place], self.balance.mean())
+        start = torch.where(known[:, None], self.start[place], 1 / self.start.size(1))
+        fixed = (known & self.fixed[place])[:, None]
+        h = start
+        for step in range(self.steps):
+            spread = self._spread(h, x, graph, place, step)
+            if self.mlp is not None:
+                share = balance.sigmoid()[:, None]
+                spread = share * spread + (1 - share) * self._transformed(x, step)
+            h = torch.where(fixed, start, spread.relu())
+        return h
+
+    def _spread(self, h: Tensor, x: Features, graph: CSRGraph, place: Tensor, step: int) -> Tensor:
+        """[N, C] ``sum_u att_vu h_u``."""
+        if self.by_features:
+            score = feature_product(self._dropped(x, f"score {step}"), self.source[:, None])
+        else:
+            score = self._dropped_scores(step)[place][:, None]
+        rate = self.attention_dropout if self.training else 0.0
+        key = self.randomness.key(f"attention {step}")
+        flat = torch.zeros_like(score)  # the score is the source's alone
+        mixed = gat_aggregate(graph, h[:, None, :], score, flat, negative_slope=1.0, dropout=rate, key=key)
+        return mixed[:, 0, :]
+
+    def _dropped(self, x: Features, name: str) -> Features:
+        return dropout_features(x, self.dropout, self.randomness.key(name)) if self.training else x
+
+    def _dropped_scores(self, step: int) -> Tensor:
+        dropped = self._dropped(self.source[:, None], f"score {step}")
+        return dropped[:, 0] if isinstance(dropped, Tensor) else self.source
+
+    def _transformed(self, x: Features, step: int) -> Tensor:
+        """[N, C] MLP(x), with dropout on its input too, another one in every step."""
+        if self.mlp is None:
+            raise TypeError("without an MLP there is nothing to transform")
+        self.mlp.randomness.step = self.randomness.step * self.steps + step
+        logits: Tensor = self.mlp(self._dropped(x, f"mlp {step}"))
+        return logits
+
+
+class Propagator(Predictor):
+    """Tells the module which nodes of a scene are which observed ones, by their ids.
+
+    Args:
+        observed: the numbering that it was trained on.
+        binary: read ``x != 0`` for x.
+    """
+
+    def __init__(self, module: Propagation, observed: Space, *, binary: bool) -> None:
+        super().__init__(
+            module,
+            needs="graph",
+            hops=module.steps,
+            prepare=binarised if binary else None,
+            macs=lambda inputs: _macs(module, inputs),
+        )
+        self._observed, self._places = observed, dict[str, Tensor]()
+
+    def __call__(self, inputs: Inputs, items: NodeSet | None = None) -> Tensor:
+        name = inputs.space.name
+        if name not in self._places:
+            self._places[name] = places(inputs.space, self._observed)
+        ready = self.prepared(inputs)
+        h: Tensor = self.module(ready.features, ready.graph, self._places[name])
+        return h if items is None else h[items.within(inputs.items).position]
+
+
+def _macs(module: Propagation, inputs: Inputs) -> int:
+    nodes, classes, nnz = len(inputs.space), module.start.size(1), nonzeros(inputs.features)
+    spreading = module.steps * inputs.graph.num_edges * classes + (nnz if module.by_features else 0)
+    if module.mlp is None:
+        return spreading
+    first, *rest = (int(p.numel()) for name, p in module.mlp.named_parameters() if name.endswith("weight"))
+    mlp = nnz * first // int(inputs.features.shape[1]) + nodes * sum(rest)
+    return spreading + mlp + 2 * module.steps * nodes * classes
+
+
+def binarised(inputs: Inputs) -> Inputs:
+    """`inputs` with features ``x != 0``."""
+
+    def ones(x: Features) -> Features:
+        if isinstance(x, Tensor):
+            return (x != 0).to(x.dtype)
+        if isinstance(x, SparseFeatures):
+            return SparseFeatures(x.graph, (x.value != 0).to(x.value.dtype))
+        sparse = SparseFeatures(x.sparse.graph, (x.sparse.value != 0).to(x.sparse.value.dtype))
+        return MixedFeatures(sparse, (x.dense != 0).to(x.dense.dtype))
+
+    return replace(inputs, features=ones(inputs.features))

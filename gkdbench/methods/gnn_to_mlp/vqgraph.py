@@ -1,0 +1,192 @@
+"""VQGraph: an MLP that learns a tokenizer's soft labels and how near each node is to its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gkdbench.data.nodes import NodeSet
+from gkdbench.errors import UserError
+from gkdbench.nn.linear import FeatureLinear
+from gkdbench.nn.model import Model
+from gkdbench.nn.vq import VQModel, cosine_scores, distance_scores
+from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
+from gkdbench.training.distil import labelled_batches
+from gkdbench.training.fields import Trained
+from gkdbench.training.loop import train
+from gkdbench.training.losses import kl_to_teacher, supervised
+from gkdbench.training.method import Requirement
+from gkdbench.training.models import as_predictor, build, rebuild
+from gkdbench.training.solo import train_solo
+from gkdbench.training.steps import adam, batches, descend, mean_loss
+from gkdbench.training.types import Count, Rate, Share, Weight
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_scores, "distance": distance_scores}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGraph(Trained):
+    """``lambda CE(V_L) + (1 - lambda) KL(p_T || p_S) + w T^2 KL(softmax(s_T / T) || softmax(s_S / T))``
+    (Yang et al. 2024), the last two over all observed nodes.
+
+    s are scores of a node against the tokenizer's codes: of its hidden layer, and of a linear map of the student's
+    last hidden layer, which is used for nothing else.
+
+    ``as_released`` scores the teacher by cosine and the student by negative distance, passes the teacher's
+    probabilities for log-probabilities (so that its gradient is that of a uniform target), and takes three passes an
+    epoch, each with its own optimiser steps, the labels' too where lambda = 0.
+
+    Args:
+        label_weight: lambda. token_weight: w; 1e-8 in the release. tau: T.
+        score: of both sides: "distance" (negative, Euclidean) or "cosine".
+        codes: in the tokenizer's codebook.
+    """
+
+    name: ClassVar[str] = "vqgraph"
+    paper: ClassVar[str] = "Yang, Tian, Xu, Liu, Hong, Qu, Zhang, Cui, Zhang, Leskovec, VQGraph"
+    year: ClassVar[int | None] = 2024
+    arxiv: ClassVar[str] = "2308.02117"
+    repository: ClassVar[str] = "YangLing0818/VQGraph"
+    licence: ClassVar[str] = "none stated"
+    variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
+    deviations: ClassVar[tuple[str, ...]] = (
+        "an epoch is selected on validation; the transductive release keeps the best test epoch: see the audit",
+        "the KL of tokens is a true one; the release passes probabilities for log-probabilities",
+        "both sides of it are scored alike; in the release by cosine and by distance",
+        "one objective in every step; the release takes three passes, each with its own steps",
+        "the remainder after full batches is trained on; the release drops it",
+        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "the student's code is a map of its hidden layer before dropout; in the release after",
+    )
+    released_ties: ClassVar[str] = "later"
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "codes": 16}
+
+    backbone: Literal["mlp"] = "mlp"
+    label_weight: Share = 0.0
+    token_weight: Weight = 1e-8
+    tau: Rate = 4.0
+    score: Literal["distance", "cosine"] = "distance"
+    codes: Count = 5000
+
+    def requires(self) -> Mapping[str, Requirement]:
+        return {"teacher": Requirement("vqgraph_teacher", {"model": {"codes": self.codes}, "variant": self.variant})}
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        config, released = self.backbone_config(), self.released
+        if self.label_weight == 1 and not self.token_weight and not released:
+            return train_solo(view, ctx, config, self.solo_recipe(), supervised)
+        model = build(config, view, seed=ctx.seed)
+        student = as_predictor(config, model, view.num_classes)
+        objective = _Objective(self, view, ctx.teachers["teacher"], model)
+        optimiser = adam(objective.trained, lr=self.lr, weight_decay=self.weight_decay)
+        passes = self._apart if released else self._together
+
+        def step(epoch: int) -> dict[str, float]:
+            losses = [descend(model, optimiser, partial(objective, batch)) for batch in passes(view, model)]
+            return {"loss": mean_loss(losses), **objective.means()}
+
+        train(ctx, {"model": student}, step, epochs=self.epochs)
+        return Fitted({"model": student})
+
+    def _together(self, view: TrainView, model: Model) -> Iterator[_Batch]:
+        labels = labelled_batches(view, model, self.batch_size)
+        for observed in batches(model, len(view.items), self.batch_size):
+            yield _Batch(observed, next(labels) if self.label_weight else observed[:0], ("tokens", "kl", "ce"))
+
+    def _apart(self, view: TrainView, model: Model) -> Iterator[_Batch]:
+        """Tokens, labels, soft labels: a pass each, whatever their weights."""
+        observed = partial(batches, model, len(view.items), self.batch_size, drop_last=True)
+        for batch in observed():
+            yield _Batch(batch, batch[:0], ("tokens",))
+        for batch in batches(model, len(view.train), self.batch_size, drop_last=True):
+            yield _Batch(batch[:0], batch, ("ce",))
+        for batch in observed():
+            yield _Batch(batch, batch[:0], ("kl",))
+
+    @property
+    def label(self) -> str:
+        return f"VQGraph, {self.model_label()}"
+
+
+class _Batch(NamedTuple):
+    """What one step sees: observed nodes [B], labelled ones [B'] (places in ``view.train``), the terms of its loss."""
+
+    observed: Tensor
+    labelled: Tensor
+    terms: tuple[str, ...]
+
+
+class _Objective:
+    """The loss of a step, and the mean of what each of its terms added to it.
+
+    Attributes:
+        trained: every module that the optimiser moves.
+    """
+
+    def __init__(self, method: VQGraph, view: TrainView, teacher: Teacher, model: Model) -> None:
+        self._method, self._view, self._model = method, view, model
+        self._released = method.released
+        self._logits = teacher.logits[view.inputs.everything]
+        self._noted: dict[str, list[float]] = {}
+        self._map: FeatureLinear | None = None
+        if method.token_weight:
+            if method.model["layers"] < 2:
+                raise UserError("vqgraph compares hidden layers, and the student has none; give it two layers")
+            tokenizer = rebuild(teacher, view)
+            if not isinstance(tokenizer, VQModel):
+                raise UserError(f"vqgraph learns from a teacher with a codebook, got {type(tokenizer).__name__}")
+            with torch.no_grad():
+                self._h = tokenizer.tokens(view.inputs.features, view.inputs.graph).h
+            self._codes = tokenizer.codes
+            width = int(method.model["hidden"])
+            randomness = model.randomness
+            own = FeatureLinear(width, self._h.size(1), name="code", randomness=randomness, init="torch")
+            self._map = own.to(view.device)
+        self.trained = nn.ModuleList([model, *([self._map] if self._map else [])])
+
+    def __call__(self, batch: _Batch) -> Tensor:
+        method, view = self._method, self._view
+        items = torch.cat([batch.observed.to(view.device), view.train.position[batch.labelled]])
+        cut, observed = batch.observed.numel(), batch.observed
+        trace = self._model.trace(view.inputs.rows(NodeSet(view.items, items)))
+        total = trace.logits.new_zeros(())
+        if "tokens" in batch.terms and self._map is not None:
+            own = self._map(trace.hidden[-1][:cut].relu())
+            total = total + self._note("tokens", method.token_weight * self._tokens(own, self._h[observed]))
+        if "kl" in batch.terms and (method.label_weight < 1 or self._released):
+            kl = kl_to_teacher(trace.logits[:cut], self._logits[observed])
+            total = total + self._note("kl", (1 - method.label_weight) * kl)
+        if "ce" in batch.terms and (method.label_weight or self._released):
+            ce = supervised(trace.logits[cut:], view.labels[batch.labelled])
+            total = total + self._note("ce", method.label_weight * ce)
+        return total
+
+    def _tokens(self, own: Tensor, taught: Tensor) -> Tensor:
+        tau, score = self._method.tau, SCORES[self._method.score]
+        if self._released:
+            return released_token_loss(distance_scores(own, self._codes), cosine_scores(taught, self._codes), tau=tau)
+        return tau**2 * kl_to_teacher(score(own, self._codes), score(taught, self._codes), tau=tau)
+
+    def _note(self, name: str, term: Tensor) -> Tensor:
+        self._noted.setdefault(name, []).append(float(term.detach()))
+        return term
+
+    def means(self) -> dict[str, float]:
+        """Term -> its mean contribution since the last call."""
+        found = {name: mean_loss(values) for name, values in self._noted.items()}
+        self._noted.clear()
+        return found
+
+
+def released_token_loss(student_scores: Tensor, teacher_scores: Tensor, *, tau: float) -> Tensor:
+    """``T^2 / M sum exp(p) (p - log q)``, p and q the softmax of the scores / T: the release's KL, whose target p is
+    taken for a log-probability (protocol trap 5); scores [M, K], the teacher detached."""
+    log_q = F.log_softmax(student_scores / tau, dim=1)
+    p = (teacher_scores.detach() / tau).softmax(dim=1)
+    return tau**2 * F.kl_div(log_q, p, reduction="batchmean", log_target=True)

@@ -1,0 +1,1 @@
+"""Students for graph classification that read no edges."""

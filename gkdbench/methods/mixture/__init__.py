@@ -1,0 +1,1 @@
+"""Students that are mixtures of experts: routing by memory (RbM) and learned routers (MoE)."""

@@ -1,0 +1,250 @@
+"""Alignahead: students without a teacher, whose layers learn the local structure of another student's next layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from gkdkernels import edge_log_probs
+from gkdkernels.structure_kl.op import divergence
+from torch import Tensor
+
+from gkdbench.errors import UserError
+from gkdbench.methods.mutual._deep_supervision import DeepSupervision
+from gkdbench.nn.model import Backbone
+from gkdbench.nn.random import Randomness
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.blocks.gradient_share import GradientShare, note_shares
+from gkdbench.training.blocks.logit_threshold import late_threshold
+from gkdbench.training.blocks.structure import Structured, note_layers
+from gkdbench.training.fields import Trained
+from gkdbench.training.losses import supervised
+from gkdbench.training.models import hidden_width
+from gkdbench.training.mutual import Joint, Peer, PeersRecipe, Update, build_peers, train_peers
+from gkdbench.training.mutual_method import label_losses
+from gkdbench.training.types import Count, Rate, Weight
+
+Direction = Literal["ahead", "behind", "one-to-one", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignahead(Structured, Trained):
+    """``L_m = CE_m + a / (M - 1) sum_{m' != m} sum_l KL(sg LS(m', pi(l)) || LS(m, l))`` (Guo et al. 2022).
+
+    LS(m, l) is the local structure (`gkdkernels.structure_kl`) of hidden layer l of student m before its activation,
+    KL a sum over edges and a mean over nodes. M students of one backbone; co-students are constants in the loss.
+
+    ``as_released`` aligns with the layer behind, whatever the paper's figure shows; starts all students from the same
+    weights, steps them in turn, clips nothing; compares exp(-|d|_1 / 100), whose softmax is almost uniform; predicts a
+    label at logit 0.5; stores a state on a better validation score or a lower training loss; makes a GAT's residual
+    an identity where its input is as wide as one head; and refuses one student, where it divides 0 by 0, and a GAT of
+    two hidden layers, where it leaves one out.
+
+    Args:
+        students: M; one is the solo run.
+        direction: pi. "ahead": l + 1, the last layer the first; "behind": l - 1, the first layer the last;
+            "one-to-one": l; "none": no alignment in the same loop, the schedule control.
+        a: weight of the alignment; 0 is "none", bit for bit.
+        init: whether students draw their initial weights, or copy the first one's.
+        update: each student in turn, who sees the new weights of those before it, or all at once.
+        clip: largest norm of a student's gradient; None: any.
+        eval_every: epochs between evaluations.
+        deep_supervision: Alignahead++ (arXiv 2210.13743), reconstructed from its abstract: a classifier on each hidden
+            layer, and ``b * MSE(map(h_l), sg h_pi(l) of m')``.
+        b: weight of that feature transfer.
+    """
+
+    name: ClassVar[str] = "alignahead"
+    paper: ClassVar[str] = (
+        "Guo, Chen, Wang, Alignahead: Online Cross-Layer Knowledge Extraction on Graph Neural Networks"
+    )
+    year: ClassVar[int | None] = 2022
+    arxiv: ClassVar[str] = "2205.02468"
+    repository: ClassVar[str] = "GuoJY-eatsTG/Alignahead"
+    licence: ClassVar[str] = "none stated"
+    needs: ClassVar[str] = "graph"
+    multi_label: ClassVar[bool] = True
+    variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
+    deviations: ClassVar[tuple[str, ...]] = (
+        "layer l follows layer l + 1 of a co-student, as the paper's figure has it; in the release layer l - 1",
+        "students start from independent weights; in the release from copies",
+        "the kernel is Laplacian with the mean distance as its width; the release's, exp(-d/100), keeps the divergence "
+        "below 0.474 and its gradient near nothing",
+        "a label is predicted at probability 0.5; in the release at logit 0.5",
+        "an epoch is selected by strict improvement on validation; the release stores on a lower training loss too, so "
+        "that its best score may fall",
+        "one student is the solo run; the release divides 0 by 0, and a GAT of two hidden layers fails there",
+        "gradients are clipped at norm 1; the release clips none, and both its logs diverge late",
+        "a GAT's residual is a linear map; in the release an identity where the input is as wide as one head, that is "
+        "with a single head",
+        "a student's distances are measured once, for all co-students; the release measures them for each, and moves a "
+        "second batch to the device that it never reads: time only, so that no variant does it",
+        "SAGE students average their neighbours; the release's take the maximum of a learned map (pool)",
+        "the observed graph is one batch, and students take turns by batches; the release takes two of PPI's graphs a "
+        "step, and turns by epochs",
+    )
+    smoke: ClassVar[Mapping[str, Any]] = {
+        "epochs": 5,
+        "eval_every": 1,
+        "model": {"head_width": 8, "heads": 2, "layers": 4},
+    }
+
+    backbone: Literal["gat", "gcn", "sage"] = "gat"
+    patience: Count | None = None
+    students: Count = 2
+    direction: Direction = "ahead"
+    a: Weight = 1.0
+    init: Literal["independent", "copied"] = "independent"
+    update: Update = "alternating"
+    clip: Rate | None = 1.0
+    eval_every: Count = 10
+    deep_supervision: bool = False
+    b: Weight = 1.0
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        self._refuse_what_the_release_cannot()
+        config, recipe = self._config(), self._recipe()
+        students = range(self.students if self.deep_supervision else 0)
+        deep = [_deep(config, int(self.model["layers"]) - 1, view, ctx.seed, m) for m in students]
+        copied = self.released or self.init == "copied"
+        peers = build_peers(view, ctx.seed, [config] * self.students, recipe, owned=deep, copied=copied)
+        if self.released and view.multi_label:
+            for peer in peers:
+                peer.predictor = late_threshold(peer.predictor)
+        objective = _Alignment(self, peers, deep, view.multi_label)
+        models = [peer.model for peer in peers]
+        note_layers(ctx, view.inputs, models, *self.structure(), when="before")
+        fitted, _ = train_peers(view, ctx, peers, recipe, objective)
+        note_layers(ctx, view.inputs, models, *self.structure(), when="after")
+        note_shares(ctx, objective.shares)
+        ctx.extra["steps"] = float(models[0].randomness.step)
+        return fitted
+
+    def pi(self, layers: int) -> list[int]:
+        """Hidden layer (from 0) of a co-student that each hidden layer follows; empty where nothing is aligned."""
+        direction = "behind" if self.released and self.direction == "ahead" else self.direction
+        if direction == "none" or self.students == 1:
+            return []
+        shift = {"ahead": 1, "behind": -1, "one-to-one": 0}[direction]
+        return [(layer + shift) % layers for layer in range(layers)]
+
+    def _config(self) -> Backbone:
+        model = dict(self.model)
+        if self.released and self.backbone == "gat" and model.get("residual"):
+            model["skips"] = "identity"
+        return type(self.backbone_config())(**model)
+
+    def _recipe(self) -> PeersRecipe:
+        return PeersRecipe(
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            update="alternating" if self.released else self.update,
+            clip=None if self.released else self.clip,
+            every=self.eval_every,
+            store_on_loss=self.released,
+        )
+
+    def _refuse_what_the_release_cannot(self) -> None:
+        hidden = int(self.model["layers"]) - 1
+        if hidden < 1:
+            raise UserError(
+                "alignahead aligns hidden layers, and model.layers=1 has none; give the students two or more"
+            )
+        if self.released and self.students == 1:
+            raise UserError(
+                "students=1: the release divides the sum over no co-student by M - 1 = 0 and its loss is NaN; "
+                "take variant=corrected, where one student is the solo run"
+            )
+        if self.released and self.backbone == "gat" and hidden == 2:
+            raise UserError(
+                "model.layers=3: the release leaves out a hidden layer of a GAT that has two, and fails; "
+                "take variant=corrected, or model.layers=4"
+            )
+
+    @property
+    def label(self) -> str:
+        plus = "Alignahead++ (reconstruction)" if self.deep_supervision else "Alignahead"
+        alone = self.students == 1 or self.direction == "none" or self.a == 0
+        how = "no alignment" if alone else self.direction
+        unusual = [] if alone or self.released else self._unusual()
+        return ", ".join([f"{plus} {how}", f"{self.students} x {self.model_label()}", *unusual])
+
+    def _unusual(self) -> list[str]:
+        """What of the alignment is not its default, for tables that hold several."""
+        width = [] if self.sigma == "auto" else [f"sigma = {self.sigma:g}"]
+        weight = [] if self.a == 1 else [f"a = {self.a:g}"]
+        kernel = [] if self.kernel == "laplace" else [self.kernel]
+        start = ["copied weights"] if self.init == "copied" else []
+        return [*kernel, *width, *weight, *start, *(["all at once"] if self.update == "simultaneous" else [])]
+
+
+class _Alignment:
+    """The losses of all students (`_peers.Losses`), and the share of the alignment in each one's gradient."""
+
+    def __init__(self, method: Alignahead, peers: list[Peer], deep: list[DeepSupervision], multi_label: bool) -> None:
+        self._method, self._deep, self._multi_label = method, deep, multi_label
+        self._pi = method.pi(int(method.model["layers"]) - 1)
+        aligned = self._pi and (method.a or deep)
+        self.shares = [GradientShare(peer.model.parameters()) for peer in peers] if aligned else []
+
+    def __call__(self, joint: Joint) -> tuple[Tensor, Mapping[str, Tensor]]:
+        tasks = label_losses(joint, joint.logits, multi_label=self._multi_label)
+        turns = range(len(joint.traces)) if joint.turn is None else [joint.turn]
+        if self._deep:
+            tasks = torch.stack([task + self._auxiliary(joint, m) for m, task in enumerate(tasks)])
+        if not self.shares:
+            return tasks, {}
+        maps = self._maps(joint) if self._method.a else []
+        losses, readings = list(tasks), dict[str, Tensor]()
+        for m in turns:
+            transfer = tasks.new_zeros(())
+            if maps:
+                layers = self._divergences(joint, maps, m)
+                readings |= {f"structure.peer{m}.layer{i}": value for i, value in enumerate(layers.detach(), start=1)}
+                transfer = transfer + self._method.a * layers.sum()
+            if self._deep:
+                transfer = transfer + self._method.b * self._features(joint, m)
+            self.shares[m].look(joint.epoch, tasks[m], transfer)
+            readings[f"gradient_share.peer{m}"] = tasks.new_tensor(self.shares[m].value)
+            losses[m] = tasks[m] + transfer
+        return torch.stack(losses), readings
+
+    def _maps(self, joint: Joint) -> list[list[Tensor]]:
+        """Per student and hidden layer its local structure [E], once."""
+        kernel, sigma = self._method.structure()
+        graph = joint.inputs.graph
+        return [[edge_log_probs(graph, h, kernel, sigma) for h in trace.hidden] for trace in joint.traces]
+
+    def _divergences(self, joint: Joint, maps: list[list[Tensor]], m: int) -> Tensor:
+        """[L] of student m's layers from those that they follow, a mean over co-students."""
+        others = [other for other in range(len(maps)) if other != m]
+        nodes = joint.inputs.graph.num_dst
+        return torch.stack(
+            [
+                torch.stack([divergence(maps[o][followed].detach(), own, nodes) for o in others]).mean()
+                for followed, own in zip(self._pi, maps[m], strict=True)
+            ]
+        )
+
+    def _auxiliary(self, joint: Joint, m: int) -> Tensor:
+        """The summed supervised losses of student m's auxiliary classifiers."""
+        logits = self._deep[m].logits(joint.traces[m].hidden)
+        return torch.stack(
+            [supervised(z[joint.rows], joint.labels, multi_label=self._multi_label) for z in logits]
+        ).sum()
+
+    def _features(self, joint: Joint, m: int) -> Tensor:
+        """The feature transfer into student m, a mean over co-students."""
+        own = joint.traces[m].hidden
+        followed = [[t.hidden[layer] for layer in self._pi] for o, t in enumerate(joint.traces) if o != m]
+        return torch.stack([self._deep[m].transfer(own, targets) for targets in followed]).mean()
+
+
+def _deep(config: Backbone, layers: int, view: TrainView, seed: int, student: int) -> DeepSupervision:
+    """The auxiliary parts of a student of this many hidden layers, drawn as its weights are."""
+    auxiliary = DeepSupervision(layers, hidden_width(config), view.num_classes, Randomness(seed, student))
+    return auxiliary.to(view.device)

@@ -1,0 +1,172 @@
+"""The label-stripped view on disk: the parent writes it, the worker reads it. No file of it holds a test label."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures
+from torch import Tensor
+
+from gkdbench.data.nodes import NodeSet, Space
+from gkdbench.data.splits import SPLIT_FAMILIES, Problem
+from gkdbench.protocol.evaluation_graphs import Staging, stage
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.monitor import Watch
+from gkdbench.protocol.view import TrainView
+
+
+@dataclass(frozen=True, eq=False)
+class Handover:
+    """What a worker finds in a handover folder. Scenes other than "observed" are read when they are needed."""
+
+    folder: Path
+    view: TrainView
+    metric: str
+    val_scene: str
+    val: NodeSet
+    val_labels: Tensor
+    watches: list[Watch]
+
+    def scene(self, name: str) -> Inputs:
+        """The Inputs called `name`, on the view's device."""
+        if name == "observed":
+            return self.view.inputs
+        return _read_inputs(self.folder / "scenes" / name).to(self.view.device)
+
+
+def write_handover(problem: Problem, folder: Path) -> Staging:
+    """Write the view of `problem` to `folder` (atomically: an existing folder is complete and kept).
+
+    Test labels are dropped here; validation labels are written apart, for the Monitor alone.
+    """
+    staging = stage(problem)
+    if folder.exists():
+        return staging
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "scenes").mkdir(parents=True)
+    for name, inputs in staging.scenes.items():
+        _write_inputs(partial / "scenes" / name, inputs)
+    labels = problem.task.labels
+    _save(partial / "train.position.npy", staging.train.position)
+    _save(partial / "train.labels.npy", labels[staging.train.ids])
+    _save(partial / "val.position.npy", staging.val.position)
+    _save(partial / "val.labels.npy", labels[staging.val.ids])
+    for watch in staging.watches:
+        _save(partial / f"test.{watch.column}.position.npy", watch.items.position)
+    meta = {
+        "dataset": problem.task.name,
+        "kind": problem.task.kind,
+        "setting": "graph" if problem.task.kind == "graph" else SPLIT_FAMILIES[problem.split.id].setting,
+        "metric": problem.task.metric,
+        "num_classes": problem.task.num_classes,
+        "multi_label": problem.task.multi_label,
+        "val_scene": staging.val_scene,
+        "watches": [{"column": w.column, "scene": w.scene, "live": w.live} for w in staging.watches],
+    }
+    (partial / "meta.json").write_text(json.dumps(meta))
+    try:
+        partial.rename(folder)
+    except OSError:  # another process finished the same view first
+        if not folder.exists():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+    return staging
+
+
+def read_handover(folder: Path, device: str = "cpu") -> Handover:
+    """The handover of `folder`, memory-mapped copy-on-write; what models read lies on `device`."""
+    meta = json.loads((folder / "meta.json").read_text())
+    observed = _read_inputs(folder / "scenes" / "observed")
+    val_scene = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
+    items: dict[str, Space] = {"observed": observed.items}
+    watches = []
+    for watch in meta["watches"]:
+        if watch["scene"] not in items:
+            items[watch["scene"]] = _read_space(folder / "scenes" / watch["scene"], "items")
+        position = _load(folder / f"test.{watch['column']}.position.npy")
+        watches.append(Watch(watch["column"], watch["scene"], NodeSet(items[watch["scene"]], position), watch["live"]))
+    view = TrainView(
+        dataset=meta["dataset"],
+        kind=meta["kind"],
+        setting=meta["setting"],
+        inputs=observed,
+        train=NodeSet(observed.items, _load(folder / "train.position.npy")),
+        labels=_load(folder / "train.labels.npy"),
+        num_classes=meta["num_classes"],
+        multi_label=meta["multi_label"],
+    )
+    val = NodeSet(val_scene.items, _load(folder / "val.position.npy"))
+    val_labels = _load(folder / "val.labels.npy")
+    return Handover(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, watches)
+
+
+def _save(path: Path, tensor: Tensor) -> None:
+    np.save(path, tensor.numpy(), allow_pickle=False)
+
+
+def _load(path: Path) -> Tensor:
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    return torch.from_numpy(array) if array.size else torch.from_numpy(np.array(array))
+
+
+def _write_inputs(folder: Path, inputs: Inputs) -> None:
+    folder.mkdir()
+    _save_graph(folder / "graph", inputs.graph)
+    facts: dict[str, Any] = {"symmetric": inputs.graph.symmetric, "node_items": inputs.items is inputs.space}
+    features = inputs.features
+    if isinstance(features, MixedFeatures):
+        raise TypeError("a data set's own features are dense or sparse; mixed ones are made by methods")
+    if isinstance(features, SparseFeatures):
+        _save_graph(folder / "features", features.graph)
+        _save(folder / "features.value.npy", features.value)
+    else:
+        _save(folder / "features.dense.npy", features)
+    facts["num_features"] = int(features.shape[1])
+    for name, space in (("space", inputs.space), ("items", inputs.items)):
+        _save(folder / f"{name}.ids.npy", space.ids)
+        (folder / f"{name}.name").write_text(space.name)
+    for name in ("segments", "edge_features"):
+        tensor = getattr(inputs, name)
+        if tensor is not None:
+            _save(folder / f"{name}.npy", tensor)
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _read_inputs(folder: Path) -> Inputs:
+    facts = json.loads((folder / "facts.json").read_text())
+    space = _read_space(folder, "space")
+    items = space if facts["node_items"] else _read_space(folder, "items")
+    graph = _load_graph(folder / "graph", len(space), facts["symmetric"])
+    features: Features
+    if (folder / "features.dense.npy").exists():
+        features = _load(folder / "features.dense.npy")
+    else:
+        columns = _load_graph(folder / "features", facts["num_features"], None)
+        features = SparseFeatures(columns, _load(folder / "features.value.npy"))
+    extra = {
+        name: _load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else None
+        for name in ("segments", "edge_features")
+    }
+    return Inputs(space, items, graph, features, extra["segments"], extra["edge_features"])
+
+
+def _read_space(folder: Path, name: str) -> Space:
+    return Space((folder / f"{name}.name").read_text(), _load(folder / f"{name}.ids.npy"))
+
+
+def _save_graph(stem: Path, graph: CSRGraph) -> None:
+    _save(stem.with_name(stem.name + ".indptr.npy"), graph.indptr)
+    _save(stem.with_name(stem.name + ".index.npy"), graph.index)
+
+
+def _load_graph(stem: Path, num_src: int, symmetric: bool | None) -> CSRGraph:
+    indptr, index = (_load(stem.with_name(f"{stem.name}.{part}.npy")) for part in ("indptr", "index"))
+    return CSRGraph(indptr, index, num_src, symmetric)

@@ -1,0 +1,1 @@
+"""Parts of methods: encodings, node pairs, local structure, projections, clusters, ..."""

@@ -1,0 +1,51 @@
+"""Methods that read DeepWalk encodings beside the features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gkdbench.data.nodes import NodeTable
+from gkdbench.protocol.inputs import Inputs
+from gkdbench.training.blocks.deepwalk import DeepWalk, deepwalk
+from gkdbench.training.blocks.encodings import Encoder
+from gkdbench.training.method import Method
+from gkdbench.training.types import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(Method):
+    """A method that reads DeepWalk encodings.
+
+    Fields:
+        walk_length, num_walks: nodes of a walk, walks per node. window: of the skip-gram.
+        iterations: passes over the walks. dim: length of an encoding.
+    """
+
+    walk_length: Annotated[int, Field(ge=2)] = 50
+    num_walks: Count = 5
+    window: Count = 5
+    iterations: Count = 1
+    dim: Count = 64
+
+    def encoder(
+        self,
+        inputs: Inputs,
+        seed: int,
+        *,
+        softmax: Literal["negative", "hierarchical"] = "negative",
+        zeros_included: bool = False,
+    ) -> Encoder:
+        """The Encoder of the observed graph `inputs` (a ``TrainView``'s) for the run's `seed`."""
+        settings = DeepWalk(
+            walk_length=self.walk_length,
+            num_walks=self.num_walks,
+            window=self.window,
+            iterations=self.iterations,
+            dim=self.dim,
+            softmax=softmax,
+        )
+        value = deepwalk(inputs.graph, settings, seed).to(inputs.graph.device)
+        return Encoder(NodeTable(inputs.space, value), zeros_included=zeros_included)

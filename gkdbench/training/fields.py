@@ -1,0 +1,74 @@
+"""Fields that many methods have, declared once with their ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gkdbench.nn.model import NEUTRAL, Backbone
+from gkdbench.training.method import Method, Requirement
+from gkdbench.training.models import backbone_config, describe
+from gkdbench.training.solo import SoloRecipe
+from gkdbench.training.types import Count, Rate, Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Method):
+    """A method that trains one model of one backbone.
+
+    Fields:
+        backbone, model: registered backbone and its settings.
+        lr, weight_decay: Adam. epochs, patience: at most, and without improvement on validation.
+        batch_size: items a step; None: all.
+    """
+
+    backbone: str = "mlp"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    lr: Rate = 0.01
+    weight_decay: Weight = 5e-4
+    epochs: Count = 500
+    patience: Count | None = 50
+    batch_size: Count | None = None
+
+    def backbones(self) -> tuple[str, ...]:
+        return (self.backbone,)
+
+    def backbone_config(self) -> Backbone:
+        """The backbone's configuration object."""
+        return backbone_config(self.backbone, self.model)
+
+    def solo_recipe(self, **changes: Any) -> SoloRecipe:
+        """The optimisation settings, with `changes`."""
+        own = {
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+        }
+        return SoloRecipe(**{**own, **changes})
+
+    def model_label(self) -> str:
+        """The model in a table, e.g. ``MLP 2x128``."""
+        return describe(self.backbone, self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Trained):
+    """A student of one frozen teacher from the bank.
+
+    Fields:
+        teacher: the backbone of a solo teacher, in its standard configuration, or in that of `teacher_recipe`.
+        teacher_method: the method that trains the teacher. One of peers (``"gml"``) teaches by its first peer.
+        teacher_settings: what of that method's configuration is not its default.
+    """
+
+    teacher: str = "sage"
+    teacher_recipe: str | None = None
+    teacher_method: str = field(default="teacher", metadata=NEUTRAL)
+    teacher_settings: Mapping[str, Any] = field(default_factory=dict, metadata=NEUTRAL)
+
+    def requires(self) -> Mapping[str, Requirement]:
+        standard = self.teacher_method == "teacher" and self.teacher_recipe is None
+        settings = {"backbone": self.teacher} | dict(self.teacher_settings) if standard else dict(self.teacher_settings)
+        return {"teacher": Requirement(self.teacher_method, settings, self.teacher_recipe)}

@@ -1,0 +1,163 @@
+"""One student trained on labels and on what a frozen teacher's hidden features say, beside or without its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from gkdkernels import segment_mean
+from torch import Tensor, nn
+
+from gkdbench.errors import UserError
+from gkdbench.nn.model import Backbone, Model, Trace
+from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
+from gkdbench.training.blocks.gradient_share import GradientShare, note_shares
+from gkdbench.training.blocks.logit_threshold import late_threshold
+from gkdbench.training.loop import train
+from gkdbench.training.losses import supervised
+from gkdbench.training.models import as_predictor, build
+from gkdbench.training.solo import SoloRecipe
+from gkdbench.training.steps import adam, batches, descend, mean_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One forward pass of the student, row by row.
+
+    Args:
+        items: [M] int64 positions of the rows: all nodes in order, or a batch of graphs.
+        logits: [M, C].
+        hidden: per hidden layer [M, H] pre-activations; of a graph their mean over its nodes.
+    """
+
+    items: Tensor
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class Objective(Protocol):
+    """What the student learns beside labels."""
+
+    def modules(self) -> list[nn.Module]:
+        """What is trained with the student and not deployed (projections)."""
+
+    def terms(self, epoch: int, answer: Answer) -> Mapping[str, Tensor]:
+        """Name -> weighted scalar; a term that is off in this epoch is absent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How a student is trained, beside its optimiser.
+
+    Args:
+        label_weight: of the supervised loss.
+        every: epochs between evaluations.
+        store_on_loss: a state is stored on a lower training loss too (`gkdbench.training.loop.train`).
+        late_threshold: a label is predicted where the logit is 0.5 or more (`training.blocks.logit_threshold`).
+        decay_projections: weight decay acts on modules that are not deployed too.
+    """
+
+    label_weight: float = 1.0
+    every: int = 1
+    store_on_loss: bool = False
+    late_threshold: bool = False
+    decay_projections: bool = False
+
+
+def train_imitator(
+    view: TrainView,
+    ctx: Context,
+    config: Backbone,
+    recipe: SoloRecipe,
+    objective_of: Callable[[Model], Objective] | None,
+    schedule: Schedule | None = None,
+) -> Fitted:
+    """Train `config` on labels and on an objective of its hidden features; the model is called "model".
+
+    One optimiser step a batch of labelled items; every term is a mean over its own rows. Without an objective this is
+    the solo run, bit for bit. The share of its terms in the gradient goes to ``ctx.extra`` and, where it vanishes, to
+    ``ctx.flags``.
+
+    Args:
+        objective_of: the objective of the student that it is given, or None.
+        schedule: None for a plain one.
+    """
+    plan = schedule or Schedule()
+    model = build(config, view, seed=ctx.seed)
+    objective = objective_of(model) if objective_of else None
+    predictor = as_predictor(config, model, view.num_classes)
+    if plan.late_threshold and view.multi_label:
+        predictor = late_threshold(predictor)
+    modules = objective.modules() if objective else []
+    decayed = list(model.parameters()) if modules and not plan.decay_projections else None
+    trained = nn.ModuleList([model, *modules])
+    optimiser = adam(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
+    share = GradientShare(model.parameters()) if objective else None
+
+    def step(epoch: int) -> dict[str, float]:
+        traces: dict[str, list[float]] = {}
+
+        def loss(batch: Tensor) -> Tensor:
+            answer = answer_of(view, model, view.train.position[batch])
+            rows = torch.arange(batch.numel()) if view.kind == "graph" else view.train.position[batch]
+            hard = supervised(answer.logits[rows], view.labels[batch], multi_label=view.multi_label)
+            task = hard if plan.label_weight == 1 else plan.label_weight * hard
+            terms = objective.terms(epoch, answer) if objective else {}
+            for name, term in {"task": task, **terms}.items():
+                traces.setdefault(name, []).append(float(term.detach()))
+            if not terms:
+                return task
+            transfer = torch.stack(list(terms.values())).sum()
+            if share:
+                share.look(epoch, task, transfer)
+            return task + transfer
+
+        steps = batches(model, len(view.train), recipe.batch_size)
+        values = [descend(model, optimiser, partial(loss, batch)) for batch in steps]
+        found = {"loss": mean_loss(values), **{name: mean_loss(trace) for name, trace in traces.items()}}
+        return found | ({"gradient_share": share.value} if share else {})
+
+    losses = {"model": "loss"} if plan.store_on_loss else None
+    train(ctx, {"model": predictor}, step, epochs=recipe.epochs, every=plan.every, losses=losses)
+    note_shares(ctx, [share] if share else [])
+    return Fitted({"model": predictor})
+
+
+def answer_of(view: TrainView, model: Model, items: Tensor) -> Answer:
+    """The student's forward pass: of the batch of graphs `items` ([B] int64), or of the whole observed graph."""
+    if view.kind == "graph":
+        batch = view.inputs.take(items)
+        trace: Trace = model.trace(*batch.arguments(model))
+        assert batch.segments is not None  # of graph tasks
+        return Answer(items, trace.logits, tuple(segment_mean(h, batch.segments) for h in trace.hidden))
+    trace = model.trace(*view.inputs.arguments(model))
+    return Answer(view.inputs.everything.position, trace.logits, trace.hidden)
+
+
+def teacher_features(teacher: Teacher, view: TrainView) -> Tensor:
+    """[M, H'] last hidden features of the frozen teacher on all observed items; of a graph their mean over its nodes.
+
+    Raises:
+        UserError: the teacher has no hidden layer.
+    """
+    if teacher.hidden is None:
+        raise UserError("the teacher has no hidden layer to imitate; give it two layers (a recipe of `teacher`)")
+    hidden = teacher.hidden.value.detach()
+    return hidden if view.inputs.segments is None else segment_mean(hidden, view.inputs.segments)
+
+
+def hidden_layer(answer_hidden: tuple[Tensor, ...], layer: int = -1) -> Tensor:
+    """Hidden layer `layer` of the student (from 0; -1: the last).
+
+    Raises:
+        UserError: the student has no such layer.
+    """
+    if not -len(answer_hidden) <= layer < len(answer_hidden):
+        raise UserError(
+            f"the student has {len(answer_hidden)} hidden layers, and layer {layer} was to imitate the teacher; "
+            f"give the model more layers"
+        )
+    return answer_hidden[layer]

@@ -1,0 +1,132 @@
+"""What methods of peers have in common: their settings, and a fit that asks them for their losses alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+import torch
+from gkdkernels import segment_mean
+from pydantic import Field
+from torch import Tensor
+
+from gkdbench.errors import UserError
+from gkdbench.nn.model import Backbone, Trace
+from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.losses import supervised
+from gkdbench.training.method import Method
+from gkdbench.training.models import backbone_config, describe
+from gkdbench.training.mutual import Joint, PeersRecipe, Update, build_peers, train_peers
+from gkdbench.training.types import Count, Rate, Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peered(Method):
+    """A method that trains several models together.
+
+    Fields:
+        peers: their backbones, in order. models: backbone -> its settings (peers of one backbone share them).
+        lr, weight_decay: of every peer's Adam. epochs, patience: at most, and without improvement on validation of
+        any peer. batch_size: labelled items a step; None: all.
+    """
+
+    needs: ClassVar[str] = "graph"
+    kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    multi_label: ClassVar[bool] = True
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+
+    peers: Annotated[tuple[str, ...], Field(min_length=1)] = ("gcn", "sage")
+    models: Mapping[str, Any] = field(default_factory=dict)
+    lr: Rate = 0.01
+    weight_decay: Weight = 5e-4
+    epochs: Count = 200
+    patience: Count | None = 50
+    batch_size: Count | None = None
+
+    def backbones(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.peers))
+
+    def configs(self) -> list[Backbone]:
+        """Every peer's configuration object."""
+        return [backbone_config(name, self.models.get(name, {})) for name in self.peers]
+
+    def recipe_of_peers(self) -> PeersRecipe:
+        """How the peers are trained."""
+        return PeersRecipe(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size)
+
+    def peers_label(self) -> str:
+        """The peers in a table, e.g. ``GCN 2x64 + SAGE 2x64``."""
+        return " + ".join(describe(name, self.models.get(name, {})) for name in self.peers)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.peers_label()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutual(Peered):
+    """Peers that are ordinary backbones and teach each other by a loss of their logits.
+
+    Fields:
+        update: one joint forward and K optimiser steps, or each peer in turn, who sees the others after their step.
+    """
+
+    update: Update = "simultaneous"
+
+    def recipe_of_peers(self) -> PeersRecipe:
+        return replace(super().recipe_of_peers(), update=self.update)
+
+    def peers_label(self) -> str:
+        return super().peers_label() + (" in turn" if self.update == "alternating" else "")
+
+    def fit(self, view: TrainView, ctx: Context) -> Fitted:
+        recipe = self.recipe_of_peers()
+        peers = build_peers(view, ctx.seed, self.configs(), recipe)
+        return train_peers(view, ctx, peers, recipe, partial(self.losses, multi_label=view.multi_label))[0]
+
+    @abstractmethod
+    def losses(self, joint: Joint, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Every peer's loss [K], and what is to be stored of this step (see `_peers.Losses`)."""
+
+
+def label_losses(joint: Joint, logits: Sequence[Tensor], *, multi_label: bool) -> Tensor:
+    """[K] the supervised loss of each of the K `logits` [N, C]."""
+    return torch.stack([supervised(z[joint.rows], joint.labels, multi_label=multi_label) for z in logits])
+
+
+def pair_readings(kl: Tensor) -> dict[str, Tensor]:
+    """``kl: [K, K]`` as readings: "kl01" is the mean KL(p_0 || p_1)."""
+    count = len(kl)
+    return {f"kl{i}{j}": kl[i, j] for i in range(count) for j in range(count) if i != j}
+
+
+def node_features(joint: Joint) -> list[Tensor]:
+    """Per peer the node features [N, H] of its last hidden layer, after the activation.
+
+    Raises:
+        UserError: a peer without hidden layers, or peers of different widths.
+    """
+    if any(not trace.hidden for trace in joint.traces):
+        raise UserError("this method reads the peers' last hidden layer; give every peer at least two layers")
+    features = [torch.relu(trace.hidden[-1]) for trace in joint.traces]
+    if len({x.size(1) for x in features}) > 1:
+        widths = ", ".join(str(x.size(1)) for x in features)
+        raise UserError(f"this method compares the peers' last hidden layers, which want one width; got {widths}")
+    return features
+
+
+def item_features(joint: Joint) -> list[Tensor]:
+    """As `node_features`; of graphs what the readout made, or the mean over their nodes, [G, H]."""
+    node_features(joint)  # refuses what has no comparable features
+    return [features_of_items(trace, joint.inputs.segments) for trace in joint.traces]
+
+
+def features_of_items(trace: Trace, segments: Tensor | None) -> Tensor:
+    """[N, H] of one peer's `trace`, or [G, H] with `segments` [G + 1]."""
+    if trace.pooled is not None:
+        return trace.pooled
+    features = torch.relu(trace.hidden[-1])
+    return features if segments is None else segment_mean(features, segments)

@@ -1,0 +1,179 @@
+"""From a name and overrides to a method with every field set: defaults, published settings, the caller's word."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from gkdbench.errors import UnknownName, UserError
+from gkdbench.nn.model import settings_of
+from gkdbench.protocol.evaluation_graphs import setting_of
+from gkdbench.training.method import Method
+from gkdbench.training.models import backbone_config, strictly
+from gkdbench.training.registry import METHODS
+
+
+def resolve(
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    recipe: str | None = None,
+) -> Method:
+    """The method `name` with every hyper-parameter decided.
+
+    Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file the tables ``[default]``,
+    ``[backbone.<backbone>]``, ``[for.<where>]``, ``[backbone.<backbone>.<where>]``, then `overrides`. ``<where>`` is
+    "graph" where the split is one of graphs, then the data set, and then the first word of the split id ("planetoid",
+    "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands
+    in for the tables before it.
+
+    A file that says ``fitting = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for the
+    data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A default
+    recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe asked for
+    by name. ``[fitted.<where>]`` goes over a default recipe only. ``recipe=None`` in `overrides` asks for none.
+
+    Raises:
+        UnknownName: unknown method, recipe or key (with the nearest names).
+        UserError: a value of the wrong type or out of range.
+    """
+    cls = METHODS.get(name)
+    known = {field.name for field in dataclasses.fields(cls)}
+    chosen = dict(overrides or {})
+    tables = _tables(cls.__module__, name)
+    fitting = None if recipe or "recipe" in chosen else _fitting(cls, tables, dataset, split, chosen)
+    recipe = chosen.pop("recipe", fitting) or recipe
+    where = ["graph" if setting_of(split or "") == "graph" else "", dataset or "", (split or "").partition("-")[0]]
+    backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
+    named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
+    published = _published(tables, name, known, named, where, recipe)
+    if fitting is not None:
+        published.pop("teacher_recipe", None)
+        for place in where:
+            published = over(published, tables.get("fitted", {}).get(place, {}))
+    values = over(published, chosen)
+    if recipe is not None:
+        values["recipe"] = recipe
+    if values.get("variant", "corrected") not in cls.variants:
+        raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
+    backbone, settings = values.get("backbone", backbone), values.get("model", {})
+    if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
+        values["model"] = settings_of(backbone_config(backbone, settings))
+    if "models" in known:
+        values |= _settings_of_peers(cls, values, chosen.get("models", {}))
+    method: Method = strictly(cls, values, f"method {name!r}")
+    return method
+
+
+def recipes(name: str) -> list[str]:
+    """Names of the published configurations of method `name`."""
+    return sorted(_tables(METHODS.get(name).__module__, name).get("recipe", {}))
+
+
+def _published(
+    tables: Mapping[str, Any], name: str, known: set[str], backbone: str | None, where: list[str], recipe: str | None
+) -> dict[str, Any]:
+    def level(table: Mapping[str, Any]) -> dict[str, Any]:
+        """A table's own values, without its sub-tables (``model`` is a value)."""
+        return {key: value for key, value in table.items() if key in known or not isinstance(value, Mapping)}
+
+    if recipe is not None:
+        if recipe not in tables.get("recipe", {}):
+            raise UnknownName(f"recipe of method {name!r}", recipe, tables.get("recipe", {}))
+        own = tables["recipe"][recipe]
+        levels = [own, *(own.get(place, {}) for place in where)]
+    else:
+        of_backbone = tables.get("backbone", {}).get(backbone or "", {})
+        levels = [tables.get("default", {}), of_backbone]
+        for place in where:
+            levels += [tables.get("for", {}).get(place, {}), of_backbone.get(place, {})]
+    values: dict[str, Any] = {}
+    for table in levels:
+        values = over(values, level(table))
+    return values
+
+
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` overridden by `above`; tables (a backbone's settings, an included file's) are merged key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _settings_of_peers(cls: type[Method], values: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
+    """Every setting of every peer's backbone; nothing where peers or settings are of a wrong type (refused later)."""
+    peers, models = _peers(cls, values), values.get("models", {})
+    if not peers or not isinstance(models, Mapping):
+        return {}
+    for unused in sorted(set(chosen) - set(peers)):
+        raise UserError(f"models.{unused}: no peer has this backbone; peers are {', '.join(peers)}")
+    return {"models": {name: settings_of(backbone_config(name, models.get(name, {}))) for name in peers}}
+
+
+def _peers(cls: type[Method], values: Mapping[str, Any]) -> list[str]:
+    """The backbones of the peers that `values` or else the field's default names; empty if they are no names."""
+    peers = values.get("peers", _default(cls, {}, "peers"))
+    good = isinstance(peers, (list, tuple)) and all(isinstance(name, str) for name in peers)
+    return list(peers) if good else []
+
+
+def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str | None) -> str | None:
+    value = tables.get("recipe", {}).get(recipe or "", {}).get("backbone") or _default(cls, tables, "backbone")
+    return value if isinstance(value, str) else None
+
+
+def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:
+    """What ``[default]``, or else the field `key` itself says; None without such a field."""
+    own = next((field.default for field in dataclasses.fields(cls) if field.name == key), None)
+    return tables.get("default", {}).get(key) or own
+
+
+def _fitting(
+    cls: type[Method], tables: Mapping[str, Any], dataset: str | None, split: str | None, chosen: Mapping[str, Any]
+) -> str | None:
+    """The recipe that the file names for this setting and teacher, if it has one for the data set."""
+    if "fitting" not in tables or split is None:
+        return None
+    inductive = any(word.startswith("ind") for word in split.split("-"))  # cpf-lcc-20-30-ind20, planetoid-ind
+    teacher = chosen.get("teacher", _default(cls, tables, "teacher"))
+    name: str = tables["fitting"]
+    recipe = name.format(dataset=dataset, setting="ind" if inductive else "tran", teacher=teacher)
+    own = tables.get("recipe", {}).get(recipe, {})
+    return recipe if own and ("{dataset}" in name or dataset in own) else None
+
+
+@cache
+def _tables(module: str, name: str) -> dict[str, Any]:
+    """``configs/<name>.toml`` beside the method's file; empty when there is none.
+
+    A file's ``include`` names another one, in the same folder or in ``configs`` of a package above it (what several
+    families share).
+    """
+    path = _config_file(module.rpartition(".")[0], name.replace("-", "_"))
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
+    shared = tables.pop("include", None)
+    return over(_tables(module, shared), tables) if shared else tables
+
+
+def _config_file(package: str, stem: str) -> Traversable | None:
+    """``configs/<stem>.toml`` in `package`, or in the nearest package above it; a module in no package has none."""
+    while package:
+        path = importlib.resources.files(package) / "configs" / f"{stem}.toml"
+        if path.is_file():
+            return path
+        package = package.rpartition(".")[0]
+    return None

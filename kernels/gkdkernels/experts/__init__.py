@@ -1,0 +1,1 @@
+"""`expert_linear`, routing by memory or by scores, and folded inference."""

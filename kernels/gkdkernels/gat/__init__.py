@@ -1,0 +1,1 @@
+"""`gat_aggregate`: attention over in-edges."""

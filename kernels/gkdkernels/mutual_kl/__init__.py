@@ -1,0 +1,1 @@
+"""`mutual_kl`: K peers that learn from each other."""

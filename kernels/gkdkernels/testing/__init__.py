@@ -1,0 +1,1 @@
+"""What only tests use: ahead-of-time compilation, and a check of address arithmetic."""
