@@ -1,4 +1,4 @@
-"""The split families (protocol section 2), as data. Imports no torch."""
+"""The split families (docs/protocol.md, section 2), as data. Imports no torch."""
 
 from __future__ import annotations
 

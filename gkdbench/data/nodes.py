@@ -1,7 +1,7 @@
 """Positions that know which graph they belong to.
 
 The observed graph of an inductive run and the full graph number their nodes differently. A bare integer array
-of one used on the other reads wrong rows without a sound (protocol trap 15). Here every set of positions and
+of one used on the other reads wrong rows without a sound (docs/protocol.md, trap 15). Here every set of positions and
 every table of per-node values names its numbering (its *space*), and mixing two raises.
 """
 

@@ -23,7 +23,7 @@ from gkdbench.training.method import Method, Requirement
 from gkdbench.training.resolve import over, resolve
 
 FOLD_SEEDS = 3
-"""Training seeds per fold where the splits are a fixed list (protocol section 5)."""
+"""Training seeds per fold where the splits are a fixed list (docs/protocol.md, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)

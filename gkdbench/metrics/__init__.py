@@ -4,7 +4,7 @@
     score("accuracy", predictions, labels)
 
 The scorer, the verifier and the report all call `score`; what a model must hand over for it (classes, decisions
-or scores) is made by `Metric.from_logits` or `Metric.from_probs`, never guessed from the values (protocol, trap 7).
+or scores) is made by `Metric.from_logits` or `Metric.from_probs`, never guessed from the values (protocol.md, trap 7).
 """
 
 from gkdbench.metrics.registry import METRICS, score

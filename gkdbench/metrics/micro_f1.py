@@ -15,8 +15,8 @@ from gkdbench.metrics.metric import Array, Metric, matrix, probabilities, same_i
 class MicroF1(Metric):
     """2 TP / (2 TP + FP + FN) of pooled counts; predictions [N, L] bool or probabilities, labels [N, L] of 0, 1, NaN.
 
-    Pooling makes the score independent of batches (protocol, trap 30). Decisions are ``sigmoid(z) >= 0.5``, that is
-    ``z >= 0``; ``z >= 0.5`` (released by LSP and Alignahead) is not offered (trap 7).
+    Pooling makes the score independent of batches (protocol.md, trap 30). Decisions are ``sigmoid(z) >= 0.5``, that is
+    ``z >= 0``; ``z >= 0.5`` (released by LSP and Alignahead) is not offered (docs/protocol.md, trap 7).
     """
 
     name: str = "micro_f1"

@@ -1,4 +1,4 @@
-"""Widths of MLP controls that match another model's parameters or multiply-adds (controls G1 and G2)."""
+"""Widths of MLP controls that match another model's parameters or multiply-adds (protocol.md, controls G1 and G2)."""
 
 from __future__ import annotations
 

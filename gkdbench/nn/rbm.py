@@ -32,9 +32,9 @@ class RbM(Mixture):
     Args:
         gate: whether each expert has an input gate; gate_start: its first value.
         decay: of the memory's moving average.
-        routing: "memory"; "frozen": memories stay as k-means left them (control G6); "random": they stay random
-            directions, so that a row's experts are a random function of it; "random_each": experts are drawn anew in
-            every training forward, and evaluation uses the random directions (control G5).
+        routing: "memory"; "frozen": memories stay as k-means left them (protocol control G6); "random": they stay
+            random directions, so that a row's experts are a random function of it; "random_each": experts are drawn
+            anew in every training forward, and evaluation uses the random directions (docs/protocol.md, control G5).
     """
 
     name: ClassVar[str] = "rbm"

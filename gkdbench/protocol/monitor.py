@@ -1,7 +1,7 @@
 """The Monitor: sees validation labels, selects epochs, keeps the best states, writes test predictions it cannot score.
 
-Selection (protocol 4.1): strict improvement of the validation score, ties keep the earlier epoch. Test labels are
-not in this process: predictions are appended to scratch files, and the scorer reads them after the run.
+Selection (protocol section 4.1): strict improvement of the validation score, ties keep the earlier epoch. Test labels
+are not in this process: predictions are appended to scratch files, and the scorer reads them after the run.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Monitor:
             selectable: False while the final architecture is not active yet; such epochs are audited, never
                 selected, and patience does not run.
             store: predictors whose state this epoch replaces the stored one whatever validation says, so that their
-                best score may fall: the rule of releases that store on a falling training loss too (trap 2).
+                best score may fall: the rule of releases that store on a falling training loss too (protocol trap 2).
 
         Raises:
             NonFinite, OutOfTime, WrongPredictions.
@@ -248,7 +248,8 @@ class Monitor:
 
     @property
     def spiked(self) -> bool:
-        """Whether the total loss blew up after it had been small (trap 33: divergence hidden by an early best)."""
+        """Whether the total loss blew up after it had been small (protocol trap 33: divergence hidden by an early
+        best)."""
         trace = self.terms.get("loss", [])
         low = math.inf
         for value in trace:

@@ -204,7 +204,7 @@ def _predict(
 def _replay(
     given: Handover, monitor: Monitor, name: str, predictor: Predictor, like: State, scenes: _Scenes, scratch: Path
 ) -> None:
-    """Predictions on unseen items at every kept epoch, from the states saved then (protocol section 3)."""
+    """Predictions on unseen items at every kept epoch, from the states saved then (docs/protocol.md, section 3)."""
     hidden = [watch for watch in given.watches if not watch.live]
     if not hidden:
         return

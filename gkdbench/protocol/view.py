@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainView:
-    """All that training may see (protocol section 3): no validation label, no test label, no unseen node.
+    """All that training may see (docs/protocol.md, section 3): no validation label, no test label, no unseen node.
 
     Args:
         dataset: canonical name; a method may look up its published settings by it, never data.

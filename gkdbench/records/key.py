@@ -11,7 +11,7 @@ from gkdbench.records.schema import PROTOCOL_VERSION, Record
 
 @dataclass(frozen=True, slots=True)
 class GroupIdentity:
-    """Everything that a group's numbers depend on, apart from split index and seed (design decision 2).
+    """Everything that a group's numbers depend on, apart from split index and seed (docs/design.md, decision 2).
 
     Args:
         method: registered name.
@@ -71,7 +71,7 @@ def identity_of(record: Record) -> GroupIdentity:
 TRIAL: dict[str, Any] = {"trial": True}
 """`GroupIdentity.tuning` of a group that only serves to choose settings."""
 TUNING_SEEDS = (100, 101, 102)
-"""Runs that settings are chosen on; no table counts them (protocol, section 3)."""
+"""Runs that settings are chosen on; no table counts them (docs/protocol.md, section 3)."""
 MEMBER_STRIDE = 1000
 """Seeds of a suite lie below; run s + 1000 m is the m-th further model of run s, for best-of-K and ensembles."""
 

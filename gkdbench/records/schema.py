@@ -42,12 +42,12 @@ class Score(Strict):
 
 
 class Audit(Strict):
-    """What the "best test epoch" rule would have reported; never sorted on, never bold (protocol 4.2)."""
+    """What the "best test epoch" rule would have reported; never sorted on, never bold (protocol.md, section 4.2)."""
 
     peak: Fraction
     epoch: int
     gap: float  # peak - selected
-    final: Fraction  # score of the last epoch: a late divergence cannot hide behind an early best (trap 33)
+    final: Fraction  # score of the last epoch: a late divergence cannot hide behind an early best (protocol trap 33)
 
 
 class ModelResult(Strict):

@@ -16,7 +16,7 @@ from gkdbench.errors import UserError
 Arrays = dict[str, NDArray[np.generic]]
 
 CAP_BYTES = 2 * 2**20
-"""A group's side-car above this size is not kept (design decision 5)."""
+"""A group's side-car above this size is not kept (docs/design.md, decision 5)."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -173,7 +173,7 @@ def _same_splits(records: Sequence[Record]) -> None:
 
 
 def _same_teachers(records: Sequence[Record]) -> None:
-    """Under one (index, seed) every student of a section had the same teacher weights (protocol, trap 28)."""
+    """Under one (index, seed) every student of a section had the same teacher weights (docs/protocol.md, trap 28)."""
     seen: dict[tuple[int, int], tuple[dict[str, str], Record]] = {}
     for record in records:
         for row in record.rows:

@@ -1,4 +1,4 @@
-"""Two methods, run by run: every common data set, split and setting, with the statistics of protocol section 5."""
+"""Two methods, run by run: every common data set, split and setting, with the statistics of protocol.md, section 5."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     """The rows of `record` in one reported setting.
 
     One model gives one row. Several peers give their mean and the best on validation, and the ensemble, where there is
-    one, a row of its own; the best peer on test is never formed (protocol 4.3).
+    one, a row of its own; the best peer on test is never formed (docs/protocol.md, section 4.3).
 
     Args:
         record: a group of runs.
@@ -121,7 +121,7 @@ def _entry(
 
 
 def _run(row: Row, models: list[ModelResult], setting: str) -> Run:
-    """One run; a failed run that left a score counts with it (protocol, section 5)."""
+    """One run; a failed run that left a score counts with it (docs/protocol.md, section 5)."""
     values = [model.scores[setting].value for model in models if setting in model.scores]
     peaks = [model.audit[setting].peak for model in models if setting in model.audit]
     return Run(

@@ -1,4 +1,4 @@
-"""Published numbers, and when ours reproduce them (protocol, section 7)."""
+"""Published numbers, and when ours reproduce them (docs/protocol.md, section 7)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def verdicts(
 
 
 def verdict(claim: Claim, number: Published, record: Record, scores: Sequence[float], *, complete: bool) -> Verdict:
-    """Section 7 on one pair: the first condition that fails makes it "not comparable".
+    """docs/protocol.md, section 7, on one pair: the first condition that fails makes it "not comparable".
 
     Tolerance: max(0.5 points, 2 SE), with a floor of 1.0 for ROC-AUC and TU folds, SE = sqrt(s^2/n + s_pub^2/n_pub); a
     missing s_pub is ours, a missing n_pub is 10.

@@ -1,4 +1,4 @@
-"""How many published numbers our records reproduce (protocol, section 7): one page, one count for the terminal."""
+"""How many published numbers our records reproduce (protocol.md, section 7): one page, one count for the terminal."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from gkdbench.report.model import Entry, Versus
 from gkdbench.report.statistics import MIN_RUNS, outcome, paired
 
 NEEDS = ("features", "features+encodings", "graph")  # in the order of what inference costs
-SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (methods, G2)
+SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (docs/protocol.md, control G2)
 
 
 def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[Entry]:

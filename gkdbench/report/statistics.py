@@ -1,4 +1,4 @@
-"""Paired statistics of a table (protocol, section 5): functions of numbers, seeded, in the units they are given."""
+"""Paired statistics of a table (protocol.md, section 5): functions of numbers, seeded, in the units they are given."""
 
 from __future__ import annotations
 

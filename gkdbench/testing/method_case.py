@@ -126,7 +126,7 @@ class MethodCase:
         wanted(dataclasses.is_dataclass(cls), f"{self.name}: not a dataclass")
 
     def test_config_makes_the_same_method_again(self) -> None:
-        """The configuration that a record stores is all that it takes to run the cell again (trap 34)."""
+        """The configuration that a record stores is all that it takes to run the cell again (protocol.md, trap 34)."""
         for variant in METHODS.get(self.name).variants:
             method = self.method(variant)
             stored = json.loads(json.dumps(method.config()))
@@ -165,14 +165,15 @@ class MethodCase:
         wanted(before != after, f"{self.name}: seeds 0 and 1 gave the same weights; draws must derive from ctx.seed")
 
     def test_ignores_test_labels(self) -> None:
-        """Leak canary: with every test label changed, nothing about the training changes (trap 1)."""
+        """Leak canary: with every test label changed, nothing about the training changes (docs/protocol.md, trap 1)."""
         for setting, variant in self.cases():
             changed = relabelled(self.problem(setting), self.problem(setting).split.test)
             run = self.again(setting, variant, changed)
             self.same_training(f"other test labels on {setting} ({variant})", self.run_on(setting, variant), run)
 
     def test_ignores_unseen_nodes(self) -> None:
-        """Leak canary: other labels, features and edges of what is out of sight change nothing (traps 15, 18)."""
+        """Leak canary: other labels, features and edges of what is out of sight change nothing (protocol traps 15,
+        18)."""
         for setting, variant in self.cases():
             if setting in ("ind", "graph"):
                 run = self.again(setting, variant, with_other_unseen(self.problem(setting)))
@@ -180,7 +181,7 @@ class MethodCase:
                 self.same_training(what, self.run_on(setting, variant), run)
 
     def test_validation_labels_only_select(self) -> None:
-        """With other validation labels, weights after all epochs are the same (trap 9)."""
+        """With other validation labels, weights after all epochs are the same (docs/protocol.md, trap 9)."""
         for setting, variant in self.cases():
             problem = self.problem(setting)
             changed = relabelled(problem, problem.split.val)
@@ -191,7 +192,8 @@ class MethodCase:
                 wanted(identical(state, second.final[name]), f"{what} differ: they reach the training")
 
     def test_node_order_only_permutes(self) -> None:
-        """Without dropout and batches, weights depend on the order of nodes through rounding alone (traps 15, 27)."""
+        """Without dropout and batches, weights depend on the order of nodes through rounding alone (protocol traps
+        15, 27)."""
         for setting, variant in self.cases():
             if setting not in ("tran", "graph"):
                 continue
@@ -209,7 +211,7 @@ class MethodCase:
                 wanted(gap < 1e-3, f"{what}, no dropout, full batch, differ by {gap:.1e}; sums alone explain less")
 
     def test_every_setting_is_read(self) -> None:
-        """Every field is read in every run, or the case says why not (trap 26)."""
+        """Every field is read in every run, or the case says why not (docs/protocol.md, trap 26)."""
         fields = {f.name for f in dataclasses.fields(METHODS.get(self.name))} - {"recipe"}
         if len(METHODS.get(self.name).variants) == 1:
             fields -= {"variant"}

@@ -1,4 +1,4 @@
-"""Every set at hand against the published sizes (protocol section 1 and the catalogue)."""
+"""Every set at hand against the published sizes (docs/protocol.md, section 1 and the catalogue)."""
 
 from pathlib import Path
 

@@ -195,7 +195,8 @@ def by_hand(bench: Any, run: Any, members: list[int]) -> dict[str, float]:
 def test_unseen_nodes_are_answered_by_all_members_but_in_the_release(
     bench: Any, variant: str, members: list[int]
 ) -> None:
-    """Trap 16: the inductive score, once more by hand; one epoch, so that the final state is the selected one."""
+    """Protocol trap 16: the inductive score, once more by hand; one epoch, so that the final state is the selected
+    one."""
     run = bench.run("adagmlp", "ind", variant=variant, model=STILL, epochs=1)
     got = run.scored.models[0].scores
     assert got["ind"].value == pytest.approx(by_hand(bench, run, members)["ind"])
@@ -249,7 +250,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("cell", PUBLISHED, ids=" ".join)
 def test_published_settings_at_the_width_that_ran(cell: tuple[str, str]) -> None:
-    """Trap 26: the release's students are 64 wide, whatever its command lines say."""
+    """docs/protocol.md, trap 26: the release's students are 64 wide, whatever its command lines say."""
     dataset, teacher = cell
     found: Any = resolve("adagmlp", {"teacher": teacher}, dataset=dataset, split="cpf-lcc-20-30")
     model = found.model

@@ -101,7 +101,7 @@ def test_value_and_gradient_are_those_of_the_formula(kernel: str, sigma: Any) ->
 
 
 def test_co_students_get_no_gradient_and_their_number_does_not_matter() -> None:
-    """Trap 13: the loss of a student moves it alone, and twice the same co-student is no more than once."""
+    """protocol trap 13: the loss of a student moves it alone, and twice the same co-student is no more than once."""
     first, second = ([h.requires_grad_() for h in features(3, seed)] for seed in (4, 5))
     losses, _ = objective(2)(joint_of([tuple(first), tuple(second)]))
     losses[0].backward(retain_graph=True)
@@ -157,7 +157,7 @@ def test_without_alignment_it_is_the_solo_run(bench: Any) -> None:
 
 
 def test_students_start_apart_unless_copies_are_asked_for(bench: Any) -> None:
-    """Trap 11."""
+    """docs/protocol.md, trap 11."""
     view = bench.given("tran").view
     recipe = resolve("alignahead", SMALL)._recipe()  # type: ignore[attr-defined]
     config = resolve("alignahead", SMALL).backbone_config()  # type: ignore[attr-defined]
@@ -192,7 +192,7 @@ def test_alignment_lowers_the_divergence_and_is_traced(bench: Any) -> None:
 
 
 def test_every_declared_term_is_there_in_every_epoch(bench: Any) -> None:
-    """Trap 19: there is no hidden schedule, in either variant."""
+    """docs/protocol.md, trap 19: there is no hidden schedule, in either variant."""
     for variant in ("corrected", "as_released"):
         arrays = bench.run("alignahead", **SMALL, variant=variant, epochs=5, students=3).scored.arrays
         for peer in range(3):
@@ -203,7 +203,7 @@ def test_every_declared_term_is_there_in_every_epoch(bench: Any) -> None:
 
 
 def test_the_released_kernel_is_flagged_as_vacuous(bench: Any) -> None:
-    """Trap 23: the released alignment moves nothing and says so; with the corrected kernel it does."""
+    """protocol.md, trap 23: the released alignment moves nothing and says so; with the corrected kernel it does."""
     released = bench.run("alignahead", **SMALL, variant="as_released", epochs=24)
     assert FLAG in released.outcome.flags
     assert released.outcome.extra["gradient_share"] < 0.01
@@ -243,7 +243,7 @@ def test_schedules_differ_and_the_release_takes_turns(bench: Any) -> None:
 
 
 def test_the_release_clips_nothing_and_a_spike_is_flagged(bench: Any) -> None:
-    """Trap 33: with the release's step rule a run that blows up says so; the corrected one is clipped."""
+    """protocol.md, trap 33: with the release's step rule a run that blows up says so; the corrected one is clipped."""
     options = {**SMALL, "epochs": 40, "lr": 2.0, "weight_decay": 0.0}
     assert "loss spike" in bench.run("alignahead", **options, variant="as_released", seed=1).outcome.flags
     resolved: Any = resolve("alignahead", SMALL)

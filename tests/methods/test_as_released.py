@@ -1,4 +1,4 @@
-"""``as_released`` reproduces each listed defect, and ``corrected`` does not have it (H2)."""
+"""``as_released`` reproduces each listed defect, and ``corrected`` does not have it (docs/protocol.md: H2)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""BGNN-R: stages through the bank, a temperature per item, weights of what teachers get wrong (H1, H3)."""
+"""BGNN-R: stages through the bank, a temperature per item, weights of what teachers get wrong (protocol.md: H1, H3)."""
 
 from typing import Any
 

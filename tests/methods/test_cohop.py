@@ -88,7 +88,7 @@ def test_walks_are_the_powers_of_the_mean() -> None:
 
 @pytest.mark.parametrize("reach", ["hops", "walks"])
 def test_changing_a_label_leaves_its_own_nodes_input(reach: str) -> None:
-    """Trap 17: the release's training rows hold their own answer, those of ``corrected`` do not."""
+    """docs/protocol.md, trap 17: the release's training rows hold their own answer, those of ``corrected`` do not."""
     for place, node in enumerate(LABELLED):
         changed = [(label + (place == at)) % CLASSES for at, label in enumerate(LABELS)]
         for own_label in (False, True):

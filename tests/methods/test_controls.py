@@ -1,4 +1,5 @@
-"""Matched controls cost what they match (G1, G2); SGC is logistic regression on propagated features (B12)."""
+"""Matched controls cost what they match (protocol controls G1, G2); SGC is logistic regression on propagated
+features (docs/methods/baselines.md#sgc)."""
 
 from itertools import pairwise
 from typing import Any

@@ -186,7 +186,7 @@ def test_multiply_adds_are_counted(bench: Any) -> None:
 
 
 def test_a_key_that_nothing_reads_is_refused() -> None:
-    """Trap 26: the release's search draws `learning_rate`, and its optimiser reads `lr`."""
+    """docs/protocol.md, trap 26: the release's search draws `learning_rate`, and its optimiser reads `lr`."""
     with pytest.raises(UnknownName):
         resolve("cpf", {"learning_rate": 0.005})
 

@@ -1,4 +1,4 @@
-"""DML: the mean over the others' KL, and the release's sum (H1, H2, H3, traps 12, 13)."""
+"""DML: the mean over the others' KL, and the release's sum (docs/protocol.md: H1, H2, H3, traps 12, 13)."""
 
 from functools import partial
 from typing import Any

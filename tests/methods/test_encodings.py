@@ -30,7 +30,7 @@ def scenes() -> Any:
 
 
 def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
-    """Trap 18: other edges, features and labels for every unseen node; and a scene without their edges."""
+    """protocol.md, trap 18: other edges, features and labels for every unseen node; and a scene without their edges."""
     encoder = method().encoder(scenes["observed"], 0)
     kept = encoder.observed.value.clone()
     _deepwalk._KEPT.clear()

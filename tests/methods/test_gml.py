@@ -1,4 +1,4 @@
-"""GML-R: its loss, its weighting units, what collapses and what does not (H1, H3, traps 13, 24)."""
+"""GML-R: its loss, its weighting units, what collapses and what does not (docs/protocol.md: H1, H3, traps 13, 24)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -105,7 +105,7 @@ def test_one_loss_moves_one_peer_and_its_own_unit() -> None:
 
 @pytest.mark.parametrize("name", ["gml", "dml"])
 def test_doubling_identical_peers_changes_no_loss(name: str) -> None:
-    """Trap 13: the mutual term is a mean over the others, so three copies of a peer teach what one does."""
+    """protocol trap 13: the mutual term is a mean over the others, so three copies of a peer teach what one does."""
     first, second = logits_of(2)
     overrides: dict[str, Any] = {"weighting": "none"} if name == "gml" else {}
     two = resolve(name, {"peers": ["gcn"] * 2, "lam": 1.0, **overrides})
@@ -198,7 +198,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.mark.data
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_gate_that_only_the_mutual_term_sees_collapses(workshop: Workshop, seed: int) -> None:
-    """And the default does not (trap 24), on cora."""
+    """And the default does not (docs/protocol.md, trap 24), on cora."""
     problem = prepare_named("cora", "planetoid-public")
     flags = {}
     for overrides in ({"weighting": "sig", "ce_on": "raw"}, {}):

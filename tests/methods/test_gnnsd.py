@@ -1,4 +1,4 @@
-"""GNN-SD-R: differences between neighbours, where they shrink, who is held to whom (H1, H3, H6)."""
+"""GNN-SD-R: differences between neighbours, where they shrink, who is held to whom (docs/protocol.md: H1, H3, H6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers change only with a bump of a revision (decision 2); how they are renewed: see golden.py."""
+"""Numbers change only with a bump of a revision (docs/design.md, decision 2); how they are renewed: see golden.py."""
 
 import golden
 import pytest

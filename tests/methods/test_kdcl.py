@@ -1,4 +1,4 @@
-"""KDCL: the shared target of each kind, and who learns from it (H1, H3)."""
+"""KDCL: the shared target of each kind, and who learns from it (docs/protocol.md: H1, H3)."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every loss against its formula in double precision, values and gradients (traps 4, 5, 6)."""
+"""Every loss against its formula in double precision, values and gradients (docs/protocol.md, traps 4, 5, 6)."""
 
 import math
 

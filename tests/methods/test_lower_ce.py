@@ -1,4 +1,4 @@
-"""The lower cross-entropy teaches: who teaches whom, where, and how much (H1, H3, trap 13)."""
+"""The lower cross-entropy teaches: who teaches whom, where, and how much (docs/protocol.md: H1, H3, trap 13)."""
 
 from functools import partial
 from typing import Any

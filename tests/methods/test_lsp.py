@@ -81,7 +81,8 @@ def test_nodes_without_a_choice_contribute_nothing_and_underflow_is_uniform() ->
 
 
 def test_the_released_kernel_is_bounded() -> None:
-    """KL <= 0.474 whatever the features are (methods.md A2, as_released 3): one near neighbour, one far one."""
+    """KL <= 0.474 whatever the features are (docs/methods/mutual.md#alignahead, as released): one near neighbour,
+    one far one."""
     found = 0.0
     for degree in range(2, 40):
         for near in (1, degree - 1):
@@ -103,7 +104,7 @@ def test_without_a_weight_it_is_the_solo_run(bench: Any) -> None:
 
 
 def test_the_term_is_there_in_every_epoch_it_is_declared_for(bench: Any) -> None:
-    """Trap 19: the trace shows the release's hidden schedule, and that the corrected form has none."""
+    """protocol.md, trap 19: the trace shows the release's hidden schedule, and that the corrected form has none."""
     terms = {
         variant: bench.run("lsp", variant=variant, epochs=33, patience=None, model=STILL).scored.arrays
         for variant in ("corrected", "as_released")
@@ -120,7 +121,7 @@ def test_the_term_is_there_in_every_epoch_it_is_declared_for(bench: Any) -> None
 
 
 def test_a_vacuous_structure_is_flagged_and_a_working_one_is_not(bench: Any) -> None:
-    """Trap 23: the released kernel moves nothing; the same with a width that fits the data does."""
+    """docs/protocol.md, trap 23: the released kernel moves nothing; the same with a width that fits the data does."""
     options = {"epochs": 26, "patience": None, "model": STILL}
     released = bench.run("lsp", variant="as_released", **options)
     assert released.outcome.flags == [FLAG]
@@ -147,7 +148,7 @@ def test_the_share_is_that_of_the_norms_and_needs_twenty_epochs() -> None:
 
 
 def test_labels_begin_at_logit_one_half_in_the_release_only(bench: Any) -> None:
-    """Trap 7: the deployed logits are lower by 0.5, which moves decisions and not the training."""
+    """docs/protocol.md, trap 7: the deployed logits are lower by 0.5, which moves decisions and not the training."""
     options = {"lam": 0.0, "epochs": 3, "model": STILL}
     corrected = bench.run("lsp", "multilabel", **options)
     released = bench.run("lsp", "multilabel", variant="as_released", **options)
@@ -174,7 +175,7 @@ class Scripted:
 
 @pytest.mark.parametrize(("rule", "stored"), [(False, [1, 3]), (True, [1, 2, 3, 5])])
 def test_the_release_stores_on_a_lower_training_loss_too(rule: bool, stored: list[int]) -> None:
-    """Trap 2: the best score may fall (epoch 2), and a score is lost to a lower loss (epoch 5)."""
+    """docs/protocol.md, trap 2: the best score may fall (epoch 2), and a score is lost to a lower loss (epoch 5)."""
     losses = [1.0, 0.8, 0.9, 0.95, 0.7]
     monitor = Scripted([0.5, 0.4, 0.6, 0.55, 0.3])
     predictor = type("P", (), {"module": torch.nn.Linear(1, 1)})
@@ -237,8 +238,8 @@ def test_the_release_of_ppi_is_a_recipe() -> None:
 @pytest.mark.skipif("GKDBENCH_DATA" not in os.environ, reason="GKDBENCH_DATA is not set: no citation sets")
 @pytest.mark.parametrize("dataset", ["cora", "citeseer"])
 def test_the_student_alone_is_as_good(tmp_path: Path, dataset: str) -> None:
-    """The null result of users of the release (methods.md D2): within half a point of the same loop without LSP, or
-    within twice the standard error."""
+    """The null result of users of the release (docs/methods/structure.md#lsp): within half a point of the same loop
+    without LSP, or within twice the standard error."""
     workshop = Workshop(tmp_path, epochs=200)
     gaps = []
     for index in range(3):

@@ -52,7 +52,7 @@ def test_the_release_has_one_expert_more(bench: Any) -> None:
 
 
 def test_the_order_of_nodes_reaches_the_weights_in_the_release_only(bench: Any) -> None:
-    """Pre-training by slices of positions (trap 27)."""
+    """Pre-training by slices of positions (docs/protocol.md, trap 27)."""
     problem = bench.problem("tran")
     moved = renumbered(problem, np.random.default_rng(2).permutation(problem.task.num_nodes))
     gaps = {}

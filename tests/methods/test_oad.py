@@ -1,4 +1,4 @@
-"""OAD: its loss, its discriminators, and what its release does instead (H1, H2, H3, traps 4, 25)."""
+"""OAD: its loss, its discriminators, and what its release does instead (docs/protocol.md: H1, H2, H3, traps 4, 25)."""
 
 from functools import partial
 from typing import Any
@@ -94,7 +94,7 @@ def test_the_release_divides_the_divergence_by_items_times_classes(items: int, c
 
 
 def test_only_a_linear_end_can_reject() -> None:
-    """Trap 25: whatever it reads, the release's discriminator says "mine" with probability 0.5 or more."""
+    """protocol.md, trap 25: whatever it reads, the release's discriminator says "mine" with probability 0.5 or more."""
     features = 10 * torch.randn(ITEMS, WIDTH, generator=torch.Generator().manual_seed(1)).double()
     said = {
         end: torch.cat([judges_of(4, rectified=end)(i, features, ring()) for i in range(4)]).sigmoid()

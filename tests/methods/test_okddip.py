@@ -1,4 +1,4 @@
-"""OKDDip: attention over auxiliaries, a leader, and targets that are constants (H1, H2, H3, trap 13)."""
+"""OKDDip: attention over auxiliaries, a leader, and targets that are constants (protocol.md: H1, H2, H3, trap 13)."""
 
 from typing import Any
 

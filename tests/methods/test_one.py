@@ -1,4 +1,4 @@
-"""ONE: branches, their gate, and the mixture that teaches them (H1, H2, H3)."""
+"""ONE: branches, their gate, and the mixture that teaches them (docs/protocol.md: H1, H2, H3)."""
 
 from typing import Any
 

@@ -81,7 +81,8 @@ def test_the_sampler_works_from_the_first_epoch_and_learns_later(bench: Any) -> 
 
 
 def test_labels_are_propagated_by_the_formula(bench: Any) -> None:
-    """``(I + 0.1 P)^9 0.1 P Y``, by dense powers; the own label leaves a row in the corrected form (trap 17)."""
+    """``(I + 0.1 P)^9 0.1 P Y``, by dense powers; the own label leaves a row in the corrected form (protocol trap
+    17)."""
     view = bench.given("tran").view
     graph = without_loops(view.inputs.graph)
     mean = torch.zeros(graph.num_dst, graph.num_src, dtype=torch.float64)
@@ -99,7 +100,7 @@ def test_labels_are_propagated_by_the_formula(bench: Any) -> None:
 
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])
 def test_a_node_does_not_read_its_own_label_but_in_the_release(bench: Any, variant: str) -> None:
-    """Trap 17: another label for one training node, and its own row."""
+    """docs/protocol.md, trap 17: another label for one training node, and its own row."""
     view = bench.given("tran").view
     method: Any = resolve("rbm", {"label_propagation": True, "variant": variant})
     (histogram,) = method._encoders(view, 0)
@@ -114,7 +115,7 @@ def test_a_node_does_not_read_its_own_label_but_in_the_release(bench: Any, varia
 
 
 def test_propagated_labels_stand_at_their_nodes_in_every_scene(bench: Any) -> None:
-    """Trap 15: positions of the observed graph are none of the whole one; nodes keep their labels by id."""
+    """protocol trap 15: positions of the observed graph are none of the whole one; nodes keep their labels by id."""
     view, scenes = bench.given("ind").view, stage(small_problem("ind")).scenes
     known = _mixture.propagated_labels(view, own_label=True, key=0).known
     at = places(known.space, scenes["full"].space)
@@ -140,7 +141,7 @@ def test_options_of_labels_refuse_several_per_item(bench: Any) -> None:
 
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])
 def test_the_release_shares_transductive_encodings_between_seeds(bench: Any, variant: str) -> None:
-    """Trap 18."""
+    """docs/protocol.md, trap 18."""
     method: Any = resolve("rbm", {"encodings": True, "variant": variant, **WALKS})
     same = {}
     for setting in ("tran", "ind"):

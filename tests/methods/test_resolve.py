@@ -1,4 +1,4 @@
-"""From a name and overrides to a method: what wins, what is refused, and the papers' values (trap 26)."""
+"""From a name and overrides to a method: what wins, what is refused, and the papers' values (protocol.md, trap 26)."""
 
 import dataclasses
 from typing import Any
@@ -79,7 +79,7 @@ def test_a_method_has_every_setting_of_its_backbone() -> None:
             assert len(method.model) > 0
 
 
-# methods.md B2: rows "lr", "wd", "dropout" of GLNN's configuration file.
+# docs/methods/gnn_to_mlp.md#glnn: rows "lr", "wd", "dropout" of GLNN's configuration file.
 STUDENTS = {
     "cora": (0.01, 5e-3, 0.6),
     "citeseer": (0.01, 1e-3, 0.1),
@@ -104,7 +104,7 @@ def test_students_have_the_published_settings(name: str, dataset: str) -> None:
     assert (method.epochs, method.patience) == (500, 50)
 
 
-# methods.md F and B12.
+# docs/methods/baselines.md#teacher and B12.
 TEACHERS: dict[str, dict[str, Any]] = {
     "gcn": {"lr": 0.01, "weight_decay": 1e-3, "hidden": 64, "layers": 2, "dropout": 0.8},
     "sage": {"lr": 0.01, "weight_decay": 5e-4, "hidden": 128, "layers": 2, "dropout": 0.0, "aggregator": "gcn"}

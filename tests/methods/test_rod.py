@@ -1,4 +1,4 @@
-"""ROD: attention over depths, the mean of the heads in training and evaluation, pairs (H1, H2, H3)."""
+"""ROD: attention over depths, the mean of the heads in training and evaluation, pairs (protocol.md: H1, H2, H3)."""
 
 from __future__ import annotations
 

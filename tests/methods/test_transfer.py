@@ -1,4 +1,5 @@
-"""What transfer does to weights: weight 0 is the solo run, batches change no loss weight (traps 12, 20; H3)."""
+"""What transfer does to weights: weight 0 is the solo run, batches change no loss weight (protocol.md: traps 12, 20;
+H3)."""
 
 import dataclasses
 from typing import Any

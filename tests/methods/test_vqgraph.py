@@ -149,7 +149,7 @@ def gradient(loss: Any, scores: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("tau", [1.0, 4.0])
 def test_the_released_tokens_pull_towards_the_uniform_distribution(tau: float) -> None:
-    """Trap 5: with probabilities for log-probabilities a sharp target is forgotten; the true KL learns it."""
+    """protocol trap 5: with probabilities for log-probabilities a sharp target is forgotten; the true KL learns it."""
     student, teacher = tau * random(40, 50), tau * 8 * random(40, 50, seed=1)
     released = gradient(lambda s: vqgraph.released_token_loss(s, teacher, tau=tau), student)
     uniform = gradient(lambda s: kl_to_teacher(s, torch.zeros_like(teacher), tau=tau), student)

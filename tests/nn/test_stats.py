@@ -1,4 +1,4 @@
-"""update_stats: running statistics change in clean training forwards only (trap 21)."""
+"""update_stats: running statistics change in clean training forwards only (docs/protocol.md, trap 21)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Positions know their numbering; using them on another raises (trap 15)."""
+"""Positions know their numbering; using them on another raises (docs/protocol.md, trap 15)."""
 
 from collections.abc import Callable
 from typing import Any

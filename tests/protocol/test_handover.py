@@ -1,4 +1,4 @@
-"""The view on disk: complete, exact, and without a test label (decision 1)."""
+"""The view on disk: complete, exact, and without a test label (docs/design.md, decision 1)."""
 
 from collections.abc import Callable
 from dataclasses import replace

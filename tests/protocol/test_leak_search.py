@@ -1,4 +1,4 @@
-"""A planted method that searches everything decision 1 covers finds no test label, and would have found one."""
+"""A planted method that searches everything design decision 1 covers finds no test label, and would have found one."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Selection, patience, scratch files and the guards of the Monitor (protocol 4.1, traps 1, 2, 8, 19, 33)."""
+"""Selection, patience, scratch files and the guards of the Monitor (protocol section 4.1, protocol traps 1, 2, 8,
+19, 33)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Predictors answer in evaluation mode; states survive their bytes (trap 8)."""
+"""Predictors answer in evaluation mode; states survive their bytes (docs/protocol.md, trap 8)."""
 
 import torch
 from gkdkernels.graph import CSRGraph

@@ -1,4 +1,5 @@
-"""One run in the worker: failures become outcomes, replay and ensembles equal what is computed by hand (trap 16)."""
+"""One run in the worker: failures become outcomes, replay and ensembles equal what is computed by hand (protocol
+trap 16)."""
 
 from collections.abc import Callable
 from pathlib import Path

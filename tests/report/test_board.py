@@ -30,7 +30,7 @@ def glnn(**fields: object) -> Record:
 
 
 def test_two_split_ids_never_share_a_column() -> None:
-    """Trap 29."""
+    """docs/protocol.md, trap 29."""
     with pytest.raises(UserError, match="merge the split ids 'planetoid-public' and 'cpf-lcc-20-30'"):
         column([record(), record(label="MLP 2", split="cpf-lcc-20-30")], "tran")
     board = build(
@@ -71,7 +71,7 @@ def test_different_nodes_under_one_split_index_are_refused() -> None:
 
 
 def test_a_section_has_one_teacher_and_the_same_weights_in_every_run() -> None:
-    """Trap 28."""
+    """docs/protocol.md, trap 28."""
     gat = teacher("gat", "GAT 8x16")
     board = build([SAGE, gat, glnn(), record("kd", "KD", teachers=teacher_of(gat))])
     assert {s.title: [e.method for e in s.entries] for s in board.columns[0].sections} == {
@@ -97,7 +97,7 @@ def test_released_forms_and_released_teachers_stand_apart_and_last() -> None:
 
 
 def test_an_incomplete_row_has_no_mean_and_says_how_far_it_is() -> None:
-    """Trap 3: a run that is missing is never averaged over."""
+    """docs/protocol.md, trap 3: a run that is missing is never averaged over."""
     failed = entry_of(build([record(failed={(1, 1): "oom", (2, 2): "nan", (3, 3): "timeout"})]).columns, "MLP 2x128")
     assert failed.mean_std is None and failed.gap is None and not failed.complete
     assert score(failed) == "incomplete, 7/10"
@@ -113,7 +113,7 @@ def test_a_failed_run_that_left_a_score_counts_with_it() -> None:
 
 
 def test_fewer_than_ten_runs_are_a_preview_and_marked() -> None:
-    """Trap 10."""
+    """docs/protocol.md, trap 10."""
     preview = entry_of(build([record(runs=TEN[:9])]).columns, "MLP 2x128")
     assert preview.preview and score(preview).endswith("(preview)")
     assert not entry_of(build([record()]).columns, "MLP 2x128").preview
@@ -185,7 +185,7 @@ def test_bold_needs_a_win_over_the_strongest_affordable_control() -> None:
 
 
 def test_a_control_under_the_same_teacher_has_to_be_beaten_too() -> None:
-    """Traps 14, 27: a wider MLP, five models, routing without memory."""
+    """docs/protocol.md, traps 14, 27: a wider MLP, five models, routing without memory."""
     taught = {"teachers": teacher_of(SAGE)}
     controls = [
         record("mlp_params", "MLP with the parameters", mean=0.79, **taught),
@@ -223,7 +223,8 @@ def test_peers_that_teach_each_other_have_to_beat_the_best_of_those_that_do_not(
 
 
 def test_peers_are_compared_at_equal_cost_of_inference_and_of_training() -> None:
-    """Trap 14, G3 and G4: an ensemble answers K times and was trained as long; a third model was trained longer."""
+    """Protocol trap 14, protocol controls G3 and G4: an ensemble answers K times and was trained as long; a third
+    model was trained longer."""
     alone = record("dml", "alone", config={"lam": 0.0, "epochs": 20}, mean=0.7, peers=2, ensemble=True)
     more = record("dml", "more", config={"lam": 0.0, "epochs": 20, "peers": 3}, mean=0.8, peers=3)
     dear = record("mlp", "MLP 2x1024", mean=0.9, macs=2100, config={"epochs": 20})
@@ -295,7 +296,7 @@ def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
 
 
 def test_a_taught_section_without_a_control_says_so() -> None:
-    """Trap 14."""
+    """docs/protocol.md, trap 14."""
     once = TEN[:1]
     for records, noted in (
         ([SAGE, glnn()], True),

@@ -1,4 +1,4 @@
-"""Published numbers, the claims that point to them, and protocol section 7 on both sides of every border."""
+"""Published numbers, the claims that point to them, and docs/protocol.md, section 7 on both sides of every border."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 5 of the protocol: hand values, scipy, and the invariances that a p value must have."""
+"""docs/protocol.md, section 5: hand values, scipy, and the invariances that a p value must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control G10: an entropy bonus without a teacher separates regularisation from transfer."""
+"""docs/protocol.md, control G10: an entropy bonus without a teacher separates regularisation from transfer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Controls G3 and G4: K independently seeded models of another method, the best on validation and their ensemble."""
+"""protocol controls G3 and G4: K independently seeded models of another method, the best on validation and their
+ensemble."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Ensemble(Method):
         members: K, the number of the compared method's peers (5 for mixtures).
         each: what more each member's settings say, for peers of several backbones; they then share the run's seed.
         keep: all models, or one as a teacher for others: the best on validation, or their mean, whose logits are the
-            logarithm of the mean of their probabilities (the row "ensemble -> KD" of G4).
+            logarithm of the mean of their probabilities (the row "ensemble -> KD" of docs/protocol.md, control G4).
     """
 
     name: ClassVar[str] = "ensemble"

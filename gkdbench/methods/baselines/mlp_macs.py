@@ -1,4 +1,4 @@
-"""Control G2: a distilled MLP with as many multiply-adds per item as another student."""
+"""docs/protocol.md, control G2: a distilled MLP with as many multiply-adds per item as another student."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from gkdbench.training.models import nonzeros
 
 @dataclass(frozen=True, kw_only=True)
 class MacMatchedMLP(MatchedMLP):
-    """GLNN's training with the width at which multiply-adds per node equal those of `match` within 1 % (control G2).
+    """GLNN's training with the width at which multiply-adds per node equal those of `match` within 1 % (protocol
+    control G2).
 
     Counted on the observed graph: non-zero features only, the target's aggregation included.
     """

@@ -1,4 +1,4 @@
-"""Control G1: a distilled MLP with as many parameters as another student."""
+"""docs/protocol.md, control G1: a distilled MLP with as many parameters as another student."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from gkdbench.training.models import build
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterMatchedMLP(MatchedMLP):
-    """GLNN's training with the width at which total parameters equal those of `match` within 1 % (control G1)."""
+    """GLNN's training with the width at which total parameters equal those of `match` within 1 % (protocol control
+    G1)."""
 
     name: ClassVar[str] = "mlp_params"
     paper: ClassVar[str] = "control G1: parameter-matched MLP"

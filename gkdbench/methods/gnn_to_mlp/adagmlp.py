@@ -117,7 +117,7 @@ def drifted_seed(run: int) -> int:
 
 
 class SecondOnUnseen(Predictor):
-    """The release's answer (protocol trap 16): of all members on the observed graph, of the second elsewhere.
+    """The release's answer (docs/protocol.md, trap 16): of all members on the observed graph, of the second elsewhere.
 
     Args:
         whole: the predictor of all members of `model`.

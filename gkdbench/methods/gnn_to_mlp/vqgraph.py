@@ -186,7 +186,7 @@ class _Objective:
 
 def released_token_loss(student_scores: Tensor, teacher_scores: Tensor, *, tau: float) -> Tensor:
     """``T^2 / M sum exp(p) (p - log q)``, p and q the softmax of the scores / T: the release's KL, whose target p is
-    taken for a log-probability (protocol trap 5); scores [M, K], the teacher detached."""
+    taken for a log-probability (docs/protocol.md, trap 5); scores [M, K], the teacher detached."""
     log_q = F.log_softmax(student_scores / tau, dim=1)
     p = (teacher_scores.detach() / tau).softmax(dim=1)
     return tau**2 * F.kl_div(log_q, p, reduction="batchmean", log_target=True)

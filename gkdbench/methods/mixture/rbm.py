@@ -23,8 +23,8 @@ class RbM(MixtureStudent):
     The layer, its cosine routing and its memory's moving average are in `gkdbench.nn.rbm` and `gkdbench.nn.mixture`,
     the stages and the distillation loss in `MixtureStudent`. To that loss come, per layer,
     ``commitment * mean_i sum_e alpha_ie (-cos(x_i, M_e))``, ``spread * mean_{e,e'} <M_e, sg[M_e']>`` and
-    ``balance * CV^2`` of the experts' weight. ``model.routing`` makes the controls: "random" and "random_each" (G5),
-    "frozen" (G6); they have no commitment and no spread.
+    ``balance * CV^2`` of the experts' weight. ``model.routing`` makes the controls: "random" and "random_each"
+    (protocol control G5), "frozen" (docs/protocol.md, control G6); they have no commitment and no spread.
 
     ``as_released`` starts temperature and gate at 2 and 1.1, so that outputs jump at the switch; divides
     log-probabilities by tau without making them distributions again; takes one step an epoch on summed batches;

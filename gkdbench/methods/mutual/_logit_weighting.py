@@ -128,7 +128,8 @@ def weighting_readings(
 
 def collapsed(history: Sequence[Mapping[str, float]]) -> bool:
     """Whether weights took the logits away: a scale below 0.3, or 20 epochs in a row with the mean temperature within
-    2% of its bound. A loss that sees logits only through such weights is small for the wrong reason (trap 24)."""
+    2% of its bound. A loss that sees logits only through such weights is small for the wrong reason (protocol trap
+    24)."""
     at_bound: dict[str, int] = {}
     for terms in history:
         for name, value in terms.items():

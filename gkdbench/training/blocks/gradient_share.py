@@ -1,4 +1,5 @@
-"""How much of the gradient a transfer term is: a term that is there and moves nothing is found out (trap 23)."""
+"""How much of the gradient a transfer term is: a term that is there and moves nothing is found out (protocol trap
+23)."""
 
 from __future__ import annotations
 

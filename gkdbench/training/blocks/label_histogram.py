@@ -30,7 +30,7 @@ class LabelHistogram:
         reach: "hops": labels at distance d count ``decay^d`` (Winter et al. 2024, section 3.2); "walks": as many as
             walks lead to them, ``(I + decay P)^(depth - 2) decay P Y`` with P the mean over in-neighbours.
         depth: largest distance.
-        own_label: a labelled node's own label counts in its histogram, as in the release (protocol trap 17).
+        own_label: a labelled node's own label counts in its histogram, as in the release (docs/protocol.md, trap 17).
             Otherwise no node's histogram depends on its own label: at distance 0 nothing counts, and walks, which
             come back, start without the labels of the node's fold (one of 10).
         key: draws the folds.

@@ -14,7 +14,8 @@ LATE = 0.5
 
 
 class LateThreshold(nn.Module):
-    """A model whose labels begin at logit 0.5, probability 0.62, as in LSP's and Alignahead's releases (trap 7).
+    """A model whose labels begin at logit 0.5, probability 0.62, as in LSP's and Alignahead's releases (protocol trap
+    7).
 
     Metrics ask for ``logit >= 0``; the shift is in what is deployed, so that training does not see it.
     """

@@ -1,4 +1,5 @@
-"""Kernels of an edge: how alike its two ends are (Guo et al. 2022; Yang et al. 2020; spec "A2").
+"""Kernels of an edge: how alike its two ends are (Guo et al. 2022; Yang et al. 2020;
+docs/methods/mutual.md#alignahead).
 
 A kernel is a score ``s = f(m)`` of one measure m of the pair ``(x_j, x_i)``. The measure is what costs: it reads D
 features an edge. The score and its slope ``ds/dm`` are one number an edge.
