@@ -159,22 +159,19 @@ def _named(name: str) -> tuple[str, str | None]:
 
 
 def draw(name: str, path: str) -> int:
-    """``gkdbench show alignahead --figure FILE``: which layer of which student follows which, four hidden layers."""
+    """``gkdbench show METHOD --figure FILE``: what the method declares as its figure (`Method.figure`)."""
     from pathlib import Path
 
     from gkdbench.errors import UserError
     from gkdbench.methods import METHODS
-    from gkdbench.methods._config import resolve
-    from gkdbench.methods.alignahead import Alignahead
     from gkdbench.report.layers import layer_figure
 
-    if METHODS.get(name) is not Alignahead:
-        raise UserError(f"--figure draws alignahead, whose layers follow each other; {name} has no figure")
-    followed = {}
-    for direction in ("ahead", "behind", "one-to-one"):
-        method = resolve(name, {"direction": direction})
-        assert isinstance(method, Alignahead)
-        followed[direction] = method.pi(4)
-    Path(path).write_text(layer_figure(followed), encoding="utf-8")
+    figure = METHODS.get(name).figure()
+    if figure is None:
+        raise UserError(
+            f"{name} has no figure: expected a method whose class declares `figure`, got one without; "
+            f"`gkdbench show {name}` prints its settings"
+        )
+    Path(path).write_text(layer_figure(figure), encoding="utf-8")
     print(Path(path).resolve())
     return 0
