@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from gkdbench.verbs.methods_table import citation, family_of, method_lines, sentence_of
 from gkdbench.verbs.printing import show
 
 
 def list_names(args: argparse.Namespace) -> int:
     """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
+    if args.what == "methods" and not args.json:
+        print("\n".join(method_lines(_methods())))
+        return 0
     rows = {
         "methods": _methods,
         "recipes": _recipes,
@@ -34,6 +39,9 @@ def _methods() -> list[dict[str, Any]]:
             "needs": facts.get("needs", "features"),
             "owner": entry.owner,
             "what": facts.get("summary", ""),
+            "family": family_of(entry.target, entry.owner),
+            "sentence": sentence_of(name, METHODS.opening(name)),
+            "cited": citation(facts.get("paper", ""), facts.get("year")),
         }
         for name, entry in METHODS.entries().items()
         for facts in [METHODS.facts(name)]
@@ -115,7 +123,9 @@ def show_one(args: argparse.Namespace) -> int:
         "kinds": "+".join(cls.kinds),
         "needs at inference": cls.needs,
         "variants": "+".join(cls.variants),
+        "control": _control(cls.control, cls.control_when),
         "recipes": " ".join(recipes(name)),
+        "sentence": sentence_of(name, METHODS.opening(name)),
         "about": inspect.getdoc(cls),
     }
     method = resolve(name, {}, dataset=args.dataset, split=args.split, recipe=recipe)
@@ -139,6 +149,12 @@ def show_one(args: argparse.Namespace) -> int:
         else:
             print(f"{key}: {value}")
     return 0
+
+
+def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:
+    """``no_transfer, at lam = 0.0``; "" for a method that is no control."""
+    at = " and ".join(f"{field} = {' or '.join(map(str, values))}" for field, values in when.items())
+    return f"{kind}, at {at}" if kind and at else kind
 
 
 def _named(name: str) -> tuple[str, str | None]:
