@@ -89,7 +89,7 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry:
         found = self.entries().get(name)
         if found is None:
-            raise UnknownName(self.kind, name, self.names(), f"(`gkdbench list {self.kind}s` prints all)")
+            raise UnknownName(self.kind, name, self.names(), f"`gkdbench list {self.kind}s` prints all")
         return found
 
     def get(self, name: str) -> T:
