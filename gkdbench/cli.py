@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dataset", help="with the settings for this data set")
     sub.add_argument("--split", help="with the settings for this split id")
     sub.add_argument("--recipe", help="with a published configuration")
-    sub.add_argument("--figure", metavar="FILE", help="alignahead: draw which layer follows which, as SVG")
+    sub.add_argument("--figure", metavar="FILE", help="write the method's figure, where it declares one, as SVG")
 
     sub = add("plan", "running:plan", "what a run would do: cells, cached, hours, bytes")
     _run_arguments(sub)

@@ -19,7 +19,7 @@ class UnknownName(UserError):
 
     def __init__(self, kind: str, got: str, known: Iterable[str], mend: str = "") -> None:
         self.kind, self.got, self.known = kind, got, sorted(known)
-        super().__init__(f"unknown {kind} {got!r}; {nearest(got, self.known)}{' ' + mend if mend else ''}")
+        super().__init__(f"unknown {kind} {got!r}; {nearest(got, self.known)}{f' ({mend})' if mend else ''}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.kind, self.got, self.known))

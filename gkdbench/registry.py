@@ -89,7 +89,7 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry:
         found = self.entries().get(name)
         if found is None:
-            raise UnknownName(self.kind, name, self.names(), f"(`gkdbench list {self.kind}s` prints all)")
+            raise UnknownName(self.kind, name, self.names(), f"`gkdbench list {self.kind}s` prints all")
         return found
 
     def get(self, name: str) -> T:
@@ -103,15 +103,27 @@ class Registry(Generic[T]):
         module, _, attribute = self.entry(name).target.partition(":")
         return class_literals(module).get(attribute, {})
 
+    def opening(self, name: str) -> str:
+        """The first line of the docstring of an entry's module, read from its source, not imported; "" without one."""
+        tree = _source(self.entry(name).target.partition(":")[0])
+        return ((tree and ast.get_docstring(tree)) or "").split("\n")[0]
+
+
+@cache
+def _source(module: str) -> ast.Module | None:
+    """The parsed source of `module`; None where it cannot be found or is no Python file."""
+    spec = _find(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
 
 @cache
 def class_literals(module: str) -> dict[str, dict[str, Any]]:
     """Per class of a module: its docstring's first line (``"summary"``) and its literal attributes."""
-    spec = _find(module)
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return {}
+    tree = _source(module)
     found: dict[str, dict[str, Any]] = {}
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    for node in tree.body if tree else []:
         if not isinstance(node, ast.ClassDef):
             continue
         literals: dict[str, Any] = {"summary": (ast.get_docstring(node) or "").split("\n")[0]}

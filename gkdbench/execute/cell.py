@@ -64,6 +64,7 @@ class Group:
             revision=type(self.method).revision,
             revisions=of.revisions,
             config=of.config,
+            control=self.method.control_kind,  # type: ignore[arg-type]  # checked where methods are registered
             dataset=of.dataset,
             split=of.split,
             setting=of.setting,  # type: ignore[arg-type]  # validated by the model

@@ -49,16 +49,6 @@ def ece_of(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> float:
     return float(np.abs(gap).sum() / right.size)
 
 
-def nll(probs: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood in nats of [N, C] probabilities; a true class with probability 0 costs 745."""
-    given, truth = probabilities(probs), classes(labels, "labels")
-    same_items(given[:, 0], truth)
-    if int(truth.max()) >= given.shape[1]:
-        raise UserError(f"label {int(truth.max())} has no column; probabilities have {given.shape[1]} classes")
-    chosen = given[np.arange(truth.size), truth]
-    return float(-np.log(np.maximum(chosen, np.nextafter(0.0, 1.0))).mean())
-
-
 def entropy(probs: ArrayLike) -> NDArray[np.float64]:
     """[N, C] probabilities -> [N] float64 entropy in nats, with 0 log 0 = 0."""
     given = probabilities(probs)

@@ -56,6 +56,10 @@ class APPNP(Backbone):
             hidden=self.hidden, layers=self.layers, dropout=self.dropout, norm=self.norm, activation=self.activation
         )
 
+    @property
+    def hops(self) -> int:
+        return self.k
+
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
         return APPNPModel(self, in_features, out_features, randomness)
 

@@ -13,6 +13,12 @@ def _check(name: str, found: Any) -> type[Any]:
 
     if not (isinstance(found, type) and issubclass(found, Backbone)):
         raise UserError(f"backbone {name!r} wants a subclass of gkdbench.nn.model.Backbone, got {found!r}")
+    if getattr(found.hops, "__isabstractmethod__", False):
+        raise UserError(
+            f"backbone {name!r} declares no `hops`: expected how many edges away a prediction reads, got nothing; "
+            f"add a property that returns the number of message-passing layers (0: it reads features only), or a field "
+            f"`hops` with a default"
+        )
     return found
 
 

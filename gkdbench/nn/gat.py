@@ -85,6 +85,10 @@ class GAT(Backbone):
         outputs = [*[(self.heads, self.head_width)] * (self.layers - 1), (self.out_heads, out_features)]
         return [(width, *output) for width, output in zip(inputs, outputs, strict=True)]
 
+    @property
+    def hops(self) -> int:
+        return self.layers
+
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
         return GATModel(self, in_features, out_features, randomness)
 

@@ -72,6 +72,10 @@ class GCN(StackedBackbone, EdgeBackbone):
         if self.readout is not None:
             check_choice(self, "readout", POOLINGS)
 
+    @property
+    def hops(self) -> int:
+        return self.layers
+
     def build_with_edges(
         self, in_features: int, out_features: int, edge_width: int, randomness: Randomness
     ) -> BlockModel:

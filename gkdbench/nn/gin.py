@@ -48,6 +48,10 @@ class GIN(EdgeBackbone):
         check_range(self, "dropout", 0, 1)
         check_choice(self, "readout", POOLINGS)
 
+    @property
+    def hops(self) -> int:
+        return self.layers
+
     def build_with_edges(self, in_features: int, out_features: int, edge_width: int, randomness: Randomness) -> Model:
         return GINModel(self, in_features, out_features, edge_width, randomness)
 

@@ -54,6 +54,10 @@ class Mixture(StackedBackbone):
         check_choice(self, "dropout_per", ("row", "pair"))
         check_positive(self, "temperature")
 
+    @property
+    def hops(self) -> int:
+        return 0
+
     def expert_macs(self, in_features: int, out_features: int, num_nodes: int, nnz: int) -> int:
         """Multiply-adds of the experts that are used; the first layer multiplies non-zeros."""
         widths = self.widths(in_features, out_features)

@@ -44,6 +44,10 @@ class MLP(StackedBackbone):
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
+    @property
+    def hops(self) -> int:
+        return 0
+
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
         return MLPModel(self, in_features, out_features, randomness)
 

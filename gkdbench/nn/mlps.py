@@ -45,6 +45,10 @@ class MLPs(StackedBackbone):
             hidden=self.hidden, layers=self.layers, dropout=self.dropout, norm=self.norm, activation=self.activation
         )
 
+    @property
+    def hops(self) -> int:
+        return 0
+
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
         return MLPsModel(self, in_features, out_features, randomness)
 

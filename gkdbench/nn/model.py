@@ -124,6 +124,14 @@ class Backbone(ABC):
     paper: ClassVar[str]
     revision: ClassVar[int]
 
+    @property
+    @abstractmethod
+    def hops(self) -> int:
+        """L: the answer for a node reads what lies at most L edges away from it; 0: its own features alone.
+
+        A field ``hops`` with a default declares it too. It decides what a prediction needs ("graph" or "features").
+        """
+
     @abstractmethod
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
         """The module, with its initial weights drawn from `randomness`."""

@@ -65,7 +65,7 @@ class RbMLayer(ExpertLayer):
     """Experts with a memory ([E, D], a buffer): it follows the rows of training forwards once it was initialised.
 
     Attributes:
-        updating: False until `follow`, and within ``update_stats(model, False)``.
+        updating: False until `initialise`, and within ``update_stats(model, False)``.
     """
 
     memory: Tensor

@@ -53,6 +53,10 @@ class SAGE(StackedBackbone):
         check_choice(self, "norm", NORMS)
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
+    @property
+    def hops(self) -> int:
+        return self.layers
+
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
         return SAGEModel(self, in_features, out_features, randomness)
 

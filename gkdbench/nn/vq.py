@@ -30,7 +30,6 @@ class VQ(Backbone):
     name: ClassVar[str] = "vq"
     paper: ClassVar[str] = "Yang et al., VQGraph: Rethinking Graph Representation Space, ICLR 2024"
     revision: ClassVar[int] = 1
-    reach: ClassVar[int] = 2
 
     codes: int = 5000
     hidden: int = 128
@@ -40,6 +39,10 @@ class VQ(Backbone):
         check_range(self, "codes", 1)
         check_range(self, "hidden", 1)
         check_range(self, "dropout", 0, 1)
+
+    @property
+    def hops(self) -> int:
+        return 2
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> VQModel:
         return VQModel(self, in_features, out_features, randomness)

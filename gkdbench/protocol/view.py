@@ -71,7 +71,7 @@ class Teacher:
         logits: [N, C] of the validation-selected state.
         hidden: [N, H] pre-activation of its last hidden layer, or None.
         state: its weights, for methods that query the teacher again (KRD).
-        method, config: the cell that trained it; ``gkdbench.methods.rebuild`` makes the module again.
+        method, config: the cell that trained it; `gkdbench.training.models.rebuild` makes the module again.
         weights_sha256: hash of `state`; equal in all rows of a table.
     """
 
@@ -110,7 +110,7 @@ class Fitted:
     """The deployable models of a run.
 
     Args:
-        predictors: name -> Predictor, as reported to the Monitor ("student", or "peer0", "peer1", ...).
+        predictors: name -> Predictor, as reported to the Monitor ("model", or "peer0", "peer1", ...).
             The runner restores each one's validation-selected state before anything is scored.
         ensemble: also score the mean probability of all predictors, as one more model.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gkdbench.records.schema import SCHEMA_VERSION, Record
@@ -16,8 +15,3 @@ def record_schema() -> dict[str, Any]:
         "$id": f"gkdbench-record-{SCHEMA_VERSION}.json",
     }
     return head | schema
-
-
-def schema_text() -> str:
-    """`record_schema` as the text of a file."""
-    return json.dumps(record_schema(), indent=1, sort_keys=True) + "\n"

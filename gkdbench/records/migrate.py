@@ -1,4 +1,7 @@
-"""Records of older schema versions, brought to the current one. Each step lifts plain data by one version."""
+"""Records of older schema versions, brought to the current one. Each step lifts plain data by one version.
+
+`Record.control` came without a new version: files without it get it from the table in `gkdbench.records.old_controls`.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gkdbench.controls import Control
+from gkdbench.records.old_controls import old_control
+
 SCHEMA_VERSION = 1
 PROTOCOL_VERSION = 1
 """Bumped when selection, scoring or a split changes: part of every key, so old and new never mix."""
@@ -160,6 +163,10 @@ class Provenance(Strict):
     argv: list[str] = []
 
 
+def _old_control(fields: dict[str, Any]) -> Control | None:
+    return old_control(fields.get("method", ""), fields.get("config", {}))
+
+
 class Record(Strict):
     """One JSON file of the store: a group of runs."""
 
@@ -175,6 +182,7 @@ class Record(Strict):
     revision: int
     revisions: dict[str, int] = {}  # of the method and of every backbone it uses: part of the key
     config: dict[str, Any]
+    control: Control | None = Field(default_factory=_old_control)  # None: no control; older files do not hold it
     dataset: str
     split: str
     setting: Literal["tran", "ind", "graph"]  # what training may see

@@ -304,10 +304,12 @@ def load_record(path: Path) -> Record:
 
 def record_bytes(record: Record) -> bytes:
     """The one text of a record: field order, indent 1, lists of numbers on one line; sweeps and energy only where there
-    are."""
+    are. A record that was read from a file without `control` is written without it, so that older files stay as
+    they are."""
     unswept = set() if record.sweeps else {"sweeps"}
     unread = set() if any(row.train_j is not None for row in record.rows) else {"train_j"}
-    absent: dict[str, Any] = dict.fromkeys(unswept, True) | {"rows": {"__all__": unswept | unread}}
+    undeclared = {"control"} - record.model_fields_set
+    absent: dict[str, Any] = dict.fromkeys(unswept | undeclared, True) | {"rows": {"__all__": unswept | unread}}
     text = json.dumps(record.model_dump(mode="json", exclude=absent), indent=1, ensure_ascii=False, allow_nan=False)
     # One number a line would make a confusion matrix a page long.
     return (_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n").encode()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from gkdbench.controls import holds
 from gkdbench.nn.model import settings_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
@@ -37,7 +38,9 @@ class Method(ABC):
         repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
         deviations: how ``corrected`` differs from the release, one sentence each. released_ties: what the release
         does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke: overrides
-        for a run of seconds. needs: what it reads at inference.
+        for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one of
+        `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
+        is a control at these settings alone; empty: at all.
 
     Fields:
         variant: ``corrected`` (default) or ``as_released``.
@@ -58,6 +61,8 @@ class Method(ABC):
     released_ties: ClassVar[str] = "earlier"
     revision: ClassVar[int] = 1
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
+    control: ClassVar[str] = ""
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     variant: Variant = "corrected"
     recipe: str | None = None
@@ -73,6 +78,20 @@ class Method(ABC):
     def backbones(self) -> tuple[str, ...]:
         """Names of the backbones whose revision belongs to this method's key."""
         return ()
+
+    @classmethod
+    def figure(cls) -> Mapping[str, Sequence[int]] | None:
+        """What ``gkdbench show METHOD --figure`` draws (`gkdbench.report.layers`); None: it has no figure.
+
+        Returns:
+            panel -> for every hidden layer (from 0) the layer of another model that it follows.
+        """
+        return None
+
+    @property
+    def control_kind(self) -> str | None:
+        """The kind of control that these settings make, which records hold; None: no control."""
+        return self.control if self.control and holds(self.control_when, self.config()) else None
 
     @property
     def label(self) -> str:

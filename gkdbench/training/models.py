@@ -86,15 +86,6 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
     return model.to(view.device)
 
 
-def reach(config: Backbone) -> int:
-    """How many hops away a node's answer looks; 0 reads no graph."""
-    if config.name in ("mlp", "mlps", "rbm", "moe"):
-        return 0
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    fixed = getattr(type(config), "reach", None)  # of a backbone whose depth is no setting
-    return int(fixed or next(fields[name] for name in ("k", "hops", "layers") if name in fields))
-
-
 def hidden_width(config: Backbone) -> int:
     """Columns of a hidden layer: ``hidden``, or all heads together."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
@@ -119,8 +110,7 @@ def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
         of_edges = config.edge_macs(inputs.edge_width, nodes, edges) if isinstance(config, EdgeBackbone) else 0
         return config.macs(width, num_classes, nodes, edges, nonzeros(inputs.features)) + of_edges
 
-    hops = reach(config)
-    return Predictor(model, needs="graph" if hops else "features", hops=hops or None, macs=macs)
+    return Predictor(model, needs="graph" if config.hops else "features", hops=config.hops or None, macs=macs)
 
 
 def rebuild(teacher: Teacher, view: TrainView) -> Model:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gkdbench.errors import UserError
+from gkdbench.controls import CONTROLS
+from gkdbench.errors import UnknownName, UserError
 from gkdbench.registry import Registry, files_of
 
 if TYPE_CHECKING:
@@ -18,7 +20,27 @@ def _check(name: str, found: Any) -> type[Method]:
         raise UserError(f"method {name!r} wants a subclass of gkdbench.training.Method, got {found!r}")
     if found.name != name:
         raise UserError(f"method {name!r} is registered under another name than its own, {found.name!r}")
+    _check_control(name, found)
     return found
+
+
+def _check_control(name: str, found: type[Method]) -> None:
+    """Refuse a kind of control that does not exist, and a condition on a field that the method does not have."""
+    kinds = ", ".join(CONTROLS)
+    if found.control not in ("", *CONTROLS):
+        raise UserError(
+            f"control kind {found.control!r} of method {name!r}: expected one of {kinds}, or '' for a method that is "
+            f"no control"
+        )
+    if found.control_when and not found.control:
+        raise UserError(
+            f"method {name!r} has `control_when` and no kind of control: expected `control` to be one of {kinds}, "
+            f"got ''"
+        )
+    known = {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
+    for field in found.control_when:
+        if field.partition(".")[0] not in known:
+            raise UnknownName(f"field in control_when of method {name!r}", field, known)
 
 
 METHODS: Registry[type[Method]] = Registry("method", "gkdbench.methods", _check, files_of("gkdbench.methods"))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from gkdbench.verbs.methods_table import citation, family_of, method_lines, sentence_of
 from gkdbench.verbs.printing import show
 
 
 def list_names(args: argparse.Namespace) -> int:
     """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
+    if args.what == "methods" and not args.json:
+        print("\n".join(method_lines(_methods())))
+        return 0
     rows = {
         "methods": _methods,
         "recipes": _recipes,
@@ -34,6 +39,9 @@ def _methods() -> list[dict[str, Any]]:
             "needs": facts.get("needs", "features"),
             "owner": entry.owner,
             "what": facts.get("summary", ""),
+            "family": family_of(entry.target, entry.owner),
+            "sentence": sentence_of(name, METHODS.opening(name)),
+            "cited": citation(facts.get("paper", ""), facts.get("year")),
         }
         for name, entry in METHODS.entries().items()
         for facts in [METHODS.facts(name)]
@@ -115,7 +123,9 @@ def show_one(args: argparse.Namespace) -> int:
         "kinds": "+".join(cls.kinds),
         "needs at inference": cls.needs,
         "variants": "+".join(cls.variants),
+        "control": _control(cls.control, cls.control_when),
         "recipes": " ".join(recipes(name)),
+        "sentence": sentence_of(name, METHODS.opening(name)),
         "about": inspect.getdoc(cls),
     }
     method = resolve(name, {}, dataset=args.dataset, split=args.split, recipe=recipe)
@@ -141,6 +151,12 @@ def show_one(args: argparse.Namespace) -> int:
     return 0
 
 
+def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:
+    """``no_transfer, at lam = 0.0``; "" for a method that is no control."""
+    at = " and ".join(f"{field} = {' or '.join(map(str, values))}" for field, values in when.items())
+    return f"{kind}, at {at}" if kind and at else kind
+
+
 def _named(name: str) -> tuple[str, str | None]:
     """(method, recipe) of the name of either. A student's recipe and its teacher's share one: the student's is meant.
 
@@ -159,22 +175,19 @@ def _named(name: str) -> tuple[str, str | None]:
 
 
 def draw(name: str, path: str) -> int:
-    """``gkdbench show alignahead --figure FILE``: which layer of which student follows which, four hidden layers."""
+    """``gkdbench show METHOD --figure FILE``: what the method declares as its figure (`Method.figure`)."""
     from pathlib import Path
 
     from gkdbench.errors import UserError
-    from gkdbench.methods.mutual.alignahead import Alignahead
     from gkdbench.report.layers import layer_figure
     from gkdbench.training.registry import METHODS
-    from gkdbench.training.resolve import resolve
 
-    if METHODS.get(name) is not Alignahead:
-        raise UserError(f"--figure draws alignahead, whose layers follow each other; {name} has no figure")
-    followed = {}
-    for direction in ("ahead", "behind", "one-to-one"):
-        method = resolve(name, {"direction": direction})
-        assert isinstance(method, Alignahead)
-        followed[direction] = method.pi(4)
-    Path(path).write_text(layer_figure(followed), encoding="utf-8")
+    figure = METHODS.get(name).figure()
+    if figure is None:
+        raise UserError(
+            f"{name} has no figure: expected a method whose class declares `figure`, got one without; "
+            f"`gkdbench show {name}` prints its settings"
+        )
+    Path(path).write_text(layer_figure(figure), encoding="utf-8")
     print(Path(path).resolve())
     return 0

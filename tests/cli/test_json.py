@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def test_lists(inside: Inside, what: str) -> None:
     names = [row[key] for row in rows]
     assert name in names
     lines = inside("list", what).out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == names
+    if what == "methods":  # by family: a method's line is indented by two, the rest of its sentence by more
+        assert sorted(line.split()[0] for line in lines if re.match("  [^ ]", line)) == names
+    else:
+        assert [line.split()[0] for line in lines[1:]] == names
 
 
 def test_eight_methods_or_more(inside: Inside) -> None:

@@ -5,7 +5,9 @@ import pytest
 
 from gkdbench.training.registry import METHODS
 
-MEND = "run `python tests/methods/golden.py` and commit golden.json"
+
+def mend(name: str = "NAME") -> str:
+    return f"run `python tests/methods/golden.py {name}` and commit golden.json"
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +18,15 @@ def meter(tmp_path_factory: pytest.TempPathFactory) -> golden.Meter:
 @pytest.mark.parametrize("case", golden.cases(), ids=" ".join)
 def test_numbers_are_those_of_their_revision(meter: golden.Meter, case: golden.Case) -> None:
     stored = golden.load().get(golden.key(case))
-    assert stored is not None, f"no numbers for {golden.key(case)}: {MEND}"
+    assert stored is not None, f"no numbers for {golden.key(case)}: {mend(case[0])}"
     moved = golden.differences(stored, meter.measure(case))
-    assert not moved, f"{golden.key(case)}: {moved}; bump `revision` of the method or its backbone, then {MEND}"
+    then = f"bump `revision` of the method or its backbone, then {mend(case[0])}"
+    assert not moved, f"{golden.key(case)}: {moved}; {then}"
 
 
 def test_no_numbers_of_old_revisions_are_kept() -> None:
     stale = set(golden.load()) - {golden.key(case) for case in golden.cases()}
-    assert not stale, f"{sorted(stale)} are not measured any more: {MEND}"
+    assert not stale, f"{sorted(stale)} are not measured any more: {mend()}"
 
 
 def test_a_small_change_is_noticed(meter: golden.Meter) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, log_loss
+from sklearn.metrics import confusion_matrix
 
 from gkdbench.errors import UserError
 from gkdbench.metrics import score
-from gkdbench.metrics.diagnostics import agreement, confusion, ece, entropy, nll
+from gkdbench.metrics.diagnostics import agreement, confusion, ece, entropy
 
 
 def test_confusion_is_true_by_predicted_and_its_trace_is_the_accuracy() -> None:
@@ -35,15 +35,6 @@ def test_ece_by_hand() -> None:
     # 10 bins: (.8,.9] right, (.7,.8] wrong, (.6,.7] right, (.5,.6] right
     assert ece(probs, labels, bins=10) == pytest.approx((0.1 + 0.8 + 0.3 + 0.45) / 4)
     assert ece(np.eye(3), np.arange(3)) == 0.0
-
-
-def test_nll_is_sklearns_log_loss_and_finite_at_zero() -> None:
-    probs = np.random.default_rng(0).dirichlet(np.ones(4), size=50)
-    labels = np.arange(50) % 4
-    assert nll(probs, labels) == pytest.approx(log_loss(labels, probs))
-    assert np.isfinite(nll(np.eye(2), np.array([1, 0])))
-    with pytest.raises(UserError, match="no column"):
-        nll(np.eye(2), np.array([0, 2]))
 
 
 def test_entropy_per_item() -> None:

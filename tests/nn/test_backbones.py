@@ -173,9 +173,35 @@ def test_description_and_cost(config: Backbone) -> None:
     assert parameter_count(build(config)) > 0
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in BACKBONES.names() if n not in ("mlp", "mlps", "rbm", "moe", "sgc", "graph_mlp")]
-)
+def path_graph(nodes: int, linked: int | None = None) -> CSRGraph:
+    """0 - 1 - 2 - ... up to node `linked` - 1, both directions; the nodes after it have no edges."""
+    right = torch.arange(1, nodes if linked is None else linked)
+    left = right - 1
+    edges = torch.stack([torch.cat([left, right]), torch.cat([right, left])])
+    return CSRGraph.from_edge_index(edges, nodes, symmetric=True)
+
+
+def test_a_prediction_reads_what_lies_within_the_declared_hops_and_nothing_else(config: Backbone) -> None:
+    hops, draw = config.hops, torch.Generator().manual_seed(5)
+    nodes = hops + 4
+    x, other = (torch.randn(nodes, WIDTH, generator=draw) for _ in range(2))
+    model, whole = build(config).eval(), path_graph(nodes)
+    answer = model(x, whole)[0]
+
+    def same(x: Tensor, graph: CSRGraph) -> bool:
+        return torch.allclose(model(x, graph)[0], answer, rtol=1e-5, atol=1e-6)
+
+    def moved(node: int) -> Tensor:
+        return torch.where(torch.arange(nodes)[:, None] == node, 100 * other, x)
+
+    assert not same(moved(hops), whole)  # the farthest node that is read
+    assert all(same(moved(node), whole) for node in range(hops + 1, nodes))
+    # The degree of node `hops` may count: its edge to the next node stays.
+    assert same(x, path_graph(nodes, linked=hops + 2))
+    assert hops == 0 or not same(x, path_graph(nodes, linked=hops))
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n != "sgc" and BACKBONES.get(n)().hops])
 def test_graph_is_needed(name: str, scene: Scene) -> None:
     with pytest.raises(ValueError, match="reads the graph, got None"):
         BACKBONES.get(name)().build(WIDTH, CLASSES, Randomness(0))(scene.dense)

@@ -28,7 +28,7 @@ class Case:
     """One line of the table of cases.
 
     Attributes:
-        operator: a key of `OPERATORS`.
+        operator: a key of `gkdbench.measure.operators.cases.MODULES`.
         sizes: what the operator asks for: width, heads, peers, classes, experts, ...
         graph: a name that `graph_named` knows; "" for operators without a graph.
         option: reduce of spmm, kernel of structure_kl.

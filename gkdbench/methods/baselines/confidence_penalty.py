@@ -29,6 +29,7 @@ class ConfidencePenalty(Trained):
     arxiv: ClassVar[str] = "1701.06548"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+    control: ClassVar[str] = "regularised"
 
     beta: Weight = 0.1
 

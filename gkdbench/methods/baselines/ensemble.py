@@ -41,6 +41,7 @@ class Ensemble(Method):
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"members": 2}
+    control: ClassVar[str] = "several_models"
 
     of: str = "mlp"
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -43,6 +43,8 @@ class KD(Taught):
         "all observed items are distilled by default; the reference distils the labelled ones",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 15}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.0,)}
 
     backbone: str = "gcn"
     teacher: str = "gat"

@@ -30,6 +30,7 @@ class LabelSmoothing(Trained):
     needs: ClassVar[str] = "features"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+    control: ClassVar[str] = "regularised"
 
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 

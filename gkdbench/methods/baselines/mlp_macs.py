@@ -26,6 +26,7 @@ class MacMatchedMLP(MatchedMLP):
     paper: ClassVar[str] = "control G2: MAC-matched MLP"
     multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "matched_size"
 
     def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
         inputs, count = view.inputs, len(view.inputs.space)

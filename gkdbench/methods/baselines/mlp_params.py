@@ -23,6 +23,7 @@ class ParameterMatchedMLP(MatchedMLP):
     paper: ClassVar[str] = "control G1: parameter-matched MLP"
     multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "matched_size"
 
     def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
         count = parameter_count(build(target, view, seed=0))

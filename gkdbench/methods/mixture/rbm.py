@@ -59,6 +59,8 @@ class RbM(MixtureStudent):
     )
     revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
+    control: ClassVar[str] = "fixed_routing"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"model.routing": ("random", "random_each", "frozen")}
 
     backbone: Literal["rbm"] = "rbm"
     commitment: Weight = 0.05

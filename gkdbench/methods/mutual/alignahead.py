@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from gkdkernels import edge_log_probs
@@ -90,6 +90,8 @@ class Alignahead(Structured, Trained):
         "eval_every": 1,
         "model": {"head_width": 8, "heads": 2, "layers": 4},
     }
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"direction": ("none",)}
 
     backbone: Literal["gat", "gcn", "sage"] = "gat"
     patience: Count | None = None
@@ -122,6 +124,10 @@ class Alignahead(Structured, Trained):
         ctx.extra["steps"] = float(models[0].randomness.step)
         return fitted
 
+    @classmethod
+    def figure(cls) -> Mapping[str, list[int]]:
+        return {direction: cls(direction=direction).pi(4) for direction in get_args(Direction)[:3]}  # without "none"
+
     def pi(self, layers: int) -> list[int]:
         """Hidden layer (from 0) of a co-student that each hidden layer follows; empty where nothing is aligned."""
         direction = "behind" if self.released and self.direction == "ahead" else self.direction
@@ -151,9 +157,7 @@ class Alignahead(Structured, Trained):
     def _refuse_what_the_release_cannot(self) -> None:
         hidden = int(self.model["layers"]) - 1
         if hidden < 1:
-            raise UserError(
-                "alignahead aligns hidden layers, and model.layers=1 has none; give the students two or more"
-            )
+            raise UserError("alignahead aligns hidden layers, and model.layers=1 has none; give students two or more")
         if self.released and self.students == 1:
             raise UserError(
                 "students=1: the release divides the sum over no co-student by M - 1 = 0 and its loss is NaN; "
@@ -215,14 +219,12 @@ class _Alignment:
 
     def _maps(self, joint: Joint) -> list[list[Tensor]]:
         """Per student and hidden layer its local structure [E], once."""
-        kernel, sigma = self._method.structure()
-        graph = joint.inputs.graph
+        graph, (kernel, sigma) = joint.inputs.graph, self._method.structure()
         return [[edge_log_probs(graph, h, kernel, sigma) for h in trace.hidden] for trace in joint.traces]
 
     def _divergences(self, joint: Joint, maps: list[list[Tensor]], m: int) -> Tensor:
         """[L] of student m's layers from those that they follow, a mean over co-students."""
-        others = [other for other in range(len(maps)) if other != m]
-        nodes = joint.inputs.graph.num_dst
+        others, nodes = [other for other in range(len(maps)) if other != m], joint.inputs.graph.num_dst
         return torch.stack(
             [
                 torch.stack([divergence(maps[o][followed].detach(), own, nodes) for o in others]).mean()
@@ -246,5 +248,4 @@ class _Alignment:
 
 def _deep(config: Backbone, layers: int, view: TrainView, seed: int, student: int) -> DeepSupervision:
     """The auxiliary parts of a student of this many hidden layers, drawn as its weights are."""
-    auxiliary = DeepSupervision(layers, hidden_width(config), view.num_classes, Randomness(seed, student))
-    return auxiliary.to(view.device)
+    return DeepSupervision(layers, hidden_width(config), view.num_classes, Randomness(seed, student)).to(view.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gkdkernels import mutual_kl
@@ -41,6 +41,8 @@ class DML(Mutual):
         "the mutual term is a mean over the other peers; the release's is their sum",
         "the KL is exact; the release adds 1e-8 to a quotient and to its denominator",
     )
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     lam: Weight = 1.0
     nodes: Literal["all", "train"] = "all"

@@ -6,6 +6,7 @@ Also what all backends of an operator agree on: the dtype of sums, and the large
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ _AUTO = (
 MAX_TILE = 8192
 """Padded elements (all classes of a row, of all peers) that a program on a GPU holds: 16 for each of 512 threads."""
 _OPERATORS: dict[str, tuple[str, ...]] = {}
+_OWNERS: dict[str, str] = {}  # operator -> module and line that declared it
 _SAME_BITS: dict[str, tuple[str, ...]] = {}
 
 
@@ -56,9 +58,34 @@ def declare(operator: str, *backends: str, same_bits: Sequence[str] = ()) -> tup
 
     Args:
         same_bits: the extras among them that equal "cpu" to the last bit: "auto" takes them where they are installed.
+
+    Raises:
+        ValueError: another line of code has declared an operator of this name.
     """
+    claim(_OWNERS, operator, "declared")
     _OPERATORS[operator], _SAME_BITS[operator] = backends, tuple(same_bits)
     return backends
+
+
+def claim(owners: dict[str, str], operator: str, what: str) -> None:
+    """Enter the line that calls the caller as the owner of `operator` in `owners`.
+
+    The same line may claim it again: an import that failed half-way is tried again.
+
+    Args:
+        owners: operator -> module and line.
+        what: what owners do with it, for the message.
+
+    Raises:
+        ValueError: another line owns it; both are named.
+    """
+    frame = sys._getframe(2)
+    owner = f"{frame.f_globals.get('__name__', '?')}, line {frame.f_lineno}"
+    if owners.setdefault(operator, owner) != owner:
+        raise ValueError(
+            f"operator {operator!r} is {what} twice: expected one owner, got {owners[operator]} and {owner}; "
+            f"try another name for one of them"
+        )
 
 
 def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from gkdkernels.core.dispatch import claim
+
+_OWNERS: dict[str, str] = {}  # operator -> module and line that registered it
 _LIBRARY = torch.library.Library("gkdkernels", "DEF")  # type: ignore[no-untyped-call]
 
 
@@ -30,7 +33,11 @@ def register(
         fake: the same on tensors without data: shapes and dtypes of the outputs.
         setup_context: ``(ctx, inputs, output)``, saves what `backward` needs.
         backward: ``(ctx, *upstream)`` -> one gradient for each input; None if there is no gradient.
+
+    Raises:
+        ValueError: another line of code has registered an operator of this name.
     """
+    claim(_OWNERS, schema.partition("(")[0], "registered")
     name: str = _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"gkdkernels::{name}", fake, lib=_LIBRARY)
