@@ -73,21 +73,18 @@ def debug_cell(
     """
     store, where = Store(out), pick_device(device)
     folder_of_data = None if data is None else Path(data)
-    fixed = {"data": folder_of_data, "device": device_class(where), "threads": threads}
-    everything = make_plan(suite, store, **fixed)
+    kind = device_class(where)
+    everything = make_plan(suite, store, data=folder_of_data, device=kind, threads=threads)
     cell = one_cell([*everything.todo, *everything.cached], selector)
-    plan = make_plan(
-        suite,
-        store,
-        **fixed,
-        only={"key": cell.group.key, "index": str(cell.index), "seed": str(cell.seed)},
-        rerun=True,
-    )
+    only = {"key": cell.group.key, "index": str(cell.index), "seed": str(cell.seed)}
+    plan = make_plan(suite, store, data=folder_of_data, device=kind, threads=threads, only=only, rerun=True)
     teachers = [one for one in plan.todo if one.key != cell.key]
     if teachers:
         tell(f"first the teachers of {cell}: {len(teachers)} to train, by workers")
         settings = RunSettings(jobs=job_count(jobs, threads), device=where, threads=threads, data=folder_of_data)
-        summary = run_plan(replace(plan, todo=teachers, changed=[]), store, progress, settings)
+        summary = run_plan(
+            replace(plan, todo=teachers, cached=[], changed=[], guessed=len(teachers)), store, progress, settings
+        )
         if summary.failures:
             teacher, row = summary.failures[0]
             raise UserError(
@@ -123,6 +120,7 @@ def one_cell(cells: Sequence[Cell], selector: str) -> Cell:
     teachers = {teacher.key for cell in chosen for teacher in _teachers_of(cell)}
     left = [cell for cell in chosen if cell.key not in teachers] or chosen
     if len(left) != 1:
+        left.sort(key=lambda cell: (cell.group.identity.method, cell.index, cell.seed))
         lines = [f"  {cell.selector()}" for cell in left[:SHOWN]] + ["  ..."] * (len(left) > SHOWN)
         count = f"{len(left)} cells" if left else "none"
         raise UserError(

@@ -89,7 +89,7 @@ def make_plan(
         device: device class.
         only: see `gkdbench.execute.select`; requirements of the chosen cells come along.
         tier: ``"core"`` leaves out the grids of tier ``full``.
-        rerun: run the chosen cells again although they have rows; see `rerun_keys`.
+        rerun: run the chosen cells again although they have rows, see `rerun_keys`; and what failed, as `retry`.
         done: keys of cells that `rerun` leaves alone: they have been run again already.
         max_cells: at most so many cells that have to run.
 
@@ -104,7 +104,7 @@ def make_plan(
         cells = _with_teachers(cells, chosen)
     for group in {cell.group for cell in cells}:
         store.check_threads(group.address, threads)
-    missing = set(store.missing([cell.address for cell in cells], retry=retry))
+    missing = set(store.missing([cell.address for cell in cells], retry=retry or rerun))
     rerun_now = rerun_keys(chosen, expansion.asked, only) - set(done) if rerun else frozenset()
     todo = [cell for cell in cells if cell.address in missing or cell.key in rerun_now][:max_cells]
     again = [cell for cell in _weights_gone(cells, todo, store) if cell.key not in rerun_now]

@@ -185,6 +185,9 @@ def _debug(suite: Suite, args: argparse.Namespace) -> int:
     if ended.status == "ok":
         tell(f"ended well after {ended.epochs} epochs{took}; nothing was stored")
         return 0
+    if (ended.reason or "").startswith("BdbQuit"):
+        tell("left at the debugger's prompt; nothing was stored")
+        return 1
     tell((ended.traceback or "").rstrip() or f"{ended.status}: {ended.reason}")
     tell(f"ended with status {ended.status} after {ended.epochs} epochs; nothing was stored")
     return 1
