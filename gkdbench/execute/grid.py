@@ -186,6 +186,7 @@ class _Maker:
         self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
         self._groups: dict[str, Group] = {}
         self._resolved: dict[tuple[int, str, str], Method] = {}
+        self._teachers: dict[str, Method] = {}
 
     def resolved(self, entry: MethodEntry, dataset: str, split: str) -> Method:
         """The method of an entry without its search, resolved once."""
@@ -258,8 +259,13 @@ class _Maker:
         return self._groups.setdefault(group.key, group)
 
     def _required(self, need: Requirement, dataset: str, split: str) -> Method:
-        budget = self._suite.requirement_overrides.get(dataset, {}).get(need.method, {})
-        return resolve(need.method, dict(need.overrides) | budget, dataset=dataset, split=split, recipe=need.recipe)
+        """The method that trains `need`, resolved once for all students that share it."""
+        at = repr((need, dataset, split))
+        if at not in self._teachers:
+            budget = self._suite.requirement_overrides.get(dataset, {}).get(need.method, {})
+            overrides = dict(need.overrides) | budget
+            self._teachers[at] = resolve(need.method, overrides, dataset=dataset, split=split, recipe=need.recipe)
+        return self._teachers[at]
 
     def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
         if (dataset, split) not in self._facts:
