@@ -4,6 +4,7 @@ What the command line does, as functions; importing this imports no torch.
 
     import gkdbench
     summary = gkdbench.run("smoke")
+    summary = gkdbench.run(methods=["glnn"], dataset="cora", seeds="0:3")
     frame = gkdbench.records_frame(summary.records)
 """
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from gkdbench.execute.api import plan_suite as plan
     from gkdbench.execute.api import run_suite as run
     from gkdbench.execute.evaluate import evaluate
+    from gkdbench.execute.kept_models import load_model
     from gkdbench.records.frame import records_frame
 
-__all__ = ["Task", "evaluate", "load_task", "plan", "records_frame", "run"]
+__all__ = ["Task", "evaluate", "load_model", "load_task", "plan", "records_frame", "run"]
 
 _HOME = {
     "Task": ("gkdbench.data.task", "Task"),
     "evaluate": ("gkdbench.execute.evaluate", "evaluate"),
+    "load_model": ("gkdbench.execute.kept_models", "load_model"),
     "load_task": ("gkdbench.data.datasets", "load_task"),
     "plan": ("gkdbench.execute.api", "plan_suite"),
     "records_frame": ("gkdbench.records.frame", "records_frame"),

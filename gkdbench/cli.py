@@ -25,7 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.platform == "win32":
         print("gkdbench does not support Windows; use Linux, or WSL 2", file=sys.stderr)
         return 2
-    args = parser().parse_args(argv)
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    # argparse takes words of one stretch only; those after a later option belong to them all the same.
+    words = [word for word in rest if not word.startswith("-") and hasattr(args, "words")]
+    if len(words) < len(rest):
+        top.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in words)}")
+    if words:
+        args.words += words
     module, _, function = args.verb.partition(":")
     try:
         verb: Verb = getattr(import_module(f"gkdbench.verbs.{module}"), function)
@@ -67,8 +74,19 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("plan", "running:plan", "what a run would do: cells, cached, hours, bytes")
     _run_arguments(sub)
-    sub.add_argument("--cells", action="store_true", help="print every cell")
-    _run_arguments(add("run", "running:run", "run what is missing of a suite, then print its board"))
+    sub.add_argument("--cells", action="store_true", help="print every cell to run; with --json, every cell")
+    sub = add("run", "running:run", "run what is missing of a suite, then print its board")
+    _run_arguments(sub)
+    sub.add_argument(
+        "--debug",
+        metavar="CELL",
+        help="train one cell (as in --only) in this process, with prints and breakpoint(); nothing of it is stored",
+    )
+    sub.add_argument(
+        "--keep-models",
+        action="store_true",
+        help="keep selected weights: OUT/models/METHOD-KEY/INDEX-SEED/MODEL.npz and .json, for gkdbench.load_model",
+    )
     sub = add("collect", "running:collect", "merge finished cells into records")
     sub.add_argument("out", nargs="?", default="gkdbench-runs", help="folder of records")
     sub = add("verify", "running:verify", "compute every score again from side-cars and data")
@@ -103,7 +121,21 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("suite", help="smoke, a published name (node-small@1), or a TOML file")
+    sub.add_argument(
+        "words",
+        metavar="SUITE | KEY=VALUE",
+        nargs="*",
+        help="smoke, a published name (node-small@1), or a TOML file; with --method, hyper-parameters such as lr=0.01",
+    )
+    sub.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help="in place of a suite, may be repeated; 'NAME KEY=VALUE ...' in quotes for a method's own hyper-parameters",
+    )
+    sub.add_argument("--dataset", help="data set of --method")
+    sub.add_argument("--split", help="split id of --method (default: the data set's first)")
+    sub.add_argument("--seeds", help="seeds of --method: 0:3 (default), 4, or 0,2,5")
     sub.add_argument("--out", default="gkdbench-runs", help="folder of records (default: gkdbench-runs)")
     sub.add_argument("--jobs", type=int, help="worker processes (default: cores / threads)")
     sub.add_argument("--threads", type=int, help="threads per worker (default: the suite's)")
@@ -112,6 +144,12 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", metavar="KEY=VALUE,...", help="some cells: method=glnn,dataset=cora,seed=3")
     sub.add_argument("--tier", choices=("core", "full"), help="core leaves out what the suite marks full")
     sub.add_argument("--retry", action="store_true", help="run failed cells again")
+    sub.add_argument(
+        "--rerun",
+        action="store_true",
+        help="run cells again although they have rows, and replace the rows; a teacher that the suite does not list "
+        "only where --only names its method or key",
+    )
     sub.add_argument("--max-cells", type=int, help="stop after so many cells")
 
 

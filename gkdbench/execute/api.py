@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.execute.inline_suite import Methods, suite_of
+from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool, worker_environment
 from gkdbench.execute.prefetch import Desk
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, drop_abandoned
 from gkdbench.execute.select import parse_only
-from gkdbench.execute.suite import Suite, Tier, load_suite
+from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.files import owned_name
 from gkdbench.records.store import Store
 
@@ -28,8 +31,13 @@ OUT = "gkdbench-runs"
 
 
 def plan_suite(
-    suite: str | Path | Suite,
+    suite: str | Path | Suite | None = None,
     *,
+    methods: Methods | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    seeds: str | int | Sequence[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     out: str | Path = OUT,
     jobs: int | None = None,
     threads: int | None = None,
@@ -37,13 +45,32 @@ def plan_suite(
     data: str | Path | None = None,
     only: str | Mapping[str, str] | None = None,
     retry: bool = False,
+    rerun: bool = False,
     max_cells: int | None = None,
     tier: Tier | None = None,
 ) -> Plan:
     """What `run_suite` with the same arguments would do. Trains nothing, writes nothing."""
+    loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
+    return _plan(loaded, Store(out), data, device, jobs, threads, only, tier, retry, rerun, (), max_cells)
+
+
+def _plan(
+    suite: Suite,
+    store: Store,
+    data: str | Path | None,
+    device: str,
+    jobs: int | None,
+    threads: int | None,
+    only: str | Mapping[str, str] | None,
+    tier: Tier | None,
+    retry: bool,
+    rerun: bool,
+    done: Collection[str],
+    max_cells: int | None,
+) -> Plan:
     return make_plan(
-        load_suite(suite),
-        Store(out),
+        suite,
+        store,
         data=None if data is None else Path(data),
         device=device_class(pick_device(device)),
         threads=threads,
@@ -51,13 +78,20 @@ def plan_suite(
         only=parse_only(only) if only is None or isinstance(only, str) else only,
         tier=tier,
         retry=retry,
+        rerun=rerun,
+        done=done,
         max_cells=max_cells,
     )
 
 
 def run_suite(
-    suite: str | Path | Suite,
+    suite: str | Path | Suite | None = None,
     *,
+    methods: Methods | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    seeds: str | int | Sequence[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     out: str | Path = OUT,
     jobs: int | None = None,
     threads: int | None = None,
@@ -65,8 +99,10 @@ def run_suite(
     data: str | Path | None = None,
     only: str | Mapping[str, str] | None = None,
     retry: bool = False,
+    rerun: bool = False,
     max_cells: int | None = None,
     tier: Tier | None = None,
+    keep_models: bool = False,
     progress: Progress | None = None,
     tune_allocator: bool = True,
     grace_s: float = GRACE_S,
@@ -74,8 +110,16 @@ def run_suite(
     """Run what is missing of a suite, the rows that wait for their trials after those. Giving the same call again goes
     on where the last one ended.
 
+        gkdbench.run("node-small@1", only="method=glnn")
+        gkdbench.run(methods=["glnn", {"method": "kd", "lr": 0.005}], dataset="cora", seeds="0:3")
+
     Args:
-        suite: ``smoke``, a published name (``node-small@1``), a TOML file, or a Suite.
+        suite: ``smoke``, a published name (``node-small@1``), a TOML file, or a Suite; or else give `methods`.
+        methods: names of methods, or mappings of a name and hyper-parameters; with `dataset`, in place of a suite.
+        dataset: the data set of `methods`.
+        split: their split id; default: the first one of the data set (`gkdbench list datasets`).
+        seeds: their training seeds, ``"0:3"`` (the default), one seed, or several.
+        overrides: hyper-parameters of all `methods`; what a method's own mapping gives comes first.
         out: folder of the records.
         jobs: worker processes; default: one per core that the threads leave.
         threads: per worker; default: the suite's.
@@ -83,8 +127,12 @@ def run_suite(
         data: folder of raw files; default: ``$GKDBENCH_DATA``.
         only: ``"method=glnn,seed=3"``, or the same as a mapping.
         retry: run failed cells again.
+        rerun: run the suite's cells (of them, those of `only`) again although they have rows, and replace the rows.
+            Teachers that the suite does not list are run again only when `only` names their method or key.
         max_cells: stop after so many.
         tier: ``"core"`` leaves out what the suite marks ``full``.
+        keep_models: keep the selected weights of every model that is trained, see `gkdbench.load_model`. Cells that
+            have rows already are not trained for it.
         progress: takes the events; default: silence.
         tune_allocator: run workers under the ``MALLOC_*`` settings of `gkdbench.execute.pool.ALLOCATOR`.
         grace_s: how long beyond its time limit a cell may take before its worker is killed.
@@ -94,56 +142,74 @@ def run_suite(
         Interrupted: stopped by a signal; finished cells are stored.
     """
     began = time.monotonic()
-    loaded, progress = load_suite(suite), progress or Silent()
+    loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
+    progress = progress or Silent()
     where, store = pick_device(device), Store(out)
     count = job_count(jobs, threads)
 
-    def planned() -> Plan:
-        return plan_suite(
-            loaded, out=out, jobs=count, threads=threads, device=where, data=data, only=only, retry=retry,
-            max_cells=max_cells, tier=tier,
-        )  # fmt: skip
+    def planned(done: Collection[str] = ()) -> Plan:
+        return _plan(loaded, store, data, where, count, threads, only, tier, retry, rerun, done, max_cells)
 
     plan = planned()
-    folder_of_data = None if data is None else Path(data)
-    summary = _run(plan, store, progress, count, where, threads, folder_of_data, tune_allocator, grace_s)
-    if plan.waiting and max_cells is None and (rest := planned()).waiting < plan.waiting:
-        done, plan = summary, rest
-        summary = _run(plan, store, progress, count, where, threads, folder_of_data, tune_allocator, grace_s)
-        summary.ok, summary.failures = summary.ok + done.ok, [*done.failures, *summary.failures]
+    settings = RunSettings(
+        jobs=count,
+        device=where,
+        threads=threads,
+        data=None if data is None else Path(data),
+        tune_allocator=tune_allocator,
+        grace_s=grace_s,
+        keep_models=keep_models,
+    )
+    summary = run_plan(plan, store, progress, settings)
+    if plan.waiting and max_cells is None:
+        rest = planned({cell.key for cell in plan.todo})
+        if rest.waiting < plan.waiting:
+            done, plan = summary, rest
+            summary = run_plan(plan, store, progress, settings)
+            summary.ok, summary.failures = summary.ok + done.ok, [*done.failures, *summary.failures]
     summary.records = _records(store, [*plan.todo, *plan.cached])
+    summary.without_model = sum(not model_folder(store, cell).is_dir() for cell in plan.cached) if keep_models else 0
     summary.seconds = time.monotonic() - began
     return summary
 
 
-def _run(
-    plan: Plan,
-    store: Store,
-    progress: Progress,
-    jobs: int,
-    device: str,
-    threads: int | None,
-    data: Path | None,
-    tune_allocator: bool,
-    grace_s: float,
-) -> RunSummary:
-    """Run the cells of one plan."""
-    progress.planned(plan, jobs)
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How the cells of a plan are run; see `run_suite`, whose arguments they are."""
+
+    jobs: int
+    device: str
+    threads: int | None = None
+    data: Path | None = None
+    tune_allocator: bool = True
+    grace_s: float = GRACE_S
+    keep_models: bool = False
+
+
+def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings) -> RunSummary:
+    """Run the cells of one plan.
+
+    Raises:
+        UserError, Interrupted: as `run_suite`.
+    """
+    progress.planned(plan, settings.jobs)
     store.open()
     scratch = store.out / ".scratch"
     drop_abandoned(scratch)
     folder = scratch / f"run~{owned_name()}"
-    environment = worker_environment(threads or plan.suite.threads, tune_allocator=tune_allocator)
-    pool = Pool(min(jobs, max(len(plan.todo), 1)), folder, environment, grace_s)
-    desk = Desk(folder / "views", data, [cell.problem for cell in plan.todo], pool.wake)
-    runner = Runner(plan, store, desk, pool, progress, device=device, folder=folder)
+    environment = worker_environment(settings.threads or plan.suite.threads, tune_allocator=settings.tune_allocator)
+    pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
+    desk = Desk(folder / "views", settings.data, [cell.problem for cell in plan.todo], pool.wake)
+    runner = Runner(
+        plan, store, desk, pool, progress, device=settings.device, folder=folder, keep_models=settings.keep_models
+    )
     try:
         runner.run()
     finally:
         pool.close()
         desk.close()
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_if_empty(scratch)
+        remove_if_empty(scratch)
         store.close()
         progress.ended()
         _collect(store, plan)
@@ -160,7 +226,8 @@ def _records(store: Store, cells: list[Cell]) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that no other run is using."""
     try:
         folder.rmdir()
     except OSError:

@@ -44,6 +44,8 @@ class Expansion:
     """All cells of a suite, every teacher before its students, no cell twice."""
 
     cells: list[Cell] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+    """Keys of the cells that the suite's entries stand for; the others are only required by these."""
     absent: list[Absent] = field(default_factory=list)
     waiting: list[frozenset[str]] = field(default_factory=list)
     """Of each tuned group whose settings are not known yet, the keys of its trials."""
@@ -60,11 +62,17 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
     Raises:
         UserError: an unknown method, data set, split, setting or hyper-parameter, or a pair that does not fit.
     """
-    builder = _Builder(_Maker(suite, data, device, threads), store, data)
-    for grid in sorted(suite.grids, key=lambda grid: grid.tier == "full"):
-        for dataset in grid.datasets:
-            for split in grid.splits:
-                builder.add_place(grid, dataset, split, suite.seeds)
+    maker = _Maker(suite, data, device, threads)
+    builder = _Builder(maker, store, data)
+    grids = sorted(suite.grids, key=lambda grid: grid.tier == "full")
+    places = [(grid, dataset, split) for grid in grids for dataset in grid.datasets for split in grid.splits]
+    # Every name and value first: a typo is refused before data are read, and also where they are absent.
+    for grid, dataset, split in places:
+        check_pair(dataset, split, grid)
+        for entry in _entries(grid, dataset, split):
+            maker.check(entry, dataset, split)
+    for grid, dataset, split in places:
+        builder.add_place(grid, dataset, split, suite.seeds)
     return builder.found
 
 
@@ -79,7 +87,7 @@ class _Builder:
     def add_place(self, grid: Grid, dataset: str, split: str, seeds: tuple[int, ...]) -> None:
         """The cells of `grid` on one data set and split, run by run, so that early results compare all methods."""
         family = check_pair(dataset, split, grid)
-        entries = [entry for entry in grid.methods if _runs_on(entry, dataset, split)]
+        entries = _entries(grid, dataset, split)
         runs = index_seed_pairs(family, seeds)
         if not available(dataset_of(dataset, split), data=self._data):
             self.found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
@@ -88,22 +96,28 @@ class _Builder:
         for index, seed in runs:
             for group in groups:
                 if group is not None:
-                    self._add(Cell(group, index, seed, grid.tier))
+                    self._ask(Cell(group, index, seed, grid.tier))
 
     def _group(self, grid: Grid, entry: MethodEntry, dataset: str, split: str, family: SplitFamily) -> Group | None:
         """The entry's group; of a tuned one, whose trials are added, the group of the best trial, once it is known."""
         if not entry.search:
-            return self._maker.group(_resolved(entry, dataset, split), dataset, split, sweeps=grid.sweeps)
+            method = self._maker.resolved(entry, dataset, split)
+            return self._maker.group(method, dataset, split, sweeps=grid.sweeps)
         runs = index_seed_pairs(family, TUNING_SEEDS)
         trials = self._maker.trials(entry, dataset, split, runs, grid.tier)
         for cell in itertools.chain.from_iterable(trials):
-            self._add(cell)
+            self._ask(cell)
         winner = best_trial(trials, self._store)
         if winner is None:
             self.found.waiting.append(frozenset(cell.key for cells in trials for cell in cells))
             return None
         how = tuned(entry.search, entry.trials, TUNING_SEEDS)
         return self._maker.group(winner.method, dataset, split, how, grid.sweeps)
+
+    def _ask(self, cell: Cell) -> None:
+        """Add a cell that an entry of the suite stands for."""
+        self._add(cell)
+        self.found.asked.add(cell.key)
 
     def _add(self, cell: Cell) -> None:
         if cell.key in self._seen:
@@ -141,14 +155,27 @@ def index_seed_pairs(family: SplitFamily, seeds: tuple[int, ...]) -> list[tuple[
     return [(index, seed) for index in range(family.indices) for seed in seeds[:FOLD_SEEDS]]
 
 
-def _runs_on(entry: MethodEntry, dataset: str, split: str) -> bool:
-    return (entry.datasets is None or dataset in entry.datasets) and (entry.splits is None or split in entry.splits)
+def _entries(grid: Grid, dataset: str, split: str) -> list[MethodEntry]:
+    """The entries of `grid` that run on `dataset` and `split`."""
+    return [
+        entry
+        for entry in grid.methods
+        if (entry.datasets is None or dataset in entry.datasets) and (entry.splits is None or split in entry.splits)
+    ]
 
 
 def _resolved(entry: MethodEntry, dataset: str, split: str, more: Mapping[str, Any] | None = None) -> Method:
     name = dataset_info(dataset).name
     overrides = over(entry.overrides | entry.per_dataset.get(dataset, {}), more or {})
     return resolve(entry.method, overrides, dataset=name, split=split)
+
+
+def _check_kind(method: Method, kind: str, dataset: str) -> None:
+    """Refuse a method for nodes on a data set of graphs, and the reverse; `kind` is empty where it is not known yet."""
+    if kind and kind not in method.kinds:
+        raise UserError(
+            f"method {method.name!r} handles {' and '.join(method.kinds)} tasks, {dataset} is a {kind} task"
+        )
 
 
 class _Maker:
@@ -158,6 +185,31 @@ class _Maker:
         self._suite, self._data, self._device, self._threads = suite, data, device, threads
         self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
         self._groups: dict[str, Group] = {}
+        self._resolved: dict[tuple[int, str, str], Method] = {}
+        self._teachers: dict[str, Method] = {}
+
+    def resolved(self, entry: MethodEntry, dataset: str, split: str) -> Method:
+        """The method of an entry without its search, resolved once."""
+        at = (id(entry), dataset, split)
+        if at not in self._resolved:
+            self._resolved[at] = _resolved(entry, dataset, split)
+        return self._resolved[at]
+
+    def check(self, entry: MethodEntry, dataset: str, split: str) -> None:
+        """Refuse a method, a teacher, a key or a value that does not exist; no data are read.
+
+        Raises:
+            UserError: names it, with the nearest that exist.
+        """
+        methods = [self.resolved(entry, dataset, split)]
+        if entry.search:
+            settings = trial_settings(entry.search, entry.trials)
+            methods += [_resolved(entry, dataset, split, one) for one in settings]
+        info = dataset_info(dataset)
+        for method in methods:
+            _check_kind(method, info.kind, dataset)
+            for need in method.requires().values():
+                self._required(need, info.name, split)
 
     def trials(
         self, entry: MethodEntry, dataset: str, split: str, runs: list[tuple[int, int]], tier: Tier
@@ -180,10 +232,7 @@ class _Maker:
         """The group of one configuration; its teachers are those of every other suite, and are not swept."""
         family = split_family(split)
         data, kind = self._look(dataset, split)
-        if kind not in method.kinds:
-            raise UserError(
-                f"method {method.name!r} handles {' and '.join(method.kinds)} tasks, {dataset} is a {kind} task"
-            )
+        _check_kind(method, kind, dataset)
         teachers = {
             role: self.group(self._required(need, data.name, split), dataset, split)
             for role, need in method.requires().items()
@@ -210,8 +259,13 @@ class _Maker:
         return self._groups.setdefault(group.key, group)
 
     def _required(self, need: Requirement, dataset: str, split: str) -> Method:
-        budget = self._suite.requirement_overrides.get(dataset, {}).get(need.method, {})
-        return resolve(need.method, dict(need.overrides) | budget, dataset=dataset, split=split, recipe=need.recipe)
+        """The method that trains `need`, resolved once for all students that share it."""
+        at = repr((need, dataset, split))
+        if at not in self._teachers:
+            budget = self._suite.requirement_overrides.get(dataset, {}).get(need.method, {})
+            overrides = dict(need.overrides) | budget
+            self._teachers[at] = resolve(need.method, overrides, dataset=dataset, split=split, recipe=need.recipe)
+        return self._teachers[at]
 
     def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
         if (dataset, split) not in self._facts:

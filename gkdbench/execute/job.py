@@ -34,6 +34,7 @@ class Job:
     sweeps: dict[str, list[float]] = field(default_factory=dict)
     time_limit_s: float | None = None
     memory_limit_bytes: int | None = None
+    keep_weights: bool = False
 
     def line(self) -> bytes:
         """As one line."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.changed import changed_line, changed_methods
 from gkdbench.execute.grid import Absent, expand
 from gkdbench.execute.select import select
 from gkdbench.execute.suite import Suite, Tier
@@ -33,6 +34,7 @@ class Plan:
         hours: estimated wall-clock time of `todo` on the given number of jobs.
         guessed: how many cells of `todo` have no earlier row to estimate from.
         bytes: estimated size of records, side-cars and kept teachers.
+        changed: methods of `cached` whose source is no longer that of their rows, see `gkdbench.execute.changed`.
     """
 
     suite: Suite
@@ -45,6 +47,7 @@ class Plan:
     hours: float
     guessed: int
     bytes: int
+    changed: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The plan as text, one fact a line."""
@@ -60,6 +63,8 @@ class Plan:
             found.append(f"{len(self.again)} teachers are trained again: their rows are stored, their weights are not")
         if self.waiting:
             found.append(f"{self.waiting} tuned rows follow once their trials are done")
+        if self.changed:
+            found.append(changed_line(self.changed))
         return found + [str(absent) for absent in self.absent]
 
 
@@ -74,6 +79,8 @@ def make_plan(
     only: Mapping[str, str] | None = None,
     tier: Tier | None = None,
     retry: bool = False,
+    rerun: bool = False,
+    done: Collection[str] = (),
     max_cells: int | None = None,
 ) -> Plan:
     """What running `suite` into `store` would do.
@@ -82,6 +89,8 @@ def make_plan(
         device: device class.
         only: see `gkdbench.execute.select`; requirements of the chosen cells come along.
         tier: ``"core"`` leaves out the grids of tier ``full``.
+        rerun: run the chosen cells again although they have rows, see `rerun_keys`; and what failed, as `retry`.
+        done: keys of cells that `rerun` leaves alone: they have been run again already.
         max_cells: at most so many cells that have to run.
 
     Raises:
@@ -89,22 +98,37 @@ def make_plan(
     """
     threads = threads or suite.threads
     expansion = expand(suite, store, data=data, device=device, threads=threads)
-    cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
+    chosen = cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
     if only:
-        cells = _with_teachers(cells, select(cells, only))
+        chosen = select(cells, only)
+        cells = _with_teachers(cells, chosen)
     for group in {cell.group for cell in cells}:
         store.check_threads(group.address, threads)
-    missing = set(store.missing([cell.address for cell in cells], retry=retry))
-    todo = [cell for cell in cells if cell.address in missing][:max_cells]
-    again = _weights_gone(cells, todo, store)
+    missing = set(store.missing([cell.address for cell in cells], retry=retry or rerun))
+    rerun_now = rerun_keys(chosen, expansion.asked, only) - set(done) if rerun else frozenset()
+    todo = [cell for cell in cells if cell.address in missing or cell.key in rerun_now][:max_cells]
+    again = [cell for cell in _weights_gone(cells, todo, store) if cell.key not in rerun_now]
     todo = [cell for cell in cells if cell in set(todo) | set(again)]
-    cached = [cell for cell in cells if cell.address not in missing and cell not in set(again)]
+    cached = [
+        cell for cell in cells if cell.address not in missing and cell.key not in rerun_now and cell not in set(again)
+    ]
     seconds, guessed = _estimate(todo, store)
     planned = {cell.key for cell in cells}
     waiting = sum(not trials.isdisjoint(planned) for trials in expansion.waiting)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
     hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
-    return Plan(suite, todo, cached, again, required, expansion.absent, waiting, hours, guessed, size)
+    changed = changed_methods(cached, store)
+    return Plan(suite, todo, cached, again, required, expansion.absent, waiting, hours, guessed, size, changed)
+
+
+def rerun_keys(chosen: Iterable[Cell], asked: Collection[str], only: Mapping[str, str] | None) -> frozenset[str]:
+    """Keys of the cells that ``--rerun`` runs again: the chosen ones that the suite lists.
+
+    A teacher that the suite does not list, but that a student requires, is run again only when `only` names a method
+    or a key, and thereby the teacher itself.
+    """
+    named = bool({"method", "key"} & set(only or {}))
+    return frozenset(cell.key for cell in chosen if named or cell.key in asked)
 
 
 def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:

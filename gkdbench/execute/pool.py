@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gkdbench.execute.failures import copy_printed
 from gkdbench.execute.job import Job
 from gkdbench.execute.worker import PARENT
 
@@ -82,6 +83,9 @@ class _Worker:
 class Pool:
     """`size` workers, started when they are needed, replaced when they die.
 
+    What a worker printed while it had a job is in the job's scratch folder when its answer comes, as
+    `gkdbench.execute.failures.PRINTED`.
+
     Args:
         folder: where workers write their logs.
         environment: of `worker_environment`.
@@ -140,6 +144,7 @@ class Pool:
         now = time.monotonic()
         for worker in [w for w in self._workers if w.kill_at is not None and now > w.kill_at]:
             assert worker.job is not None  # a deadline is set only together with a job
+            copy_printed(worker.log, Path(worker.job.scratch))
             answers.append((worker.job, Overdue()))
             self._end(worker)
         return answers
@@ -156,7 +161,7 @@ class Pool:
         self._started += 1
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"worker-{self._started}.log"
-        with log.open("wb") as stderr:
+        with log.open("ab") as stderr:  # appending: `copy_printed` empties it between cells
             process = subprocess.Popen(
                 [sys.executable, "-m", "gkdbench.execute.worker"],
                 stdin=subprocess.PIPE,
@@ -192,9 +197,11 @@ class Pool:
             message = json.loads(line)
             if "ready" in message:
                 worker.ready = True
+                os.truncate(worker.log, 0)  # what imports printed belongs to no cell
                 if worker.job is not None:
                     self._send(worker)
             elif worker.job is not None:
+                copy_printed(worker.log, Path(worker.job.scratch))
                 answers.append((worker.job, message))
                 worker.job = worker.kill_at = None
         return answers
@@ -204,6 +211,8 @@ class Pool:
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         tail = b"\n".join(worker.log.read_bytes().splitlines()[-20:]).decode(errors="replace")
         job = worker.job
+        if job is not None:
+            copy_printed(worker.log, Path(job.scratch))
         self._end(worker)
         return [] if job is None else [(job, Died(how, worker.ready, tail))]
 

@@ -7,6 +7,7 @@ import time
 from typing import Protocol, TextIO
 
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.failures import own_frame
 from gkdbench.execute.plan import Plan
 from gkdbench.records.schema import Row
 
@@ -64,7 +65,7 @@ class Lines:
     def finished(self, cell: Cell, row: Row) -> None:
         self._done += 1
         left = (time.monotonic() - self._began) / self._done * (self._all - self._done)
-        self.note(f"[{self._done}/{self._all}, {duration(left)} left] {cell}: {describe(row)}")
+        self.note(f"[{self._done}/{self._all}, {duration(left)} left] {cell}: {describe(row)}{place(cell, row)}")
 
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -93,6 +94,7 @@ class Live:
             speed_estimate_period=600,
         )
         self._running: dict[str, str] = {}
+        self._noted: set[tuple[str, str]] = set()  # failures are printed once, and counted at the end of the run
 
     def planned(self, plan: Plan, jobs: int) -> None:
         for line in plan.lines():
@@ -107,7 +109,10 @@ class Live:
     def finished(self, cell: Cell, row: Row) -> None:
         self._running.pop(cell.key, None)
         if row.status != "ok":
-            self.note(f"{cell}: {describe(row)}")
+            what = f"{describe(row)}{place(cell, row)}"
+            if (cell.group.label, what) not in self._noted:
+                self.note(f"{cell}: {what}")
+            self._noted.add((cell.group.label, what))
         self._bar.advance(self._task)
         self._show()
 
@@ -133,6 +138,12 @@ def describe(row: Row) -> str:
         return f"{row.status}: {(row.reason or '').splitlines()[0] if row.reason else 'no reason given'}"
     scores = [f"{column} {score.value:.1%}" for column, score in row.models[-1].scores.items()]
     return ", ".join(scores) + (f" in {row.train_s:.1f} s" if row.train_s is not None else "")
+
+
+def place(cell: Cell, row: Row) -> str:
+    """`` at soft_mlp.py:41 in fit`` of a row that failed in its method's source; else nothing."""
+    where = own_frame(cell, row.traceback) if row.status != "ok" else None
+    return "" if where is None else f" at {where}"
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ def provenance(method: type, *, device: str, allocator: Mapping[str, str]) -> Pr
         gkdbench=_version("gkdbench") or "",
         git_commit=commit,
         git_dirty=dirty,
-        method_source_sha256=_source_sha256(method),
+        method_source_sha256=source_sha256(method),
         python=platform.python_version(),
         torch=_version("torch") or "",
         triton=_version("triton"),
@@ -73,7 +73,8 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 @cache
-def _source_sha256(method: type) -> str:
+def source_sha256(method: type) -> str:
+    """sha256 of the file that defines the class `method`, hexadecimal; empty where there is no such file."""
     source = inspect.getsourcefile(method)
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 

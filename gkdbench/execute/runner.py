@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.failures import drop_log, keep_log
 from gkdbench.execute.job import Job, TeacherJob
+from gkdbench.execute.kept_models import drop_other_models, keep_models
 from gkdbench.execute.plan import Plan, bank_folder, has_weights
 from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
 from gkdbench.execute.prefetch import Desk, Ready
@@ -45,6 +47,7 @@ class RunSummary:
         failures: (cell, row) of every cell that ran and has none.
         absent: lines on data sets whose files are not there.
         records: the group records that hold the plan's rows.
+        without_model: cached cells whose model was asked for and is not kept.
     """
 
     ok: int = 0
@@ -52,6 +55,7 @@ class RunSummary:
     failures: list[tuple[Cell, Row]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     records: list[Path] = field(default_factory=list)
+    without_model: int = 0
     seconds: float = 0.0
 
     @property
@@ -90,13 +94,23 @@ class Runner:
         device: where workers compute (``cpu``, ``cuda:i``).
         desk, pool: closed by the caller.
         folder: this run's scratch folder.
+        keep_models: see `gkdbench.execute.kept_models`.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, desk: Desk, pool: Pool, progress: Progress, *, device: str, folder: Path
+        self,
+        plan: Plan,
+        store: Store,
+        desk: Desk,
+        pool: Pool,
+        progress: Progress,
+        *,
+        device: str,
+        folder: Path,
+        keep_models: bool = False,
     ) -> None:
         self._plan, self._store, self._desk, self._pool, self._progress = plan, store, desk, pool, progress
-        self._device, self._folder = device, folder
+        self._device, self._folder, self._keep_models = device, folder, keep_models
         self._allocator = allocator_of(pool.environment)
         self._waiting: dict[str, Cell] = {cell.key: cell for cell in plan.todo}
         self._unsettled = set(self._waiting)
@@ -230,21 +244,18 @@ class Runner:
             seed=cell.seed,
             device=self._device,
             audit_every=of.audit_every,
-            teachers={role: self._teacher_job(teacher) for role, teacher in cell.requires.items()},
+            teachers={role: teacher_job(self._store, teacher) for role, teacher in cell.requires.items()},
             bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
             sweeps=of.sweeps,
             time_limit_s=suite.time_limit_s,
             memory_limit_bytes=suite.memory_limit_bytes,
+            keep_weights=self._keep_models,
         )
         del self._waiting[cell.key]
         self._attempts[cell.key] += 1
         self._flights[job.id] = _Flight(cell, ready, scratch)
         self._pool.submit(job)
         self._progress.started(cell)
-
-    def _teacher_job(self, teacher: Cell) -> TeacherJob:
-        of = teacher.group.identity
-        return TeacherJob(str(bank_folder(self._store, teacher).resolve()), of.method, of.config, teacher.seed)
 
     def _take(self, flight: _Flight, answer: Answer) -> None:
         """Turn an answer into a row; a killed worker's cell goes back to the front of the queue."""
@@ -270,12 +281,28 @@ class Runner:
                 row, arrays = scored_row(cell, suite, flight.ready, flight.scratch)
             except DiskFull as error:
                 raise StorageError(flight.scratch, error) from error
-        shutil.rmtree(flight.scratch, ignore_errors=True)
-        if cell.key in self._again:
-            self._check_reproduced(cell, row)
-            self._leave(cell)
+        if row.status != "ok":
+            keep_log(self._store, cell, row, flight.scratch)
+        try:
+            if cell.key in self._again:
+                self._check_reproduced(cell, row)
+                self._leave(cell)
+            else:
+                self._store_row(cell, row, arrays)
+                self._keep_model(flight, row)
+        finally:
+            shutil.rmtree(flight.scratch, ignore_errors=True)
+
+    def _keep_model(self, flight: _Flight, row: Row) -> None:
+        """Keep the models of a cell whose row is stored; those of an earlier row go, and the log of a failure too."""
+        cell = flight.cell
+        if row.status == "ok":
+            drop_log(self._store, cell)
+        if row.status == "ok" and self._keep_models:
+            edge_width = flight.ready.staging.scenes["observed"].edge_width
+            keep_models(self._store, cell, row, flight.scratch, edge_width)
         else:
-            self._store_row(cell, row, arrays)
+            drop_other_models(self._store, cell, row)
 
     def _check_reproduced(self, cell: Cell, row: Row) -> None:
         """A teacher that was trained again must have the weights of its stored row.
@@ -300,6 +327,7 @@ class Runner:
     def _store_row(self, cell: Cell, row: Row, arrays: Mapping[str, NDArray[np.generic]] | None = None) -> None:
         facts = provenance(type(cell.group.method), device=self._device, allocator=self._allocator)
         record = cell.group.record(row).model_copy(update={"provenance": facts})
+        self._note_other_teacher(cell, row)
         self._store.write(record, arrays or {})
         if row.status == "ok":
             self.summary.ok += 1
@@ -307,6 +335,16 @@ class Runner:
             self.summary.failures.append((cell, row))
         self._leave(cell)
         self._progress.finished(cell, row)
+
+    def _note_other_teacher(self, cell: Cell, row: Row) -> None:
+        """Say so when a teacher that is run again has other weights than its stored students learned from."""
+        before = self._before.get(cell.key)
+        if not (before and before.models and row.models) or cell.key not in self._plan.required:
+            return
+        if before.models[0].weights_sha256 != row.models[0].weights_sha256:
+            self._progress.note(
+                f"{cell} has other weights than before: rows of its students are of the old ones; --rerun"
+            )
 
     def _leave(self, cell: Cell) -> None:
         """`cell` needs nothing any more: claim, view; a complete group is collected."""
@@ -317,6 +355,12 @@ class Runner:
         self._in_group[cell.group.key] -= 1
         if self._in_group[cell.group.key] == 0:
             self._store.collect(cell.group.key)
+
+
+def teacher_job(store: Store, teacher: Cell) -> TeacherJob:
+    """How a job names the trained model of `teacher`."""
+    of = teacher.group.identity
+    return TeacherJob(str(bank_folder(store, teacher).resolve()), of.method, of.config, teacher.seed)
 
 
 def drop_abandoned(scratch: Path) -> None:

@@ -7,6 +7,7 @@ methods print goes to its log, not between the answers.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import resource
@@ -27,8 +28,12 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Serve jobs until stdin ends."""
     die_with_parent()
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    jobs, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # a method that reads its input reads no jobs
+    sys.breakpointhook = refuse_breakpoint
+    faulthandler.enable()  # the log of a cell whose worker crashed ends with the line
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     import torch
 
@@ -37,10 +42,19 @@ def main() -> int:
     warm_up()
     size = address_space_bytes()
     answers.write(json.dumps({"ready": os.getpid()}) + "\n")
-    for line in sys.stdin:
+    for line in jobs:
         job = Job.parse(line)
         answers.write(json.dumps({"id": job.id} | serve(job, size)) + "\n")
     return 0
+
+
+def refuse_breakpoint(*_: Any, **__: Any) -> None:
+    """What ``breakpoint()`` does in a worker.
+
+    Raises:
+        RuntimeError: always; a worker has no terminal.
+    """
+    raise RuntimeError("breakpoint() in a worker, which has no terminal; try `gkdbench run ... --debug CELL`")
 
 
 def warm_up() -> None:
@@ -96,6 +110,7 @@ def _run(job: Job) -> Any:
             bank=Path(job.bank) if job.bank else None,
             sweeps=job.sweeps,
             energy=meter.joules,
+            keep_weights=job.keep_weights,
         )
 
 

@@ -40,8 +40,7 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     outputs = {"logits": logits} | ({} if hidden is None else {"hidden": hidden})
     for name, tensor in outputs.items():
         np.save(partial / f"{name}.npy", tensor.cpu().numpy(), allow_pickle=False)
-    weights: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
-    np.savez(partial / "state.npz", **weights)
+    write_state(partial / "state.npz", state)
     meta = {
         "space": observed.items.name,
         "weights_sha256": state_sha256(state),
@@ -75,8 +74,7 @@ class BankEntry:
         meta = json.loads((self.folder / "meta.json").read_text())
         if meta["space"] != view.items.name:
             raise UserError(f"the teacher was trained on {meta['space']!r}, the student sees {view.items.name!r}")
-        with np.load(self.folder / "state.npz", allow_pickle=False) as arrays:
-            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        state = read_state(self.folder / "state.npz")
         outputs = {name: _load(path) for name in ("logits", "hidden") if (path := self.folder / f"{name}.npy").exists()}
         if (state_sha256(state), state_sha256(outputs)) != (meta["weights_sha256"], meta.get("outputs_sha256")):
             raise UserError(f"the teacher in {self.folder} does not match its hash; delete the folder and run again")
@@ -91,6 +89,18 @@ class BankEntry:
             seed=self.seed,
             weights_sha256=meta["weights_sha256"],
         )
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write weights as an uncompressed ``.npz`` of plain arrays, one a name; `path` ends in ``.npz``."""
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+    np.savez(path, **arrays)
+
+
+def read_state(path: Path) -> State:
+    """The weights that `write_state` wrote, on the CPU; nothing is unpickled."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def _load(path: Path) -> torch.Tensor:

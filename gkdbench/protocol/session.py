@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkdbench.errors import UserError
-from gkdbench.protocol.bank import BankEntry, write_teacher
+from gkdbench.protocol.bank import BankEntry, write_state, write_teacher
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
@@ -65,6 +64,7 @@ def run_session(
     bank: Path | None = None,
     sweeps: Sweeps | None = None,
     energy: Callable[[], float | None] | None = None,
+    keep_weights: bool = False,
 ) -> Outcome:
     """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
 
@@ -76,6 +76,7 @@ def run_session(
         bank: folder to write the run's first model to as a teacher, or None.
         sweeps: kind of disturbance -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
         energy: joules used so far, or None where that cannot be read.
+        keep_weights: whether scratch gets ``<model>.weights.npz``, the selected weights of each model.
     """
     outcome = Outcome(phase="prepare")
     start = time.monotonic()
@@ -105,7 +106,8 @@ def run_session(
         outcome.train_j = energy() if energy else None
         outcome.phase = "predict"
         monitor.close()
-        _finish(given, fitted, monitor, scratch, outcome, bank, SweptPredictions(given, monitor, sweeps or {}, seed))
+        swept = SweptPredictions(given, monitor, sweeps or {}, seed)
+        _finish(given, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
         outcome.phase = None
     except OutOfTime as error:
         _failed(outcome, "timeout", error)
@@ -151,6 +153,7 @@ def _finish(
     outcome: Outcome,
     bank: Path | None,
     swept: SweptPredictions,
+    keep_weights: bool,
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
     scenes = _Scenes(given)
@@ -175,6 +178,8 @@ def _finish(
                 "weights_sha256": state_sha256(state),
             }
         )
+        if keep_weights:
+            write_state(scratch / f"{name}.weights.npz", state)
         if bank is not None and len(outcome.models) == 1:
             write_teacher(bank, predictor, given.view.inputs, state)
     ensemble = fitted.ensemble and len(fitted.predictors) > 1
@@ -252,7 +257,7 @@ def _write_ensemble(
 
 def _failed(outcome: Outcome, status: str, error: BaseException) -> None:
     outcome.status, outcome.reason, outcome.models = status, f"{type(error).__name__}: {error}", []
-    outcome.traceback = None if isinstance(error, UserError | OutOfTime) else "".join(tb.format_exception(error))
+    outcome.traceback = None if isinstance(error, OutOfTime) else "".join(tb.format_exception(error))
 
 
 def _out_of_memory(error: Exception) -> bool:

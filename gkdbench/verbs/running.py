@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gkdbench.errors import UserError
 from gkdbench.verbs.printing import show
+
+if TYPE_CHECKING:
+    from gkdbench.execute.cell import Cell
+    from gkdbench.execute.suite import Suite
 
 
 def _wanted(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that ``plan`` and ``run`` share."""
-    names = ("out", "jobs", "threads", "device", "data", "only", "retry", "max_cells", "tier")
+    names = ("out", "jobs", "threads", "device", "data", "only", "retry", "rerun", "max_cells", "tier")
     return {name: getattr(args, name) for name in names}
+
+
+def _suite(args: argparse.Namespace) -> Suite:
+    """The suite that is named, or the one that ``--method`` and its companions describe.
+
+    Raises:
+        UserError: both, neither, or several suites; hyper-parameters beside a suite.
+    """
+    from gkdbench.execute.inline_suite import default_split, method_with_settings, settings, suite_of
+
+    suites = [word for word in args.words if "=" not in word or word.endswith(".toml")]
+    words = [word for word in args.words if word not in suites]
+    if len(suites) > 1:
+        raise UserError(f"expected one suite, got {', '.join(suites)}; run them one after the other")
+    if words and not args.method:
+        got = f", got the suite {suites[0]!r}, which states its own" if suites else ""
+        raise UserError(f"{words[0]}: hyper-parameters go with --method and --dataset{got}")
+    split = args.split
+    if args.method and args.dataset and not suites and split is None:
+        split = default_split(args.dataset)
+        print(f"split: {split} (the default of {args.dataset}; --split takes another)", file=sys.stderr)
+    return suite_of(
+        suites[0] if suites else None,
+        methods=[method_with_settings(text) for text in args.method or ()] or None,
+        dataset=args.dataset,
+        split=split,
+        seeds=args.seeds,
+        overrides=settings(words),
+    )
 
 
 def plan(args: argparse.Namespace) -> int:
     """``gkdbench plan SUITE``: cells, cached, estimated hours and bytes; nothing runs."""
     from gkdbench.execute.api import plan_suite
+    from gkdbench.execute.changed import changed_line
 
-    found = plan_suite(args.suite, **_wanted(args))
+    found = plan_suite(_suite(args), **_wanted(args))
     if args.json:
-        facts = {
+        facts: dict[str, Any] = {
             "suite": found.suite.full_name,
             "cells": len(found.todo) + len(found.cached),
             "cached": len(found.cached),
@@ -31,7 +67,12 @@ def plan(args: argparse.Namespace) -> int:
             "bytes": found.bytes,
             "absent": [str(line) for line in found.absent],
         }
+        if args.cells:
+            listed = [*((cell, False) for cell in found.todo), *((cell, True) for cell in found.cached)]
+            facts["cell_list"] = [_cell_facts(cell, cached) for cell, cached in sorted(listed, key=_key)]
         show(facts, as_json=True)
+        if found.changed:
+            print(changed_line(found.changed), file=sys.stderr)
     else:
         print("\n".join(found.lines()))
         if args.cells:
@@ -40,17 +81,42 @@ def plan(args: argparse.Namespace) -> int:
     return 0
 
 
+def _key(listed: tuple[Cell, bool]) -> str:
+    return listed[0].key
+
+
+def _cell_facts(cell: Cell, cached: bool) -> dict[str, Any]:
+    of = cell.group.identity
+    return {
+        "key": cell.key,
+        "method": of.method,
+        "label": cell.group.label,
+        "dataset": of.dataset,
+        "split": of.split,
+        "setting": of.setting,
+        "index": cell.index,
+        "seed": cell.seed,
+        "tier": cell.tier,
+        "cached": cached,
+    }
+
+
 def run(args: argparse.Namespace) -> int:
     """``gkdbench run SUITE``: what is missing is run; then the board is printed and written as one HTML page.
 
     Exit codes: 0 all cells ok; 1 some cell failed; 130 interrupted.
     """
     from gkdbench.execute.api import run_suite
+    from gkdbench.execute.failures import failures_of
     from gkdbench.execute.progress import progress_for
     from gkdbench.execute.runner import Interrupted
+    from gkdbench.records.store import Store
 
+    suite = _suite(args)
+    if args.debug is not None:
+        return _debug(suite, args)
     try:
-        summary = run_suite(args.suite, progress=progress_for(), **_wanted(args))
+        summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_wanted(args))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130
@@ -66,21 +132,65 @@ def run(args: argparse.Namespace) -> int:
     }
     if summary.records:
         board = board_of(summary.records)
-        page = write_page(board, Path(args.out) / "board.html", title=f"gkdbench: {args.suite}")
+        title = f"gkdbench: {suite.full_name if args.method else suite.command_name}"
+        page = write_page(board, Path(args.out) / "board.html", title=title)
         facts["html"] = str(page)
         if not args.json:
             print_board(board)
     if args.json:
         show(facts, as_json=True)
+    for failure in failures_of(summary.failures, Store(args.out)):
+        print("\n".join(failure.lines(_same_place(args))), file=sys.stderr)
+    if summary.without_model:
+        print(
+            f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",
+            file=sys.stderr,
+        )
+    if args.json:
         return 1 if summary.failures else 0
-    for line in facts["failed"]:
-        print(f"failed: {line}", file=sys.stderr)
     for line in summary.absent:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
     if "html" in facts:
         print(f"board: {facts['html']}")
     return 1 if summary.failures else 0
+
+
+def _same_place(args: argparse.Namespace) -> str:
+    """The options that make a row's command read and write where this one did."""
+    from gkdbench.execute.api import OUT
+
+    out = "" if args.out == OUT else f" --out {shlex.quote(args.out)}"
+    return out + (f" --data {shlex.quote(args.data)}" if args.data else "")
+
+
+def _debug(suite: Suite, args: argparse.Namespace) -> int:
+    """``gkdbench run SUITE --debug CELL``. Exit codes: 0 it ended well; 1 it failed."""
+    from gkdbench.execute.debug import debug_cell
+    from gkdbench.execute.progress import progress_for
+
+    refused = ("only", "retry", "rerun", "max_cells", "tier", "keep_models", "json")
+    for name in refused:
+        if getattr(args, name):
+            raise UserError(
+                f"--debug trains the one cell that it names and stores nothing; leave out --{name.replace('_', '-')}"
+            )
+    where = {name: getattr(args, name) for name in ("out", "jobs", "threads", "device", "data")}
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    ended = debug_cell(suite, args.debug, progress=progress_for(), tell=tell, **where)
+    took = "" if ended.train_s is None else f" in {ended.train_s:.1f} s"
+    if ended.status == "ok":
+        tell(f"ended well after {ended.epochs} epochs{took}; nothing was stored")
+        return 0
+    if (ended.reason or "").startswith("BdbQuit"):
+        tell("left at the debugger's prompt; nothing was stored")
+        return 1
+    tell((ended.traceback or "").rstrip() or f"{ended.status}: {ended.reason}")
+    tell(f"ended with status {ended.status} after {ended.epochs} epochs; nothing was stored")
+    return 1
 
 
 def collect(args: argparse.Namespace) -> int:
