@@ -17,9 +17,9 @@ class UserError(ValueError):
 class UnknownName(UserError):
     """A name that is not registered; the message lists the nearest names that are."""
 
-    def __init__(self, kind: str, got: str, known: Iterable[str], mend: str = "") -> None:
+    def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.got, self.known = kind, got, sorted(known)
-        super().__init__(f"unknown {kind} {got!r}; {nearest(got, self.known)}{f' ({mend})' if mend else ''}")
+        super().__init__(f"unknown {kind} {got!r}; {nearest(got, self.known)}{f' ({hint})' if hint else ''}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.kind, self.got, self.known))

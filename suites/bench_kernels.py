@@ -15,8 +15,8 @@ import torch
 pytest.importorskip("pytest_benchmark", reason="the bench wants pytest-benchmark: pip install 'gkdbench[bench]'")
 
 from gkdbench.data.datasets import available, load_task
-from gkdbench.measure.machine_peaks import Roofs, measure_roofs
-from gkdbench.measure.operators.bench import Result, Settings, run_cases
+from gkdbench.measure.machine_peaks import MachinePeaks, measure_roofs
+from gkdbench.measure.operators.bench import BenchSettings, CaseResult, run_cases
 from gkdbench.measure.operators.cases import all_cases, quick_cases
 from gkdbench.measure.operators.graphs import DATA_SETS
 from gkdbench.measure.operators.problem import Case
@@ -24,7 +24,7 @@ from gkdbench.measure.timers import Clock, check_clock, clock_for
 
 FULL = os.environ.get("GKDBENCH_BENCH") == "full"
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-SETTINGS = Settings() if FULL else Settings(rounds=5, budget_s=1.0, slow=False)
+SETTINGS = BenchSettings() if FULL else BenchSettings(rounds=5, budget_s=1.0, slow=False)
 
 
 def cases() -> list[Case]:
@@ -41,13 +41,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def roofs(clock: Clock) -> Roofs:
+def roofs(clock: Clock) -> MachinePeaks:
     """Of this machine."""
     return measure_roofs(clock, DEVICE, quick=not FULL)
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_kernel(case: Case, clock: Clock, roofs: Roofs, benchmark: Any) -> None:
+def test_kernel(case: Case, clock: Clock, roofs: MachinePeaks, benchmark: Any) -> None:
     (result,) = run_cases(
         [case], device=DEVICE, clock=clock, roofs=roofs, settings=SETTINGS, load=lambda name: load_task(name).graph
     )
@@ -55,7 +55,7 @@ def test_kernel(case: Case, clock: Clock, roofs: Roofs, benchmark: Any) -> None:
     feed(benchmark, result)
 
 
-def feed(benchmark: Any, result: Result) -> None:
+def feed(benchmark: Any, result: CaseResult) -> None:
     """Hand our samples of the fastest backend to pytest-benchmark, and the ratios as extra information."""
     mine = result.fastest(ours=True)
     assert mine is not None

@@ -14,10 +14,10 @@ from gkdbench.data.task import StoredFeatures
 SPARSE_BELOW = 0.25
 """Features with a smaller share of non-zeros are stored as SparseFeatures."""
 
-Array = np.ndarray[Any, Any]
+NumpyArray = np.ndarray[Any, Any]
 
 
-def graph_of(src: Array, dst: Array, num_nodes: int, *, undirected: bool, loops: bool = False) -> CSRGraph:
+def graph_of(src: NumpyArray, dst: NumpyArray, num_nodes: int, *, undirected: bool, loops: bool = False) -> CSRGraph:
     """Message-passing edges ``src -> dst`` ([E] int each) as a CSRGraph without parallel edges.
 
     Args:
@@ -38,7 +38,7 @@ def graph_of(src: Array, dst: Array, num_nodes: int, *, undirected: bool, loops:
     return CSRGraph(torch.from_numpy(indptr), index, num_nodes, True if undirected else None)
 
 
-def features_of(matrix: Array | sp.csr_array) -> StoredFeatures:
+def features_of(matrix: NumpyArray | sp.csr_array) -> StoredFeatures:
     """``matrix: [N, D]`` as float32, sparse below SPARSE_BELOW non-zeros."""
     size = max(int(np.prod(matrix.shape)), 1)
     if isinstance(matrix, np.ndarray) and np.count_nonzero(matrix) / size >= SPARSE_BELOW:
@@ -53,7 +53,7 @@ def features_of(matrix: Array | sp.csr_array) -> StoredFeatures:
     return SparseFeatures(CSRGraph(indptr, index, int(matrix.shape[1])), torch.from_numpy(rows.data))
 
 
-def one_hot(codes: Array, width: int | None = None) -> sp.csr_array:
+def one_hot(codes: NumpyArray, width: int | None = None) -> sp.csr_array:
     """[N, width] float32 with a one at column ``codes[i]`` of row i; ``codes: [N]`` int >= 0."""
     width = int(codes.max()) + 1 if width is None else width
     ones = np.ones(len(codes), np.float32)
@@ -63,7 +63,7 @@ def one_hot(codes: Array, width: int | None = None) -> sp.csr_array:
     )
 
 
-def multi_hot(codes: Array) -> sp.csr_array:
+def multi_hot(codes: NumpyArray) -> sp.csr_array:
     """[N, sum of widths] float32: the one-hot columns of each column of ``codes: [N, F]`` int >= 0, side by side.
 
     A linear map of it is the sum of F embeddings, one of each code.
@@ -81,6 +81,6 @@ def multi_hot(codes: Array) -> sp.csr_array:
     )
 
 
-def mask_ids(mask: Array) -> Array:
+def mask_ids(mask: NumpyArray) -> NumpyArray:
     """[M] int64 positions where ``mask: [N]`` is set."""
     return np.flatnonzero(mask).astype(np.int64)

@@ -13,7 +13,7 @@ from gkdbench.data.fetch import fetch, fetch_instructions
 
 __all__ = ["DatasetRow", "FileStatus", "check_dataset", "fetch", "fetch_instructions", "list_datasets"]
 
-Status = Literal["ok", "missing", "corrupt", "unregistered"]
+FileState = Literal["ok", "missing", "corrupt", "unregistered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FileStatus:
     """
 
     path: str
-    status: Status
+    status: FileState
     detail: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array, features_of, graph_of
+from gkdbench.data.build import NumpyArray, features_of, graph_of
 from gkdbench.data.rawfiles import refuse_in_worker
 from gkdbench.data.task import Task
 
@@ -60,7 +60,7 @@ def digits_grid() -> Task:
     )
 
 
-def _digits() -> tuple[Array, Array]:
+def _digits() -> tuple[NumpyArray, NumpyArray]:
     """([1797, 64] float64 in 0..16, [1797] int64)."""
     refuse_in_worker("the digits data")
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]

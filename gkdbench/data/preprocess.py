@@ -9,11 +9,11 @@ import scipy.sparse as sp
 import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 
-from gkdbench.data.build import Array, graph_of
+from gkdbench.data.build import NumpyArray, graph_of
 from gkdbench.data.task import StoredFeatures, Task
 
 
-def preprocess(task: Task, steps: Mapping[str, str]) -> tuple[Task, Array]:
+def preprocess(task: Task, steps: Mapping[str, str]) -> tuple[Task, NumpyArray]:
     """Apply `steps` (a family's preprocessing) to `task`.
 
     Returns:
@@ -40,7 +40,7 @@ def preprocess(task: Task, steps: Mapping[str, str]) -> tuple[Task, Array]:
     return task, ids
 
 
-def largest_component(graph: CSRGraph) -> Array:
+def largest_component(graph: CSRGraph) -> NumpyArray:
     """[M] int64 ids of the largest connected component, ascending; of equals the one with the highest first id.
 
     The order of the released loaders: component sizes sorted ascending by numpy, the last one taken.
@@ -54,7 +54,7 @@ def largest_component(graph: CSRGraph) -> Array:
     return np.flatnonzero(component == np.argsort(np.bincount(component))[-1]).astype(np.int64)
 
 
-def induced(task: Task, ids: Array) -> Task:
+def induced(task: Task, ids: NumpyArray) -> Task:
     """The node task on the nodes `ids` ([M] int64) and the edges among them, numbered by their order in `ids`."""
     if len(ids) == task.num_nodes and (ids == np.arange(task.num_nodes)).all():
         return task

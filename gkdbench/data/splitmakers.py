@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array
+from gkdbench.data.build import NumpyArray
 from gkdbench.errors import UserError
 
 FOLD_SEED = 12345
@@ -17,20 +17,20 @@ FOLD_SEED = 12345
 class Parts(NamedTuple):
     """Item ids, [M] int64 each; the first `num_unseen` of `test` are absent from training."""
 
-    train: Array
-    val: Array
-    test: Array
+    train: NumpyArray
+    val: NumpyArray
+    test: NumpyArray
     num_unseen: int = 0
 
     @classmethod
-    def of(cls, parts: Iterable[Array]) -> Parts:
+    def of(cls, parts: Iterable[NumpyArray]) -> Parts:
         """Train, val and test ids as sorted int64."""
         train, val, test = (np.sort(np.asarray(part, np.int64)) for part in parts)
         return cls(train, val, test)
 
 
 def per_class(
-    labels: Array,
+    labels: NumpyArray,
     train: int,
     val: int,
     rng: np.random.RandomState | np.random.Generator,
@@ -54,7 +54,7 @@ def per_class(
                 f"test: take random-80-10-10, or merge the class"
             )
 
-    def draw(free: Array, size: int) -> Array:
+    def draw(free: NumpyArray, size: int) -> NumpyArray:
         chosen = [rng.choice(np.flatnonzero(free & (labels == label)), size, replace=False) for label in classes]
         return np.concatenate(chosen).astype(np.int64)
 
@@ -66,12 +66,12 @@ def per_class(
     return Parts(first, second, np.flatnonzero(free).astype(np.int64))
 
 
-def cpf(labels: Array, seed: int) -> Parts:
+def cpf(labels: NumpyArray, seed: int) -> Parts:
     """`cpf-lcc-20-30`: 20 and 30 per class with numpy's legacy generator, as released."""
     return per_class(labels, 20, 30, np.random.RandomState(seed))
 
 
-def builtin_random(labels: Array, index: int) -> Parts:
+def builtin_random(labels: NumpyArray, index: int) -> Parts:
     """20 and 30 per class, a new draw for every index."""
     return per_class(labels, 20, 30, np.random.default_rng([index, 20, 30]))
 
@@ -88,7 +88,7 @@ def all_unseen(parts: Parts) -> Parts:
     return parts._replace(num_unseen=len(parts.test))
 
 
-def fold(labels: Array, index: int) -> Parts:
+def fold(labels: NumpyArray, index: int) -> Parts:
     """Stratified fold `index` of 10 (seed 12345) as test; a stratified tenth of the rest as validation.
 
     Raises:
@@ -111,7 +111,7 @@ def fold(labels: Array, index: int) -> Parts:
     return Parts.of(known[part] for part in (train, val, test))
 
 
-def random_80_10_10(labels: Array, index: int) -> Parts:
+def random_80_10_10(labels: NumpyArray, index: int) -> Parts:
     """A tenth validation and a tenth test (rounded up), within each class for class labels.
 
     Args:
@@ -125,7 +125,7 @@ def random_80_10_10(labels: Array, index: int) -> Parts:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
     if sum(map(len, groups)) < 3:
         raise UserError(f"a split wants at least 3 labelled items, got {sum(map(len, groups))}")
-    parts: tuple[list[Array], list[Array], list[Array]] = ([], [], [])
+    parts: tuple[list[NumpyArray], list[NumpyArray], list[NumpyArray]] = ([], [], [])
     for group in groups:
         order = rng.permutation(group)
         tenth = -(-len(order) // 10)
@@ -138,7 +138,7 @@ def random_80_10_10(labels: Array, index: int) -> Parts:
     return Parts.of(np.concatenate(part) for part in parts)
 
 
-MAKERS: Mapping[str, Callable[[Array, int], Parts]] = {
+MAKERS: Mapping[str, Callable[[NumpyArray, int], Parts]] = {
     "cpf-lcc-20-30": cpf,
     "builtin-random": builtin_random,
     "random-80-10-10": random_80_10_10,

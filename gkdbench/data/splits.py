@@ -18,12 +18,20 @@ from gkdbench.data.rawfiles import refuse_in_worker
 from gkdbench.errors import UserError
 
 if TYPE_CHECKING:
-    from gkdbench.data.build import Array
+    from gkdbench.data.build import NumpyArray
     from gkdbench.data.splitmakers import Parts
     from gkdbench.data.task import Task
 
-__all__ = ["SPLIT_FAMILIES", "Problem", "Split", "SplitFamily", "prepare", "prepare_named", "split_family",
-           "supported_splits"]  # fmt: skip
+__all__ = [
+    "SPLIT_FAMILIES",
+    "Split",
+    "SplitFamily",
+    "SplitTask",
+    "prepare",
+    "prepare_named",
+    "split_family",
+    "supported_splits",
+]  # fmt: skip
 
 PARTS = ("train", "val", "test")
 
@@ -40,11 +48,11 @@ class Split:
 
     id: str
     index: int
-    train: Array
-    val: Array
-    test: Array
-    unseen: Array
-    original_ids: Array
+    train: NumpyArray
+    val: NumpyArray
+    test: NumpyArray
+    unseen: NumpyArray
+    original_ids: NumpyArray
 
     @cached_property
     def hash(self) -> str:
@@ -57,7 +65,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class SplitTask:
     """A prepared task and one split of it.
 
     Args:
@@ -78,7 +86,7 @@ def supported_splits(dataset: str) -> tuple[str, ...]:
     return info.splits if info.splits else _task_splits(load_task(dataset))
 
 
-def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None) -> Problem:
+def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None) -> SplitTask:
     """Load the right file for (dataset, split family), prepare it and split it.
 
     ``cora`` and ``citeseer`` under a CPF family come from CPF's npz files; their task keeps the asked name.
@@ -104,7 +112,7 @@ def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | s
     return prepare(task, split_id, index)
 
 
-def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
+def prepare(task: Task, split_id: str, index: int = 0) -> SplitTask:
     """Preprocess `task` as the family says, and make split `index` of it.
 
     Raises:
@@ -131,7 +139,7 @@ def prepare(task: Task, split_id: str, index: int = 0) -> Problem:
         original_ids=ids,
     )
     chain = json.dumps([task.content_hash, sorted(family.preprocessing.items()), split.hash])
-    return Problem(
+    return SplitTask(
         prepared,
         split,
         dict(family.preprocessing),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array, graph_of
+from gkdbench.data.build import NumpyArray, graph_of
 from gkdbench.data.rawfiles import refuse_in_worker
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
@@ -176,11 +176,11 @@ def power_law(
 
 def _block_edges(
     rng: np.random.Generator,
-    labels: Array,
+    labels: NumpyArray,
     count: int,
     within: float,
-    weight: Array | None = None,
-) -> tuple[Array, Array]:
+    weight: NumpyArray | None = None,
+) -> tuple[NumpyArray, NumpyArray]:
     """`count` edges, repeats possible; ends drawn by `weight` ([N], None for equal), inside a class or anywhere."""
     if not 0 <= within <= 1:
         raise UserError(f"within wants a share in [0, 1], got {within}")
@@ -196,16 +196,16 @@ def _block_edges(
     return order[src], order[_draw(rng, cumulative, low, high)]
 
 
-def _draw(rng: np.random.Generator, cumulative: Array, low: Array, high: Array) -> Array:
+def _draw(rng: np.random.Generator, cumulative: NumpyArray, low: NumpyArray, high: NumpyArray) -> NumpyArray:
     at = low + rng.random(len(low)) * (high - low)
-    drawn: Array = np.clip(np.searchsorted(cumulative, at, side="right") - 1, 0, len(cumulative) - 2)
+    drawn: NumpyArray = np.clip(np.searchsorted(cumulative, at, side="right") - 1, 0, len(cumulative) - 2)
     return drawn
 
 
-def _directions(rng: np.random.Generator, classes: int, d: int) -> Array:
+def _directions(rng: np.random.Generator, classes: int, d: int) -> NumpyArray:
     """[classes, d] random vectors of unit length."""
     drawn = rng.standard_normal((classes, d))
-    unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    unit: NumpyArray = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return unit
 
 

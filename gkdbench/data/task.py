@@ -14,7 +14,7 @@ import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
-Kind = Literal["node", "graph"]
+TaskKind = Literal["node", "graph"]
 StoredFeatures = Tensor | SparseFeatures
 HASHED_ROWS = 65_536
 """Feature rows that are hashed at a time."""
@@ -43,7 +43,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: TaskKind
     graph: CSRGraph
     features: StoredFeatures
     labels: Tensor
@@ -93,7 +93,7 @@ class Task:
         features: Any,
         labels: Any,
         *,
-        kind: Kind = "node",
+        kind: TaskKind = "node",
         graph_ptr: Any = None,
         edge_features: Any = None,
         num_classes: int | None = None,
@@ -135,7 +135,7 @@ class Task:
         )
 
     @classmethod
-    def from_pyg(cls, data: Any, name: str, *, kind: Kind | None = None, **facts: Any) -> Task:
+    def from_pyg(cls, data: Any, name: str, *, kind: TaskKind | None = None, **facts: Any) -> Task:
         """Your own graph, from a torch_geometric ``Data`` (nodes carry labels) or a list of them (graphs do).
 
         Reads ``x``, ``edge_index``, ``y``, ``edge_attr``, and of a single graph ``train_mask``, ``val_mask`` and

@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from gkdkernels.graph import CSRGraph
 
-from gkdbench.data.build import Array, features_of, mask_ids
-from gkdbench.data.task import Kind, StoredFeatures, Task
+from gkdbench.data.build import NumpyArray, features_of, mask_ids
+from gkdbench.data.task import StoredFeatures, Task, TaskKind
 from gkdbench.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -23,7 +23,7 @@ def task_from_arrays(
     features: Any,
     labels: Any,
     *,
-    kind: Kind = "node",
+    kind: TaskKind = "node",
     graph_ptr: Any = None,
     edge_features: Any = None,
     num_classes: int | None = None,
@@ -72,7 +72,7 @@ def task_from_arrays(
     )
 
 
-def task_from_pyg(data: Any, name: str, *, kind: Kind | None = None, **facts: Any) -> Task:
+def task_from_pyg(data: Any, name: str, *, kind: TaskKind | None = None, **facts: Any) -> Task:
     """See ``Task.from_pyg``."""
     single = not isinstance(data, (list, tuple)) and hasattr(data, "edge_index")
     graphs = [data] if single else list(data)
@@ -105,14 +105,14 @@ def task_from_pyg(data: Any, name: str, *, kind: Kind | None = None, **facts: An
     )
 
 
-def _pyg_labels(labels: Array, kind: Kind) -> Array:
+def _pyg_labels(labels: NumpyArray, kind: TaskKind) -> NumpyArray:
     """Rows of labels: one per node, or exactly one for the graph."""
     if kind == "graph":
         return labels.reshape(1, -1)[:, 0] if labels.size == 1 and labels.dtype.kind in "iu" else labels.reshape(1, -1)
     return labels
 
 
-def _pyg_masks(data: Any) -> list[dict[str, Array]] | None:
+def _pyg_masks(data: Any) -> list[dict[str, NumpyArray]] | None:
     """``train_mask`` and its companions, [N] or [N, K], as K dictionaries of masks."""
     if any(getattr(data, f"{part}_mask", None) is None for part in PARTS):
         return None
@@ -122,11 +122,11 @@ def _pyg_masks(data: Any) -> list[dict[str, Array]] | None:
     return [{part: column[:, min(k, column.shape[1] - 1)] for part, column in columns.items()} for k in range(count)]
 
 
-def _array(value: Any) -> Array:
+def _array(value: Any) -> NumpyArray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
-def _integers(name: str, field: str, value: Any) -> Array:
+def _integers(name: str, field: str, value: Any) -> NumpyArray:
     array = _array(value)
     if array.dtype.kind not in "iu" and array.size:
         raise UserError(f"{name}: {field} wants integers, got {array.dtype}")
@@ -135,18 +135,18 @@ def _integers(name: str, field: str, value: Any) -> Array:
 
 def _features(name: str, value: Any) -> StoredFeatures:
     sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
-    matrix: Array | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
+    matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
     if matrix.ndim != 2:
         raise UserError(f"{name}: features want shape [N, D], got {list(matrix.shape)}")
     if matrix.dtype.kind not in "fiub":
         raise UserError(f"{name}: features want numbers, got {matrix.dtype}")
-    values: Array = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    values: NumpyArray = matrix if isinstance(matrix, np.ndarray) else matrix.data
     if not np.isfinite(values).all():
         raise UserError(f"{name}: features hold {int((~np.isfinite(values)).sum())} NaN or infinite values")
     return features_of(matrix)
 
 
-def _borders(name: str, value: Any, num_nodes: int, edges: Array) -> Array | None:
+def _borders(name: str, value: Any, num_nodes: int, edges: NumpyArray) -> NumpyArray | None:
     if value is None:
         return None
     ptr = _integers(name, "graph_ptr", value)
@@ -182,7 +182,7 @@ def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tupl
     return torch.from_numpy(classes), num_classes or seen, False
 
 
-def _edge_features(name: str, value: Any, order: Array) -> torch.Tensor | None:
+def _edge_features(name: str, value: Any, order: NumpyArray) -> torch.Tensor | None:
     if value is None:
         return None
     rows = _array(value)
@@ -192,10 +192,10 @@ def _edge_features(name: str, value: Any, order: Array) -> torch.Tensor | None:
     return torch.from_numpy(rows[order].astype(np.float32))
 
 
-def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, Array]:
+def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, NumpyArray]:
     """``<family>/<k>/<part>`` -> ids, from masks or ids."""
     listed: Iterable[Mapping[str, Any]] = [splits] if isinstance(splits, Mapping) else splits or []
-    found: dict[str, Array] = {}
+    found: dict[str, NumpyArray] = {}
     for k, split in enumerate(listed):
         if set(split) != set(PARTS):
             raise UserError(f"{name}: a split wants the keys {list(PARTS)}, got {sorted(split)}")
@@ -207,7 +207,7 @@ def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, Arr
     return found
 
 
-def _ids(name: str, part: str, value: Any, wanted: int) -> Array:
+def _ids(name: str, part: str, value: Any, wanted: int) -> NumpyArray:
     array = _array(value)
     if array.dtype == bool:
         if array.shape != (wanted,):
@@ -219,7 +219,7 @@ def _ids(name: str, part: str, value: Any, wanted: int) -> Array:
     return ids
 
 
-def _is_symmetric(edges: Array, num_nodes: int) -> bool:
+def _is_symmetric(edges: NumpyArray, num_nodes: int) -> bool:
     """Whether the edges ([2, E], sorted by destination, then source) equal their own reverse."""
     back = np.sort(edges[0] * num_nodes + edges[1])
     return bool((edges[1] * num_nodes + edges[0] == back).all())

@@ -15,7 +15,7 @@ from gkdbench.execute.inline_suite import Methods, suite_of
 from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool, worker_environment
-from gkdbench.execute.prefetch import Desk
+from gkdbench.execute.prefetch import DataPrefetcher
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, drop_abandoned
 from gkdbench.execute.select import parse_only
@@ -199,7 +199,7 @@ def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings
     folder = scratch / f"run~{owned_name()}"
     environment = worker_environment(settings.threads or plan.suite.threads, tune_allocator=settings.tune_allocator)
     pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
-    desk = Desk(folder / "views", settings.data, [cell.problem for cell in plan.todo], pool.wake)
+    desk = DataPrefetcher(folder / "views", settings.data, [cell.problem for cell in plan.todo], pool.wake)
     runner = Runner(
         plan, store, desk, pool, progress, device=settings.device, folder=folder, keep_models=settings.keep_models
     )

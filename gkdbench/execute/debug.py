@@ -22,7 +22,7 @@ from gkdbench.execute.progress import Progress
 from gkdbench.execute.runner import drop_abandoned, teacher_job
 from gkdbench.execute.select import parse_only, select
 from gkdbench.execute.suite import Suite
-from gkdbench.protocol.view_io import write_handover
+from gkdbench.protocol.view_io import write_bundle
 from gkdbench.records.files import owned_name
 from gkdbench.records.store import Store
 
@@ -97,7 +97,7 @@ def debug_cell(
     folder = scratch_root / f"run~{owned_name()}"
     try:
         (folder / "cell").mkdir(parents=True)
-        write_handover(prepare_named(*cell.problem, data=folder_of_data), folder / "view")
+        write_bundle(prepare_named(*cell.problem, data=folder_of_data), folder / "view")
         outcome = _train(_job(cell, store, folder, where), threads or suite.threads)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

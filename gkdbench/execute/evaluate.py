@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gkdbench.data.splits import Problem, prepare, prepare_named
+from gkdbench.data.splits import SplitTask, prepare, prepare_named
 from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.scoring import selected_scores, truth_of
@@ -20,11 +20,11 @@ from gkdbench.protocol.scoring import selected_scores, truth_of
 if TYPE_CHECKING:
     from gkdbench.data.task import Task
 
-Model = nn.Module | Predictor | Callable[..., Tensor]
+AnyModel = nn.Module | Predictor | Callable[..., Tensor]
 
 
 def evaluate(
-    model: Model, task: str | Task, split: str, index: int = 0, *, data: str | Path | None = None
+    model: AnyModel, task: str | Task, split: str, index: int = 0, *, data: str | Path | None = None
 ) -> dict[str, float]:
     """Score `model` on the validation items and every reported setting of a split.
 
@@ -44,20 +44,24 @@ def evaluate(
         UserError: unknown names; logits of another shape, or not finite.
     """
     problem = prepare_named(task, split, index, data=data) if isinstance(task, str) else prepare(task, split, index)
-    staging = stage(problem)
-    wanted = [("val", staging.val_scene, staging.val)] + [(w.column, w.scene, w.items) for w in staging.watches]
-    logits = {scene: _logits(model, staging.scenes[scene], problem) for scene in {scene for _, scene, _ in wanted}}
+    evaluation_graphs = make_evaluation_graphs(problem)
+    wanted = [("val", evaluation_graphs.val_scene, evaluation_graphs.val)] + [
+        (w.column, w.scene, w.items) for w in evaluation_graphs.watches
+    ]
+    logits = {
+        scene: _logits(model, evaluation_graphs.scenes[scene], problem) for scene in {scene for _, scene, _ in wanted}
+    }
     metric = METRICS.get(problem.task.metric)
     arrays = {
         f"model/{column}/selected": metric.from_logits(logits[scene][items.position].numpy())
         for column, scene, items in wanted
     }
-    scores = selected_scores(problem, arrays, "model", truth_of(problem, staging))
+    scores = selected_scores(problem, arrays, "model", truth_of(problem, evaluation_graphs))
     return {column: score.value for column, score in scores.items()}
 
 
 @torch.no_grad()
-def _logits(model: Any, inputs: Inputs, problem: Problem) -> Tensor:
+def _logits(model: Any, inputs: Inputs, problem: SplitTask) -> Tensor:
     if isinstance(model, Predictor):
         logits = model.evaluate(inputs)
     else:

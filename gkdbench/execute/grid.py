@@ -10,7 +10,7 @@ from typing import Any
 
 from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
-from gkdbench.data.splits import Problem, prepare_named, supported_splits
+from gkdbench.data.splits import SplitTask, prepare_named, supported_splits
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell, Group, plain
 from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
@@ -20,7 +20,7 @@ from gkdbench.records.key import TRIAL, TUNING_SEEDS, GroupIdentity
 from gkdbench.records.schema import DataInfo
 from gkdbench.records.store import Store
 from gkdbench.training.method import Method, Requirement
-from gkdbench.training.resolve import over, resolve
+from gkdbench.training.resolve import deep_merge, resolve
 
 FOLD_SEEDS = 3
 """Training seeds per fold where the splits are a fixed list (docs/protocol.md, section 5)."""
@@ -166,7 +166,7 @@ def _entries(grid: Grid, dataset: str, split: str) -> list[MethodEntry]:
 
 def _resolved(entry: MethodEntry, dataset: str, split: str, more: Mapping[str, Any] | None = None) -> Method:
     name = dataset_info(dataset).name
-    overrides = over(entry.overrides | entry.per_dataset.get(dataset, {}), more or {})
+    overrides = deep_merge(entry.overrides | entry.per_dataset.get(dataset, {}), more or {})
     return resolve(entry.method, overrides, dataset=name, split=split)
 
 
@@ -279,7 +279,7 @@ def columns_of(family: SplitFamily, kind: str) -> tuple[str, ...]:
     return ("graph",) if kind == "graph" else family.columns
 
 
-def data_info(problem: Problem) -> DataInfo:
+def data_info(problem: SplitTask) -> DataInfo:
     """What a record says of its data."""
     task = problem.task
     return DataInfo(

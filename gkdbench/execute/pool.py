@@ -46,7 +46,7 @@ class Overdue:
     """The worker was killed because the time limit and the grace had passed."""
 
 
-Answer = dict[str, Any] | Died | Overdue
+WorkerReply = dict[str, Any] | Died | Overdue
 
 
 def worker_environment(threads: int, *, tune_allocator: bool = True) -> dict[str, str]:
@@ -130,12 +130,12 @@ class Pool:
         except (BlockingIOError, OSError):
             return  # already awake, or closed
 
-    def wait(self, timeout_s: float) -> list[tuple[Job, Answer]]:
+    def wait(self, timeout_s: float) -> list[tuple[Job, WorkerReply]]:
         """Answers that came in within `timeout_s` (at once, when there are any)."""
         deadlines = [worker.kill_at for worker in self._workers if worker.kill_at is not None]
         if deadlines:
             timeout_s = max(0.0, min(timeout_s, min(deadlines) - time.monotonic()))
-        answers: list[tuple[Job, Answer]] = []
+        answers: list[tuple[Job, WorkerReply]] = []
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 os.read(self._wake_read, 65536)
@@ -186,13 +186,13 @@ class Pool:
         except OSError:
             return  # it has just died; its end of file on stdout tells
 
-    def _read(self, worker: _Worker) -> list[tuple[Job, Answer]]:
+    def _read(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
         assert worker.process.stdout is not None  # a pipe was asked for
         data = os.read(worker.process.stdout.fileno(), 65536)
         if not data:
             return self._dead(worker)
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-        answers: list[tuple[Job, Answer]] = []
+        answers: list[tuple[Job, WorkerReply]] = []
         for line in lines:
             message = json.loads(line)
             if "ready" in message:
@@ -206,7 +206,7 @@ class Pool:
                 worker.job = worker.kill_at = None
         return answers
 
-    def _dead(self, worker: _Worker) -> list[tuple[Job, Answer]]:
+    def _dead(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
         code = worker.process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         tail = b"\n".join(worker.log.read_bytes().splitlines()[-20:]).decode(errors="replace")

@@ -10,25 +10,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkdbench.data.splits import Problem, prepare_named
-from gkdbench.protocol.evaluation_graphs import Staging
-from gkdbench.protocol.view_io import write_handover
+from gkdbench.data.splits import SplitTask, prepare_named
+from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
+from gkdbench.protocol.view_io import write_bundle
 from gkdbench.records.files import StorageError
 
-ProblemName = tuple[str, str, int]
+SplitTaskId = tuple[str, str, int]
 """(data set, split id, index)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class PreparedData:
     """A problem whose view lies on disk."""
 
-    problem: Problem
-    staging: Staging
+    problem: SplitTask
+    evaluation_graphs: EvaluationGraphs
     view: Path
 
 
-class Desk:
+class DataPrefetcher:
     """Prepares problems ahead of the workers, in one thread, and drops them when the last cell is done.
 
     Args:
@@ -41,16 +41,16 @@ class Desk:
     AHEAD = 3
 
     def __init__(
-        self, folder: Path, data: Path | None, needed: Iterable[ProblemName], wake: Callable[[], None]
+        self, folder: Path, data: Path | None, needed: Iterable[SplitTaskId], wake: Callable[[], None]
     ) -> None:
         self._folder, self._data, self._wake = folder, data, wake
         self._needed = Counter(needed)
-        self._ready: dict[ProblemName, Future[Ready]] = {}
+        self._ready: dict[SplitTaskId, Future[PreparedData]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gkdbench-prepare")
 
-    def want(self, names: Iterable[ProblemName]) -> None:
+    def want(self, names: Iterable[SplitTaskId]) -> None:
         """Prepare the first `AHEAD` different problems of `names` (one per waiting cell, in order), and no more."""
-        next_ones: set[ProblemName] = set()
+        next_ones: set[SplitTaskId] = set()
         for name in names:
             next_ones.add(name)
             if len(next_ones) > self.AHEAD:
@@ -59,16 +59,16 @@ class Desk:
                 self._ready[name] = self._thread.submit(self._prepare, name)
                 self._ready[name].add_done_callback(lambda _: self._wake())
 
-    def get(self, name: ProblemName) -> Ready | None:
+    def get(self, name: SplitTaskId) -> PreparedData | None:
         """The prepared problem; None while it is not ready. What went wrong in preparing is raised here."""
         future = self._ready.get(name)
         return future.result() if future is not None and future.done() else None
 
-    def add(self, name: ProblemName) -> None:
+    def add(self, name: SplitTaskId) -> None:
         """One more cell of `name` will run."""
         self._needed[name] += 1
 
-    def done(self, name: ProblemName) -> None:
+    def done(self, name: SplitTaskId) -> None:
         """One cell of `name` has ended; after the last one its view is removed."""
         self._needed[name] -= 1
         if self._needed[name] <= 0 and (future := self._ready.pop(name, None)) is not None:
@@ -79,11 +79,11 @@ class Desk:
         self._thread.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _prepare(self, name: ProblemName) -> Ready:
+    def _prepare(self, name: SplitTaskId) -> PreparedData:
         dataset, split, index = name
         problem = prepare_named(dataset, split, index, data=self._data)
         view = self._folder / hashlib.sha256(f"{name}{problem.hash}".encode()).hexdigest()[:16]
         try:
-            return Ready(problem, write_handover(problem, view), view)
+            return PreparedData(problem, write_bundle(problem, view), view)
         except OSError as error:
             raise StorageError(view, error) from error

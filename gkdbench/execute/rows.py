@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gkdbench.execute.cell import Cell
-from gkdbench.execute.prefetch import Ready
+from gkdbench.execute.prefetch import PreparedData
 from gkdbench.execute.suite import Suite
 from gkdbench.protocol.scoring import Arrays, score_run
 from gkdbench.protocol.sweeps import with_sweeps
@@ -28,7 +28,7 @@ class DiskFull(OSError):
     """A worker could not write its predictions: the run must stop, and no method is to blame."""
 
 
-def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[Row, Arrays]:
+def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path) -> tuple[Row, Arrays]:
     """The row of an answered job, and the arrays for its side-car.
 
     Raises:
@@ -40,8 +40,8 @@ def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[R
             raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
         return _row(cell, suite, ready, outcome), {}
     try:
-        scored = score_run(ready.problem, ready.staging, scratch, outcome["models"])
-        scored = with_sweeps(ready.problem, ready.staging, scratch, scored, cell.group.identity.sweeps)
+        scored = score_run(ready.problem, ready.evaluation_graphs, scratch, outcome["models"])
+        scored = with_sweeps(ready.problem, ready.evaluation_graphs, scratch, scored, cell.group.identity.sweeps)
         results = outcome | {"models": scored.models, "sweeps": scored.sweeps}
         row = _row(cell, suite, ready, results, predictions_sha256=scored.sha256)
         return row, scored.arrays
@@ -56,7 +56,7 @@ def scored_row(cell: Cell, suite: Suite, ready: Ready, scratch: Path) -> tuple[R
         return _row(cell, suite, ready, outcome | failed), {}
 
 
-def _row(cell: Cell, suite: Suite, ready: Ready, outcome: dict[str, Any], **more: Any) -> Row:
+def _row(cell: Cell, suite: Suite, ready: PreparedData, outcome: dict[str, Any], **more: Any) -> Row:
     return Row(
         index=cell.index,
         seed=cell.seed,
@@ -68,7 +68,7 @@ def _row(cell: Cell, suite: Suite, ready: Ready, outcome: dict[str, Any], **more
     )
 
 
-def failed_row(cell: Cell, suite: Suite, ready: Ready | None, **facts: Any) -> Row:
+def failed_row(cell: Cell, suite: Suite, ready: PreparedData | None, **facts: Any) -> Row:
     """A row of a cell that gave no outcome: skipped, killed, overdue."""
     split = ready.problem.split.hash if ready else ""
     return Row(
@@ -81,7 +81,7 @@ def failed_row(cell: Cell, suite: Suite, ready: Ready | None, **facts: Any) -> R
     )
 
 
-def killed_row(cell: Cell, suite: Suite, ready: Ready, how: str, times: int, log: str) -> Row:
+def killed_row(cell: Cell, suite: Suite, ready: PreparedData, how: str, times: int, log: str) -> Row:
     """The row of a cell whose worker died each time it was tried."""
     reason = f"the worker ended by {how}, {times} times; on SIGKILL look for the kernel's out-of-memory killer"
     return failed_row(

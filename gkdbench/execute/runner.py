@@ -22,8 +22,8 @@ from gkdbench.execute.failures import drop_log, keep_log
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.kept_models import drop_other_models, keep_models
 from gkdbench.execute.plan import Plan, bank_folder, has_weights
-from gkdbench.execute.pool import Answer, Died, Overdue, Pool, allocator_of
-from gkdbench.execute.prefetch import Desk, Ready
+from gkdbench.execute.pool import Died, Overdue, Pool, WorkerReply, allocator_of
+from gkdbench.execute.prefetch import DataPrefetcher, PreparedData
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row
@@ -81,9 +81,9 @@ class Interrupted(Exception):
 
 
 @dataclass(eq=False)
-class _Flight:
+class _RunningCell:
     cell: Cell
-    ready: Ready
+    ready: PreparedData
     scratch: Path
 
 
@@ -101,7 +101,7 @@ class Runner:
         self,
         plan: Plan,
         store: Store,
-        desk: Desk,
+        desk: DataPrefetcher,
         pool: Pool,
         progress: Progress,
         *,
@@ -117,7 +117,7 @@ class Runner:
         self._again = {cell.key for cell in plan.again}
         self._before = {cell.key: store.row(cell.address) for cell in plan.todo}
         self._in_group = Counter(cell.group.key for cell in plan.todo)
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, _RunningCell] = {}
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._ids = 0
@@ -173,7 +173,7 @@ class Runner:
                 return
             self._launch(*found)
 
-    def _startable(self) -> Iterator[tuple[Cell, Ready]]:
+    def _startable(self) -> Iterator[tuple[Cell, PreparedData]]:
         now = time.monotonic()
         for cell in list(self._waiting.values()):
             teachers = cell.requires
@@ -202,7 +202,7 @@ class Runner:
             self._leave(cell)
         return not fresh
 
-    def _taught(self, cell: Cell, teachers: dict[str, Cell], ready: Ready) -> bool:
+    def _taught(self, cell: Cell, teachers: dict[str, Cell], ready: PreparedData) -> bool:
         """Whether all teachers have scores and weights; a cell whose teacher failed gets a row that says so."""
         for role, teacher in teachers.items():
             row = self._store.row(teacher.address)
@@ -227,7 +227,7 @@ class Runner:
         self._in_group[teacher.group.key] += 1
         self._desk.add(teacher.problem)
 
-    def _launch(self, cell: Cell, ready: Ready) -> None:
+    def _launch(self, cell: Cell, ready: PreparedData) -> None:
         self._ids += 1
         scratch = self._folder / f"cell-{self._ids}"
         try:
@@ -253,11 +253,11 @@ class Runner:
         )
         del self._waiting[cell.key]
         self._attempts[cell.key] += 1
-        self._flights[job.id] = _Flight(cell, ready, scratch)
+        self._flights[job.id] = _RunningCell(cell, ready, scratch)
         self._pool.submit(job)
         self._progress.started(cell)
 
-    def _take(self, flight: _Flight, answer: Answer) -> None:
+    def _take(self, flight: _RunningCell, answer: WorkerReply) -> None:
         """Turn an answer into a row; a killed worker's cell goes back to the front of the queue."""
         cell, suite = flight.cell, self._plan.suite
         arrays: Arrays = {}
@@ -293,13 +293,13 @@ class Runner:
         finally:
             shutil.rmtree(flight.scratch, ignore_errors=True)
 
-    def _keep_model(self, flight: _Flight, row: Row) -> None:
+    def _keep_model(self, flight: _RunningCell, row: Row) -> None:
         """Keep the models of a cell whose row is stored; those of an earlier row go, and the log of a failure too."""
         cell = flight.cell
         if row.status == "ok":
             drop_log(self._store, cell)
         if row.status == "ok" and self._keep_models:
-            edge_width = flight.ready.staging.scenes["observed"].edge_width
+            edge_width = flight.ready.evaluation_graphs.scenes["observed"].edge_width
             keep_models(self._store, cell, row, flight.scratch, edge_width)
         else:
             drop_other_models(self._store, cell, row)

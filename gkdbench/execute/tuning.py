@@ -12,11 +12,11 @@ from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell, Group
 from gkdbench.records.store import Store
 
-Space = Mapping[str, Sequence[Any]]
+SearchSpace = Mapping[str, Sequence[Any]]
 """Hyper-parameter -> values to try; ``model.dropout`` is a backbone's."""
 
 
-def trial_settings(space: Space, trials: int) -> list[dict[str, Any]]:
+def trial_settings(space: SearchSpace, trials: int) -> list[dict[str, Any]]:
     """Overrides of every trial: first none (the published values), then distinct random points of `space`.
 
     Drawn from the space alone: every method with this space gets the same points.
@@ -41,7 +41,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def tuned(space: Space, trials: int, seeds: Sequence[int]) -> dict[str, Any]:
+def tuned(space: SearchSpace, trials: int, seeds: Sequence[int]) -> dict[str, Any]:
     """What the key and the record of a tuned group say of how its settings were found."""
     return {"space": {name: list(values) for name, values in space.items()}, "trials": trials, "seeds": list(seeds)}
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkdbench.data.datasets import MissingData
-from gkdbench.data.splits import Problem, prepare_named
+from gkdbench.data.splits import SplitTask, prepare_named
 from gkdbench.errors import UserError
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, rescore
 from gkdbench.protocol.sweeps import resweep
 from gkdbench.records.key import base_seed, identity_of
 from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
-from gkdbench.records.sidecar import Arrays, bytes_sha256, read_npz, row_arrays
+from gkdbench.records.sidecar import SidecarArrays, bytes_sha256, read_npz, row_arrays
 from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
 
 CURVE_TOLERANCE = 1e-6
@@ -49,7 +49,7 @@ class _Run:
     path: Path
     record: Record
     row: Row
-    arrays: Arrays
+    arrays: SidecarArrays
 
     def __str__(self) -> str:
         return f"{self.path}: row {self.row.index}-{self.row.seed}"
@@ -90,7 +90,7 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[_Run
     """Everything that needs neither data nor other records."""
     for problem in _identity_problems(path, record):
         report.problems.append(f"{path}: {problem}")
-    arrays: Arrays = {}
+    arrays: SidecarArrays = {}
     try:
         arrays = _sidecar(path, record)
     except UserError as error:
@@ -126,7 +126,7 @@ def _identity_problems(path: Path, record: Record) -> Iterator[str]:
             yield f"row {row.index}-{row.seed} has scores without predictions"
 
 
-def _sidecar(path: Path, record: Record) -> Arrays:
+def _sidecar(path: Path, record: Record) -> SidecarArrays:
     if record.predictions is None:
         if any(row.predictions_sha256 for row in record.rows):
             raise UserError("names no side-car, and has rows with predictions")
@@ -174,27 +174,27 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
             why = str(error).splitlines()[0]
             report.not_checked += [f"{run}: data absent ({why})" for run in same]
             continue
-        staging = stage(problem)
+        evaluation_graphs = make_evaluation_graphs(problem)
         for run in same:
             for text in _data_problems(run, problem):
                 report.problems.append(f"{run}: {text}")
             for model in run.row.models:
-                found = [*rescore(problem, staging, run.arrays, model), *_audit_problems(run.arrays, model)]
+                found = [*rescore(problem, evaluation_graphs, run.arrays, model), *_audit_problems(run.arrays, model)]
                 report.scores += len(model.scores) + 1
                 report.problems += [f"{run}: {text}" for text in found]
             report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
-            found = list(resweep(problem, staging, run.arrays, run.row, run.record.sweeps))
+            found = list(resweep(problem, evaluation_graphs, run.arrays, run.row, run.record.sweeps))
             report.problems += [f"{run}: {text}" for text in found]
 
 
-def _data_problems(run: _Run, problem: Problem) -> Iterator[str]:
+def _data_problems(run: _Run, problem: SplitTask) -> Iterator[str]:
     if problem.task.content_hash != run.record.data.sha256:
         yield f"the data at hand have another content ({problem.task.content_hash[:12]}) than the record's"
     if problem.split.hash != run.row.split_sha256:
         yield f"the split at hand ({problem.split.hash[:12]}) is not the record's ({run.row.split_sha256[:12]})"
 
 
-def _audit_problems(arrays: Arrays, model: ModelResult) -> Iterator[str]:
+def _audit_problems(arrays: SidecarArrays, model: ModelResult) -> Iterator[str]:
     """Peak, gap and final score against the stored curves."""
     for column, audit in model.audit.items():
         curve = arrays.get(f"{model.name}/{column}/curve")

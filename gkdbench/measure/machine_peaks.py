@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from gkdbench.measure.timers import Clock, Sample, measure
+from gkdbench.measure.timers import Clock, TimeSample, measure
 
 
 @dataclass(frozen=True, slots=True)
-class Roofs:
+class MachinePeaks:
     """What the machine reaches on work that is nothing but moving, nothing but computing.
 
     Attributes:
@@ -27,7 +27,7 @@ class Roofs:
         return 100.0 * max(moved / self.bytes_per_s, flops / self.flops_per_s) / seconds
 
 
-def measure_roofs(clock: Clock, device: torch.device, *, quick: bool = False) -> Roofs:
+def measure_roofs(clock: Clock, device: torch.device, *, quick: bool = False) -> MachinePeaks:
     """The best of several trials of both.
 
     Args:
@@ -44,8 +44,8 @@ def measure_roofs(clock: Clock, device: torch.device, *, quick: bool = False) ->
     }
     samples = measure(runs, clock, rounds=1 if quick else 10)
     best = {name: min(map(_seconds, found)) for name, found in samples.items()}
-    return Roofs(moves * 4 * count / best["move"], 2 * side**3 / best["compute"])
+    return MachinePeaks(moves * 4 * count / best["move"], 2 * side**3 / best["compute"])
 
 
-def _seconds(sample: Sample) -> float:
+def _seconds(sample: TimeSample) -> float:
     return sample.wall_s if sample.device_s is None else sample.device_s

@@ -17,7 +17,7 @@ _ROW, _LEFT, _WIDE = 22, 430, 380
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class RatioBar:
     """A ratio with its interval; below 1 is faster."""
 
     label: str
@@ -35,7 +35,7 @@ class Dot:
     flops_per_s: float
 
 
-def bar_plot(title: str, bars: Sequence[Bar]) -> str:
+def bar_plot(title: str, bars: Sequence[RatioBar]) -> str:
     """Ratios on a logarithmic axis, a line at 1; the numbers stand beside the bars."""
     values = [limit for bar in bars for limit in (bar.low, bar.high)]
     low, high = min([0.5, *values]) / 1.2, max([2.0, *values]) * 1.2

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.errors import UserError
-from gkdbench.measure.svg import Bar, Dot, Strand, bar_plot, curve_plot, roofline_plot
+from gkdbench.measure.svg import Dot, RatioBar, Strand, bar_plot, curve_plot, roofline_plot
 
 BLOCKS = ("bars", "steps", "methods", "latency", "growth", "cpu", "gpu")
 NOTHING = "Not measured."
@@ -93,7 +93,7 @@ def plots(stored: Sequence[Stored]) -> dict[str, str]:
             mine, peer = _fastest(result, ours=True), _fastest(result, ours=False)
             ratio = _ratio(result, mine, peer)
             if ratio is not None:
-                bars.append(Bar(result["name"], ratio["value"], ratio["low"], ratio["high"]))
+                bars.append(RatioBar(result["name"], ratio["value"], ratio["low"], ratio["high"]))
             if mine is not None and result["green"]:
                 cost, seconds = result["cost"], _seconds(mine)
                 dots.append(Dot(result["name"], cost["flops"] / max(cost["bytes"], 1), cost["flops"] / seconds))

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 import torch
 
-Run = Callable[[], object]
+TimedCall = Callable[[], object]
 Caches = Literal["warm", "cold"]
 """warm: what the last call left is there; cold: a buffer larger than the last-level cache was written in between."""
 
@@ -27,7 +27,7 @@ _CPU_CACHE_BYTES = 32 << 20  # where the system does not tell
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TimeSample:
     """One reading, seconds a call.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sample:
 class Clock(Protocol):
     """Times `repeats` calls of a function, and empties caches outside of that."""
 
-    def sample(self, run: Run, *, repeats: int, caches: Caches) -> Sample:
+    def sample(self, run: TimedCall, *, repeats: int, caches: Caches) -> TimeSample:
         """One reading: the mean of `repeats` calls."""
 
 
@@ -59,7 +59,7 @@ class CpuClock:
         self._cache_bytes = cpu_cache_bytes() if cache_bytes is None else cache_bytes
         self._evictor: torch.Tensor | None = None
 
-    def sample(self, run: Run, *, repeats: int, caches: Caches) -> Sample:
+    def sample(self, run: TimedCall, *, repeats: int, caches: Caches) -> TimeSample:
         if caches == "cold":
             if self._evictor is None:
                 self._evictor = torch.zeros(2 * self._cache_bytes // 4)
@@ -67,7 +67,7 @@ class CpuClock:
         begin = self._now()
         for _ in range(repeats):
             run()
-        return Sample((self._now() - begin) * 1e-9 / repeats)
+        return TimeSample((self._now() - begin) * 1e-9 / repeats)
 
 
 class CudaClock:
@@ -82,7 +82,7 @@ class CudaClock:
         cache = int(torch.cuda.get_device_properties(device).L2_cache_size)
         self._evictor = torch.zeros(4 * cache // 4, device=device)
 
-    def sample(self, run: Run, *, repeats: int, caches: Caches) -> Sample:
+    def sample(self, run: TimedCall, *, repeats: int, caches: Caches) -> TimeSample:
         with torch.cuda.device(self._device):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             self._evictor.add_(1.0) if caches == "cold" else run()
@@ -99,7 +99,7 @@ class CudaClock:
                 run()
             torch.cuda.synchronize()
             wall = time.perf_counter_ns() - start
-        return Sample(wall * 1e-9 / repeats, begin.elapsed_time(end) * 1e-3 / repeats)
+        return TimeSample(wall * 1e-9 / repeats, begin.elapsed_time(end) * 1e-3 / repeats)
 
 
 def clock_for(device: torch.device) -> Clock:
@@ -108,7 +108,7 @@ def clock_for(device: torch.device) -> Clock:
 
 
 def measure(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, TimedCall],
     clock: Clock,
     *,
     rounds: int,
@@ -116,7 +116,7 @@ def measure(
     budget_s: float = float("inf"),
     least_rounds: int = 5,
     now: Callable[[], float] = time.monotonic,
-) -> dict[str, list[Sample]]:
+) -> dict[str, list[TimeSample]]:
     """Time all candidates in turns, so that a change of the machine's speed meets all of them.
 
     Each candidate is called twice unseen first. Every round calls every candidate once, in an order drawn anew; the
@@ -136,7 +136,7 @@ def measure(
         run()
         once = clock.sample(run, repeats=1, caches="warm").wall_s
         repeats[name] = 1 if caches == "cold" else max(1, min(1000, int(_LEAST_S / max(once, 1e-9))))
-    samples: dict[str, list[Sample]] = {name: [] for name in runs}
+    samples: dict[str, list[TimeSample]] = {name: [] for name in runs}
     order, shuffle = list(runs), random.Random(0).shuffle
     for done in range(rounds):
         if done >= least_rounds and now() - begin > budget_s:
@@ -169,7 +169,7 @@ def _clock_error(clock: Clock, device: torch.device) -> float:
         return abs(measured / took[-1] - 1.0)
     cycles = int(_KNOWN_S * 1e9)
 
-    def sleep(count: int) -> Sample:
+    def sleep(count: int) -> TimeSample:
         return clock.sample(lambda: torch.cuda._sleep(count), repeats=1, caches="warm")  # type: ignore[no-untyped-call]
 
     short, long = sleep(cycles), sleep(4 * cycles)

@@ -8,14 +8,14 @@ from typing import ClassVar
 from gkdkernels import CSRGraph, Features, gcn_weight, keyed_dropout, spmm
 from torch import Tensor, nn
 
-from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.mlp import MLP, MLPConfig
 from gkdbench.nn.model import Backbone, Model, Trace, check_range, need_graph
 from gkdbench.nn.parts import Activation, KeyedDropout, Norm
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class APPNP(Backbone):
+class APPNPConfig(Backbone):
     """``Z <- (1 - alpha) A_hat Z + alpha H``, k times from the logits H of an MLP (Gasteiger et al. 2019, eq. 4).
 
     Args:
@@ -50,9 +50,9 @@ class APPNP(Backbone):
         check_range(self, "k", 0)
         self.mlp()
 
-    def mlp(self) -> MLP:
+    def mlp(self) -> MLPConfig:
         """The configuration of the predictor."""
-        return MLP(
+        return MLPConfig(
             hidden=self.hidden, layers=self.layers, dropout=self.dropout, norm=self.norm, activation=self.activation
         )
 
@@ -61,19 +61,19 @@ class APPNP(Backbone):
         return self.k
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return APPNPModel(self, in_features, out_features, randomness)
+        return APPNP(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         predict = self.mlp().macs(in_features, out_features, num_nodes, num_edges, nnz)
         return predict + self.k * (num_edges + num_nodes) * out_features
 
 
-class APPNPModel(Model):
-    """The module of `APPNP`."""
+class APPNP(Model):
+    """The module of `APPNPConfig`."""
 
-    def __init__(self, config: APPNP, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: APPNPConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
-        self.predict = MLPModel(config.mlp(), in_features, out_features, randomness)
+        self.predict = MLP(config.mlp(), in_features, out_features, randomness)
         self.input_dropout = KeyedDropout(
             config.dropout if config.input_dropout else 0.0, name="input_dropout", randomness=randomness
         )

@@ -12,13 +12,13 @@ from gkdkernels import CSRGraph, Features, gat_aggregate
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear, feature_product, uniform
-from gkdbench.nn.model import NEUTRAL, Backbone, BlockModel, Trace, check_choice, check_range
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT, Backbone, BlockModel, Trace, check_choice, check_range
 from gkdbench.nn.parts import ACTIVATIONS, NORMS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class GAT(Backbone):
+class GATConfig(Backbone):
     """Multi-head attention layers; hidden heads are concatenated, output heads averaged.
 
     Args:
@@ -55,8 +55,8 @@ class GAT(Backbone):
     norm: Norm = "none"
     activation: Activation = "elu"
     residual: bool = False
-    head_dropout: bool = field(default=False, metadata=NEUTRAL)
-    skips: Literal["linear", "inner", "identity"] = field(default="linear", metadata=NEUTRAL)
+    head_dropout: bool = field(default=False, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    skips: Literal["linear", "inner", "identity"] = field(default="linear", metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("head_width", "heads", "out_heads", "layers"):
@@ -90,7 +90,7 @@ class GAT(Backbone):
         return self.layers
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
-        return GATModel(self, in_features, out_features, randomness)
+        return GAT(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         total, skips = 0, self.skip_maps(in_features, out_features)
@@ -167,10 +167,10 @@ class GATConv(nn.Module):
         return tuple(torch.cat(part, 1) for part in zip(*parts, strict=True))
 
 
-class GATModel(BlockModel):
-    """The module of `GAT`."""
+class GAT(BlockModel):
+    """The module of `GATConfig`."""
 
-    def __init__(self, config: GAT, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: GATConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         shapes = config.shapes(in_features, out_features)
         self.depth = config.layers

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gkdbench.nn.edges import edge_linear, edge_sums
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import (
-    NEUTRAL,
+    OMIT_FROM_KEY_AT_DEFAULT,
     BlockModel,
     EdgeBackbone,
     StackedBackbone,
@@ -29,7 +29,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCN(StackedBackbone, EdgeBackbone):
+class GCNConfig(StackedBackbone, EdgeBackbone):
     """``H' = act(norm(A_hat H W + b))`` with symmetric normalisation of the graph as given.
 
     Where edges have features, ``A_hat H W`` becomes ``sum_j a_ij (h_j W + e_ij V)`` (see `EdgeBackbone`).
@@ -60,8 +60,8 @@ class GCN(StackedBackbone, EdgeBackbone):
     norm: Norm = "none"
     activation: Activation = "relu"
     residual: bool = False
-    readout: Pooling | None = field(default=None, metadata=NEUTRAL)
-    self_loops: bool = field(default=False, metadata=NEUTRAL)
+    readout: Pooling | None = field(default=None, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    self_loops: bool = field(default=False, metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_range(self, "hidden", 1)
@@ -79,7 +79,7 @@ class GCN(StackedBackbone, EdgeBackbone):
     def build_with_edges(
         self, in_features: int, out_features: int, edge_width: int, randomness: Randomness
     ) -> BlockModel:
-        return GCNModel(self, in_features, out_features, edge_width, randomness)
+        return GCN(self, in_features, out_features, edge_width, randomness)
 
     def edge_macs(self, edge_width: int, num_nodes: int, num_edges: int) -> int:
         return edge_width * (num_edges + num_nodes * sum(self.convolutions(0, self.hidden)[1:]))
@@ -105,7 +105,14 @@ class GraphConv(nn.Module):
     """``A_hat x W + b``; Glorot weights, zero bias."""
 
     def __init__(
-        self, config: GCN, in_features: int, out_features: int, edge_width: int, *, name: str, randomness: Randomness
+        self,
+        config: GCNConfig,
+        in_features: int,
+        out_features: int,
+        edge_width: int,
+        *,
+        name: str,
+        randomness: Randomness,
     ) -> None:
         super().__init__()
         self.linear = FeatureLinear(in_features, out_features, name=f"{name}.linear", randomness=randomness, bias=False)
@@ -139,11 +146,11 @@ def looped_roots(graph: CSRGraph, dtype: torch.dtype) -> Tensor:
     return (graph.degree.to(dtype) + 1).rsqrt()
 
 
-class GCNModel(BlockModel):
-    """The module of `GCN`."""
+class GCN(BlockModel):
+    """The module of `GCNConfig`."""
 
     def __init__(
-        self, config: GCN, in_features: int, out_features: int, edge_width: int, randomness: Randomness
+        self, config: GCNConfig, in_features: int, out_features: int, edge_width: int, randomness: Randomness
     ) -> None:
         super().__init__(randomness)
         widths = config.convolutions(in_features, out_features)

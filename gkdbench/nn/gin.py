@@ -18,7 +18,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class GIN(EdgeBackbone):
+class GINConfig(EdgeBackbone):
     """``h_i <- relu(BN(MLP((1 + eps) h_i + sum_j (h_j + e_ij V))))``, a readout of the last layer, a linear head.
 
     The sum runs over the graph's edges as given: a graph with self-loops counts the node itself once more. ``e_ij V``
@@ -53,7 +53,7 @@ class GIN(EdgeBackbone):
         return self.layers
 
     def build_with_edges(self, in_features: int, out_features: int, edge_width: int, randomness: Randomness) -> Model:
-        return GINModel(self, in_features, out_features, edge_width, randomness)
+        return GIN(self, in_features, out_features, edge_width, randomness)
 
     def edge_macs(self, edge_width: int, num_nodes: int, num_edges: int) -> int:
         return edge_width * (num_edges + self.layers * num_nodes * self.hidden)
@@ -91,11 +91,11 @@ class GINConv(nn.Module):
         return out
 
 
-class GINModel(Model):
-    """The module of `GIN`."""
+class GIN(Model):
+    """The module of `GINConfig`."""
 
     def __init__(
-        self, config: GIN, in_features: int, out_features: int, edge_width: int, randomness: Randomness
+        self, config: GINConfig, in_features: int, out_features: int, edge_width: int, randomness: Randomness
     ) -> None:
         super().__init__(randomness)
         hidden, self.edge_width = config.hidden, edge_width

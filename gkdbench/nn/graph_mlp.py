@@ -18,7 +18,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphMLP(Backbone):
+class GraphMLPConfig(Backbone):
     """Node MLP ``D -> h -> 2h -> 2h`` with BatchNorm and ReLU, a readout, a linear head (Yao et al., WWW 2024).
 
     Args:
@@ -44,7 +44,7 @@ class GraphMLP(Backbone):
         check_choice(self, "readout", POOLINGS)
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return GraphMLPModel(self, in_features, out_features, randomness)
+        return GraphMLP(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         h = self.hidden
@@ -53,10 +53,10 @@ class GraphMLP(Backbone):
         return first + num_nodes * (2 * h * h + 4 * h * h + 2 * h * out_features)
 
 
-class GraphMLPModel(Model):
-    """The module of `GraphMLP`."""
+class GraphMLP(Model):
+    """The module of `GraphMLPConfig`."""
 
-    def __init__(self, config: GraphMLP, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: GraphMLPConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         widths = [in_features, config.hidden, 2 * config.hidden, 2 * config.hidden]
         self.linears = nn.ModuleList(

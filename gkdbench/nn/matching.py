@@ -7,19 +7,19 @@ from dataclasses import replace
 from itertools import pairwise
 
 from gkdbench.errors import UserError
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 
 TOLERANCE = 0.01
 
 
-def mlp_parameters(config: MLP, in_features: int, out_features: int) -> int:
+def mlp_parameters(config: MLPConfig, in_features: int, out_features: int) -> int:
     """Trainable scalars of an MLP: weights and biases, and two vectors per norm."""
     widths = config.widths(in_features, out_features)
     linear = sum((a + 1) * b for a, b in pairwise(widths))
     return linear + (0 if config.norm == "none" else 2 * sum(widths[1:-1]))
 
 
-def match_parameters(target: int, config: MLP, in_features: int, out_features: int) -> MLP:
+def match_parameters(target: int, config: MLPConfig, in_features: int, out_features: int) -> MLPConfig:
     """`config` with the width whose parameters come nearest to `target`.
 
     Raises:
@@ -28,7 +28,7 @@ def match_parameters(target: int, config: MLP, in_features: int, out_features: i
     return _match("parameters", target, config, lambda mlp: mlp_parameters(mlp, in_features, out_features))
 
 
-def match_macs(target: float, config: MLP, in_features: float, out_features: int) -> MLP:
+def match_macs(target: float, config: MLPConfig, in_features: float, out_features: int) -> MLPConfig:
     """`config` with the width whose multiply-adds per node come nearest to `target`.
 
     Args:
@@ -39,14 +39,14 @@ def match_macs(target: float, config: MLP, in_features: float, out_features: int
         UserError: no width comes within 1 %, or the MLP has no hidden layer.
     """
 
-    def macs(mlp: MLP) -> float:
+    def macs(mlp: MLPConfig) -> float:
         inner = (mlp.layers - 2) * mlp.hidden**2
         return (in_features + out_features) * mlp.hidden + inner
 
     return _match("multiply-adds per node", target, config, macs)
 
 
-def _match(what: str, target: float, config: MLP, cost: Callable[[MLP], float]) -> MLP:
+def _match(what: str, target: float, config: MLPConfig, cost: Callable[[MLPConfig], float]) -> MLPConfig:
     if config.layers < 2:
         raise UserError(f"an MLP of one layer has no width to match {what} with; use layers of 2 or more")
     low, high = 1, 2

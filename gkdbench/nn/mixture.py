@@ -24,7 +24,7 @@ from gkdbench.nn.stats import RunningStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(StackedBackbone):
+class MixtureConfig(StackedBackbone):
     """What all mixtures have; reads no graph. Layers have a norm and a ReLU between them.
 
     Args:
@@ -105,7 +105,7 @@ class ExpertLayer(RunningStatistics):
 
     def __init__(
         self,
-        config: Mixture,
+        config: MixtureConfig,
         in_features: int,
         out_features: int,
         *,
@@ -171,7 +171,7 @@ class MixtureModel(Model):
 
     def __init__(
         self,
-        config: Mixture,
+        config: MixtureConfig,
         in_features: int,
         out_features: int,
         randomness: Randomness,

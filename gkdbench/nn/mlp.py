@@ -16,7 +16,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLP(StackedBackbone):
+class MLPConfig(StackedBackbone):
     """Linear layers with norm, activation and dropout between them; reads no graph.
 
     Args:
@@ -49,7 +49,7 @@ class MLP(StackedBackbone):
         return 0
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return MLPModel(self, in_features, out_features, randomness)
+        return MLP(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         widths = self.widths(in_features, out_features)
@@ -57,10 +57,10 @@ class MLP(StackedBackbone):
         return nnz * widths[1] + num_nodes * inner
 
 
-class MLPModel(Model):
-    """The module of `MLP`; weights as in `nn.Linear`."""
+class MLP(Model):
+    """The module of `MLPConfig`; weights as in `nn.Linear`."""
 
-    def __init__(self, config: MLP, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: MLPConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         widths = config.widths(in_features, out_features)
         self.linears = nn.ModuleList(

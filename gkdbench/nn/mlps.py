@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from gkdkernels import CSRGraph, Features
 from torch import Tensor, nn
 
-from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.mlp import MLP, MLPConfig
 from gkdbench.nn.model import Model, StackedBackbone, Trace, check_range
 from gkdbench.nn.parts import Activation, Norm
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLPs(StackedBackbone):
+class MLPsConfig(StackedBackbone):
     """``log sum_k alpha_k softmax(z_k)`` of `members` MLPs; reads no graph.
 
     Args:
-        members: K. hidden, layers, dropout, norm, activation: of each, as in `MLP`.
+        members: K. hidden, layers, dropout, norm, activation: of each, as in `MLPConfig`.
     """
 
     name: ClassVar[str] = "mlps"
@@ -39,9 +39,9 @@ class MLPs(StackedBackbone):
         check_range(self, "members", 1)
         self.member()
 
-    def member(self) -> MLP:
+    def member(self) -> MLPConfig:
         """The configuration of one of them."""
-        return MLP(
+        return MLPConfig(
             hidden=self.hidden, layers=self.layers, dropout=self.dropout, norm=self.norm, activation=self.activation
         )
 
@@ -50,15 +50,15 @@ class MLPs(StackedBackbone):
         return 0
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return MLPsModel(self, in_features, out_features, randomness)
+        return MLPs(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         one = self.member().macs(in_features, out_features, num_nodes, num_edges, nnz)
         return self.members * (one + num_nodes * out_features)
 
 
-class MLPsModel(Model):
-    """The module of `MLPs`; with one member, that member is the `MLP` of the same randomness.
+class MLPs(Model):
+    """The module of `MLPsConfig`; with one member, that member is the `MLPConfig` of the same randomness.
 
     Attributes:
         alpha: [K] weights of the members, which sum to 1.
@@ -66,11 +66,11 @@ class MLPsModel(Model):
 
     alpha: Tensor
 
-    def __init__(self, config: MLPs, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: MLPsConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         first = randomness.peer * config.members
         self.members = nn.ModuleList(
-            MLPModel(config.member(), in_features, out_features, Randomness(randomness.seed, first + k))
+            MLP(config.member(), in_features, out_features, Randomness(randomness.seed, first + k))
             for k in range(config.members)
         )
         self.register_buffer("alpha", torch.full((config.members,), 1 / config.members))
@@ -81,10 +81,10 @@ class MLPsModel(Model):
         member.randomness.step = self.randomness.step
         return member.trace(x)
 
-    def member(self, k: int) -> MLPModel:
+    def member(self, k: int) -> MLP:
         """Member `k`, counted from 0."""
         found = self.members[k]
-        if not isinstance(found, MLPModel):
+        if not isinstance(found, MLP):
             raise TypeError(f"member {k} wants to be an MLP, got {type(found).__name__}")
         return found
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gkdbench.errors import UserError
 from gkdbench.nn.random import Randomness
 
-NEUTRAL = {"neutral": True}
+OMIT_FROM_KEY_AT_DEFAULT = {"neutral": True}
 """Metadata of a field that was added later and whose default leaves every number as it was: `settings_of` leaves it
 out at its default, so that keys of published rows stay what they were."""
 

@@ -15,7 +15,7 @@ from gkdkernels.experts.routing import route_by_scores
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear, uniform
-from gkdbench.nn.mixture import ExpertLayer, Mixture, MixtureModel, Routing
+from gkdbench.nn.mixture import ExpertLayer, MixtureConfig, MixtureModel, Routing
 from gkdbench.nn.model import Model, check_choice
 from gkdbench.nn.random import Randomness
 
@@ -24,7 +24,7 @@ ROUTERS: tuple[Router, ...] = ("linear", "cosine", "released")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoE(Mixture):
+class MoEConfig(MixtureConfig):
     """Experts chosen by a learned router; the weights of a row's experts have a gradient (unlike RbM's).
 
     Args:
@@ -74,7 +74,9 @@ class MoE(Mixture):
 class LinearRouted(ExpertLayer):
     """Scores are a linear map of the row."""
 
-    def __init__(self, config: MoE, in_features: int, out_features: int, name: str, *, randomness: Randomness) -> None:
+    def __init__(
+        self, config: MoEConfig, in_features: int, out_features: int, name: str, *, randomness: Randomness
+    ) -> None:
         super().__init__(config, in_features, out_features, name=name, randomness=randomness)
         self.router = FeatureLinear(
             in_features, config.experts, name=f"{name}.router", randomness=randomness, bias=False, init="torch"
@@ -88,7 +90,9 @@ class LinearRouted(ExpertLayer):
 class CosineRouted(ExpertLayer):
     """Scores are cosines of a projection of the row to learned directions, times a learned temperature."""
 
-    def __init__(self, config: MoE, in_features: int, out_features: int, name: str, *, randomness: Randomness) -> None:
+    def __init__(
+        self, config: MoEConfig, in_features: int, out_features: int, name: str, *, randomness: Randomness
+    ) -> None:
         super().__init__(config, in_features, out_features, name=name, randomness=randomness)
         width = config.hidden
         self.projection = FeatureLinear(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.clustering import direction_kmeans
-from gkdbench.nn.mixture import ExpertLayer, Mixture, MixtureModel, Routing, check_positive
+from gkdbench.nn.mixture import ExpertLayer, MixtureConfig, MixtureModel, Routing, check_positive
 from gkdbench.nn.model import Model, check_choice, check_range
 from gkdbench.nn.random import Randomness
 
@@ -26,7 +26,7 @@ RULES: tuple[RoutingRule, ...] = ("memory", "frozen", "random", "random_each")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RbM(Mixture):
+class RbMConfig(MixtureConfig):
     """Experts chosen by memory: ``s = cos(x, M_e)``, T the k largest, ``alpha = softmax(s_T)``.
 
     Args:
@@ -70,7 +70,9 @@ class RbMLayer(ExpertLayer):
 
     memory: Tensor
 
-    def __init__(self, config: RbM, in_features: int, out_features: int, name: str, *, randomness: Randomness) -> None:
+    def __init__(
+        self, config: RbMConfig, in_features: int, out_features: int, name: str, *, randomness: Randomness
+    ) -> None:
         gate = config.gate_start if config.gate else None
         super().__init__(config, in_features, out_features, name=name, randomness=randomness, gate=gate)
         self.decay, self.rule = config.decay, config.routing
@@ -114,9 +116,9 @@ class RbMLayer(ExpertLayer):
 
 
 class RbMModel(MixtureModel):
-    """The module of `RbM`."""
+    """The module of `RbMConfig`."""
 
-    def __init__(self, config: RbM, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: RbMConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         make = partial(RbMLayer, config, randomness=randomness)
         super().__init__(config, in_features, out_features, randomness, make)
         self.k = config.k

@@ -20,7 +20,7 @@ RELU_GAIN = 2.0**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAGE(StackedBackbone):
+class SAGEConfig(StackedBackbone):
     """GraphSAGE, full batch or on sampled blocks.
 
     Args:
@@ -58,7 +58,7 @@ class SAGE(StackedBackbone):
         return self.layers
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> BlockModel:
-        return SAGEModel(self, in_features, out_features, randomness)
+        return SAGE(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         widths = self.widths(in_features, out_features)
@@ -105,10 +105,10 @@ class SAGEConv(nn.Module):
         return (spmm(graph, x) + x[: graph.num_dst]) / (graph.degree + 1).to(x.dtype)[:, None]
 
 
-class SAGEModel(BlockModel):
-    """The module of `SAGE`."""
+class SAGE(BlockModel):
+    """The module of `SAGEConfig`."""
 
-    def __init__(self, config: SAGE, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: SAGEConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         widths = config.widths(in_features, out_features)
         self.depth, inner = config.layers, widths[1:-1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampledBlocks:
     """The computation graph of a batch.
 
     Args:
@@ -40,14 +40,14 @@ class NeighbourSampler:
             raise ValueError(f"fanouts wants one number of at least 1 per layer, got {list(fanouts)}")
         self.graph, self.fanouts = graph, tuple(fanouts)
 
-    def sample(self, batch: Tensor, key: int) -> Sample:
+    def sample(self, batch: Tensor, key: int) -> SampledBlocks:
         """The blocks below ``batch: [B]`` (int64, no repeats); a function of (batch, key)."""
         generator = torch.Generator(self.graph.device).manual_seed(key)
         rows, blocks = batch, []
         for fanout in reversed(self.fanouts):
             block, rows = self._layer(rows, fanout, generator)
             blocks.append(block)
-        return Sample(rows, tuple(reversed(blocks)))
+        return SampledBlocks(rows, tuple(reversed(blocks)))
 
     def _layer(self, rows: Tensor, fanout: int, generator: torch.Generator) -> tuple[CSRGraph, Tensor]:
         device = self.graph.device

@@ -15,7 +15,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGC(Backbone):
+class SGCConfig(Backbone):
     """``A_hat^hops X W + b``; without a graph, X is taken as propagated already.
 
     Args:
@@ -32,16 +32,16 @@ class SGC(Backbone):
         check_range(self, "hops", 0)
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return SGCModel(self, in_features, out_features, randomness)
+        return SGC(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         return (nnz + self.hops * num_edges) * out_features
 
 
-class SGCModel(Model):
-    """The module of `SGC`; weights as in `nn.Linear`."""
+class SGC(Model):
+    """The module of `SGCConfig`; weights as in `nn.Linear`."""
 
-    def __init__(self, config: SGC, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: SGCConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         self.hops = config.hops
         self.linear = FeatureLinear(in_features, out_features, name="linear", randomness=randomness, init="torch")

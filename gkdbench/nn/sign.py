@@ -12,14 +12,14 @@ from gkdkernels import CSRGraph, Features, gcn_weight, spmm
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import feature_product, uniform
-from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.mlp import MLP, MLPConfig
 from gkdbench.nn.model import Model, StackedBackbone, Trace, check_range, need_graph
 from gkdbench.nn.parts import ACTIVATIONS, Activation, KeyedDropout, Norm, norm_layer
 from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class SIGN(StackedBackbone):
+class SIGNConfig(StackedBackbone):
     """An MLP on ``[X, A_hat X, ..., A_hat^hops X]`` (Frasca et al. 2020, eq. 4).
 
     The first layer is computed as ``X W_0 + A_hat (X W_1 + A_hat (X W_2 + ...))``, to the same value: propagated
@@ -27,7 +27,7 @@ class SIGN(StackedBackbone):
 
     Args:
         hops: powers of A_hat beside the features themselves.
-        hidden, layers, dropout, norm, activation: of the MLP, as in `MLP`.
+        hidden, layers, dropout, norm, activation: of the MLP, as in `MLPConfig`.
     """
 
     name: ClassVar[str] = "sign"
@@ -46,13 +46,15 @@ class SIGN(StackedBackbone):
         check_range(self, "layers", 1)
         self.rest()
 
-    def rest(self) -> MLP:
+    def rest(self) -> MLPConfig:
         """The layers after the first."""
         layers = max(self.layers - 1, 1)
-        return MLP(hidden=self.hidden, layers=layers, dropout=self.dropout, norm=self.norm, activation=self.activation)
+        return MLPConfig(
+            hidden=self.hidden, layers=layers, dropout=self.dropout, norm=self.norm, activation=self.activation
+        )
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return SIGNModel(self, in_features, out_features, randomness)
+        return SIGN(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         widths = self.widths(in_features, out_features)
@@ -60,10 +62,10 @@ class SIGN(StackedBackbone):
         return (nnz * (self.hops + 1) + num_edges * self.hops) * widths[1] + num_nodes * inner
 
 
-class SIGNModel(Model):
-    """The module of `SIGN`; weights as in `nn.Linear` on the concatenated features."""
+class SIGN(Model):
+    """The module of `SIGNConfig`; weights as in `nn.Linear` on the concatenated features."""
 
-    def __init__(self, config: SIGN, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: SIGNConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         width = config.widths(in_features, out_features)[1]
         blocks, self.hops = config.hops + 1, config.hops
@@ -73,7 +75,7 @@ class SIGNModel(Model):
         self.norm, self.rest = None, None
         if config.layers > 1:
             self.norm = norm_layer(config.norm, width)
-            self.rest = MLPModel(config.rest(), width, out_features, randomness)
+            self.rest = MLP(config.rest(), width, out_features, randomness)
         self.dropout = KeyedDropout(config.dropout, name="first.dropout", randomness=randomness)
         self.activation = ACTIVATIONS[config.activation]
 

@@ -17,7 +17,7 @@ from gkdbench.nn.random import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQ(Backbone):
+class VQConfig(Backbone):
     """Graph convolution to D_in, the nearest code by cosine in its place, a decoder, graph convolution, linear layer
     (Yang et al. 2024, section 4.1).
 
@@ -44,8 +44,8 @@ class VQ(Backbone):
     def hops(self) -> int:
         return 2
 
-    def build(self, in_features: int, out_features: int, randomness: Randomness) -> VQModel:
-        return VQModel(self, in_features, out_features, randomness)
+    def build(self, in_features: int, out_features: int, randomness: Randomness) -> VQ:
+        return VQ(self, in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         encode = nnz * in_features + num_edges * in_features
@@ -70,8 +70,8 @@ class Tokens(NamedTuple):
     decoded: Tensor
 
 
-class VQModel(Model):
-    """The module of `VQ`. A forward never changes the codebook: training calls `update_codes`.
+class VQ(Model):
+    """The module of `VQConfig`. A forward never changes the codebook: training calls `update_codes`.
 
     Attributes:
         codes: [K, D] float.
@@ -79,7 +79,7 @@ class VQModel(Model):
 
     codes: Tensor
 
-    def __init__(self, config: VQ, in_features: int, out_features: int, randomness: Randomness) -> None:
+    def __init__(self, config: VQConfig, in_features: int, out_features: int, randomness: Randomness) -> None:
         super().__init__(randomness)
         width = in_features
         self.encoder = FeatureLinear(in_features, width, name="encoder", randomness=randomness)

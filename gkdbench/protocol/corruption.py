@@ -14,11 +14,11 @@ from torch import Tensor
 from gkdbench.data.nodes import Space
 from gkdbench.protocol.evaluation_graphs import kept_edges
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.records.schema import Disturbing
+from gkdbench.records.schema import InputKind
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbance:
+class Corruption:
     """One kind at one level.
 
     Args:
@@ -34,23 +34,23 @@ class Disturbance:
         level: probability in [0, 1].
     """
 
-    kind: Disturbing
+    kind: InputKind
     level: float
 
     def __str__(self) -> str:
         return f"{self.kind}={self.level}"
 
 
-CLEAN = Disturbance("clean", 0.0)
+CLEAN = Corruption("clean", 0.0)
 
 
-def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Disturbance]:
+def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Corruption]:
     """What `sweeps` (kind -> levels) asks for, the undisturbed inputs first; nothing when it is empty."""
-    found = [Disturbance(kind, level) for kind in get_args(Disturbing) for level in sorted(sweeps.get(kind, ()))]
+    found = [Corruption(kind, level) for kind in get_args(InputKind) for level in sorted(sweeps.get(kind, ()))]
     return [CLEAN, *found] if sweeps else []
 
 
-def disturbed(inputs: Inputs, how: Disturbance, seed: int) -> Inputs:
+def disturbed(inputs: Inputs, how: Corruption, seed: int) -> Inputs:
     """`inputs` as `how` leaves them, under a numbering of another name: what models keep per space is not reused.
 
     Draws depend on (seed, kind, element) alone: all models of all methods read the same inputs, and what is disturbed

@@ -11,16 +11,16 @@ from gkdkernels.graph import CSRGraph, feature_rows
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, Space
-from gkdbench.data.splits import SPLIT_FAMILIES, Problem
+from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.monitor import Watch
+from gkdbench.protocol.monitor import ScoredSet
 
 PRODUCTION = {"ind": 0.2, "tran": 0.8}
 """The production setting mixes unseen and observed test nodes (GLNN, section 5.1): prod = 0.2 ind + 0.8 tran."""
 
 
 @dataclass(frozen=True, eq=False)
-class Staging:
+class EvaluationGraphs:
     """Everything the worker gets, with no test label in it, and the test ids the scorer needs.
 
     Args:
@@ -33,7 +33,7 @@ class Staging:
     train: NodeSet
     val_scene: str
     val: NodeSet
-    watches: list[Watch]
+    watches: list[ScoredSet]
 
     def test_ids(self, column: str) -> np.ndarray:
         """[n] int64 item ids (the prepared task's numbering) behind a reported setting."""
@@ -46,7 +46,7 @@ def setting_of(split: str) -> str | None:
     return family.setting if family else None
 
 
-def stage(problem: Problem) -> Staging:
+def make_evaluation_graphs(problem: SplitTask) -> EvaluationGraphs:
     """Cut `problem` into scenes, by what its split family lets training see."""
     name = f"{problem.task.name}/{problem.split.id}/{problem.split.index}"
     if problem.task.kind == "graph":
@@ -59,18 +59,18 @@ def stage(problem: Problem) -> Staging:
     return _stage_inductive(problem, name, cold="coldstart" in family.columns)
 
 
-def _stage_transductive(problem: Problem, name: str) -> Staging:
+def _stage_transductive(problem: SplitTask, name: str) -> EvaluationGraphs:
     scene = _whole(problem, f"{name}/observed")
-    return Staging(
+    return EvaluationGraphs(
         scenes={"observed": scene},
         train=_set(scene.items, problem.split.train),
         val_scene="observed",
         val=_set(scene.items, problem.split.val),
-        watches=[Watch("tran", "observed", _set(scene.items, problem.split.test), live=True)],
+        watches=[ScoredSet("tran", "observed", _set(scene.items, problem.split.test), live=True)],
     )
 
 
-def _stage_inductive(problem: Problem, name: str, *, cold: bool) -> Staging:
+def _stage_inductive(problem: SplitTask, name: str, *, cold: bool) -> EvaluationGraphs:
     """Training sees the subgraph induced on all but the unseen nodes.
 
     Its nodes stand in the order of their ids. The released order (train, val, the rest) would tell by position which
@@ -83,14 +83,14 @@ def _stage_inductive(problem: Problem, name: str, *, cold: bool) -> Staging:
     observed = _induced(full, torch.from_numpy(seen), f"{name}/observed")
     unseen = _set(full.items, split.unseen)
     scenes = {"observed": observed, "full": full}
-    watches = [Watch("ind", "full", unseen, live=False)]
+    watches = [ScoredSet("ind", "full", unseen, live=False)]
     if len(seen_test):
-        watches.insert(0, Watch("tran", "observed", _set(full.items, seen_test).within(observed.items), live=True))
+        watches.insert(0, ScoredSet("tran", "observed", _set(full.items, seen_test).within(observed.items), live=True))
     if cold:
         scenes["coldstart"] = _without_edges_of(full, unseen, f"{name}/coldstart")
         cold_items = NodeSet(scenes["coldstart"].items, unseen.position)
-        watches.append(Watch("coldstart", "coldstart", cold_items, live=False))
-    return Staging(
+        watches.append(ScoredSet("coldstart", "coldstart", cold_items, live=False))
+    return EvaluationGraphs(
         scenes=scenes,
         train=_set(full.items, split.train).within(observed.items),
         val_scene="observed",
@@ -99,7 +99,7 @@ def _stage_inductive(problem: Problem, name: str, *, cold: bool) -> Staging:
     )
 
 
-def _stage_graphs(problem: Problem, name: str) -> Staging:
+def _stage_graphs(problem: SplitTask, name: str) -> EvaluationGraphs:
     """Training sees the training graphs; validation and test graphs are scenes of their own."""
     whole = _whole(problem, f"{name}/all")
     scenes = {
@@ -107,32 +107,32 @@ def _stage_graphs(problem: Problem, name: str) -> Staging:
         for scene, ids in (("observed", problem.split.train), ("val", problem.split.val), ("test", problem.split.test))
     }
     everything = {scene: inputs.everything for scene, inputs in scenes.items()}
-    return Staging(
+    return EvaluationGraphs(
         scenes=scenes,
         train=everything["observed"],
         val_scene="val",
         val=everything["val"],
-        watches=[Watch("graph", "test", everything["test"], live=False)],
+        watches=[ScoredSet("graph", "test", everything["test"], live=False)],
     )
 
 
-def _stage_multigraph_nodes(problem: Problem, name: str) -> Staging:
+def _stage_multigraph_nodes(problem: SplitTask, name: str) -> EvaluationGraphs:
     """Node labels on several graphs (PPI): each part of the split is a union of whole graphs."""
     full = _whole(problem, f"{name}/full")
     scenes = {
         scene: _induced(full, torch.from_numpy(np.sort(ids)), f"{name}/{scene}")
         for scene, ids in (("observed", problem.split.train), ("val", problem.split.val), ("test", problem.split.test))
     }
-    return Staging(
+    return EvaluationGraphs(
         scenes=scenes,
         train=scenes["observed"].everything,
         val_scene="val",
         val=scenes["val"].everything,
-        watches=[Watch("ind", "test", scenes["test"].everything, live=False)],
+        watches=[ScoredSet("ind", "test", scenes["test"].everything, live=False)],
     )
 
 
-def _whole(problem: Problem, name: str) -> Inputs:
+def _whole(problem: SplitTask, name: str) -> Inputs:
     task = problem.task
     nodes = Space(name, torch.arange(task.num_nodes))
     items = nodes if task.kind == "node" else Space(f"{name}/graphs", torch.arange(task.num_items))

@@ -37,7 +37,7 @@ class WrongPredictions(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EpochResult:
     """The Monitor's answer to one epoch.
 
     Args:
@@ -52,7 +52,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class ScoredSet:
     """Items whose predictions are kept: a reported setting, the scene they are predicted in, whether every epoch.
 
     Not live (unseen nodes, test graphs): predicted after ``fit`` from the states saved at every audited epoch.
@@ -99,7 +99,7 @@ class Monitor:
         val_scene: str,
         val_items: NodeSet,
         val_labels: Tensor,
-        watches: list[Watch],
+        watches: list[ScoredSet],
         metric: str,
         num_classes: int,
         scratch: Path,
@@ -126,7 +126,7 @@ class Monitor:
         terms: Mapping[str, float] | None = None,
         selectable: bool = True,
         store: Collection[str] = (),
-    ) -> Verdict:
+    ) -> EpochResult:
         """Evaluate, select, record. Call once an epoch, epochs counted from 1.
 
         Args:
@@ -152,7 +152,7 @@ class Monitor:
         improved: dict[str, bool] = {}
         for name, predictor in predictors.items():
             val[name], improved[name] = self._look(epoch, name, predictor, selectable, name in store)
-        return Verdict(val, improved, self._spent(epoch) if selectable else False)
+        return EpochResult(val, improved, self._spent(epoch) if selectable else False)
 
     def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool, store: bool) -> tuple[float, bool]:
         track = self._tracks.setdefault(name, _Track())

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gkdbench.data.splits import SPLIT_FAMILIES, Problem
+from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
 from gkdbench.metrics import score
 from gkdbench.metrics.diagnostics import confusion
-from gkdbench.protocol.evaluation_graphs import PRODUCTION, Staging
-from gkdbench.records.schema import Audit, Disturbed, ModelResult, Score
+from gkdbench.protocol.evaluation_graphs import PRODUCTION, EvaluationGraphs
+from gkdbench.records.schema import Audit, CorruptedResult, ModelResult, Score
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ class Scored:
 
     models: list[ModelResult]
     arrays: Arrays
-    sweeps: list[Disturbed] = field(default_factory=list)
+    sweeps: list[CorruptedResult] = field(default_factory=list)
 
     @property
     def sha256(self) -> str:
@@ -43,7 +43,9 @@ def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def score_run(problem: Problem, staging: Staging, scratch: Path, models: list[dict[str, Any]]) -> Scored:
+def score_run(
+    problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, models: list[dict[str, Any]]
+) -> Scored:
     """Score what a worker left in `scratch`.
 
     Args:
@@ -51,12 +53,12 @@ def score_run(problem: Problem, staging: Staging, scratch: Path, models: list[di
     """
     arrays: Arrays = {}
     results = []
-    truth = truth_of(problem, staging)
+    truth = truth_of(problem, evaluation_graphs)
     for model in models:
         name = model["name"]
         for column in truth:
             arrays[f"{name}/{column}/selected"] = np.load(scratch / f"{name}.{column}.selected.npy", allow_pickle=False)
-        curves = _curves(problem, staging, scratch, name, truth, arrays)
+        curves = _curves(problem, evaluation_graphs, scratch, name, truth, arrays)
         scores = selected_scores(problem, arrays, name, truth)
         if (scratch / f"{name}.val.curve.npy").exists():
             arrays[f"{name}/val/curve"] = np.load(scratch / f"{name}.val.curve.npy", allow_pickle=False)
@@ -69,7 +71,7 @@ def score_run(problem: Problem, staging: Staging, scratch: Path, models: list[di
 
 
 def selected_scores(
-    problem: Problem, arrays: Mapping[str, np.ndarray], model: str, truth: Mapping[str, np.ndarray]
+    problem: SplitTask, arrays: Mapping[str, np.ndarray], model: str, truth: Mapping[str, np.ndarray]
 ) -> dict[str, Score]:
     """Scores of the selected predictions per column ("val" included), and the columns derived from them."""
     task = problem.task
@@ -85,19 +87,21 @@ def selected_scores(
     return scores
 
 
-def truth_of(problem: Problem, staging: Staging) -> dict[str, np.ndarray]:
+def truth_of(problem: SplitTask, evaluation_graphs: EvaluationGraphs) -> dict[str, np.ndarray]:
     """Labels per scored column, "val" included."""
-    truth = {"val": problem.task.labels[staging.val.ids].numpy()}
-    return truth | {w.column: problem.task.labels[w.items.ids].numpy() for w in staging.watches}
+    truth = {"val": problem.task.labels[evaluation_graphs.val.ids].numpy()}
+    return truth | {w.column: problem.task.labels[w.items.ids].numpy() for w in evaluation_graphs.watches}
 
 
-def rescore(problem: Problem, staging: Staging, arrays: Mapping[str, np.ndarray], model: ModelResult) -> list[str]:
+def rescore(
+    problem: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Mapping[str, np.ndarray], model: ModelResult
+) -> list[str]:
     """What of a stored model's scores its side-car does not confirm; empty when everything re-computes.
 
     Args:
         arrays: this row's arrays from the side-car, names without the row's prefix.
     """
-    truth = truth_of(problem, staging)
+    truth = truth_of(problem, evaluation_graphs)
     missing = [c for c in truth if f"{model.name}/{c}/selected" not in arrays]
     if missing:
         return [f"{model.name}: no predictions for {', '.join(missing)}"]
@@ -118,7 +122,12 @@ def rescore(problem: Problem, staging: Staging, arrays: Mapping[str, np.ndarray]
 
 
 def _curves(
-    problem: Problem, staging: Staging, scratch: Path, name: str, truth: Mapping[str, np.ndarray], arrays: Arrays
+    problem: SplitTask,
+    evaluation_graphs: EvaluationGraphs,
+    scratch: Path,
+    name: str,
+    truth: Mapping[str, np.ndarray],
+    arrays: Arrays,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Test score per kept epoch and column: (epochs [T], scores [T]). An ensemble has none."""
     if not (scratch / f"{name}.epochs").exists():
@@ -126,7 +135,7 @@ def _curves(
     epochs = np.fromfile(scratch / f"{name}.epochs", dtype=np.int32)
     arrays[f"{name}/epochs"] = epochs
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for watch in staging.watches:
+    for watch in evaluation_graphs.watches:
         like = arrays[f"{name}/{watch.column}/selected"]
         flat = np.fromfile(scratch / f"{name}.{watch.column}.pred", dtype=like.dtype)
         kept = flat.reshape(len(epochs), *like.shape)

@@ -22,7 +22,7 @@ from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.protocol.view_io import Handover, read_handover
+from gkdbench.protocol.view_io import TrainingBundle, read_bundle
 
 
 class Trainable(Protocol):
@@ -32,7 +32,7 @@ class Trainable(Protocol):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """How a run went, as the worker tells it; everything scored is in files beside it."""
 
     status: str = "ok"
@@ -65,7 +65,7 @@ def run_session(
     sweeps: Sweeps | None = None,
     energy: Callable[[], float | None] | None = None,
     keep_weights: bool = False,
-) -> Outcome:
+) -> RunOutcome:
     """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
 
     Args:
@@ -78,13 +78,13 @@ def run_session(
         energy: joules used so far, or None where that cannot be read.
         keep_weights: whether scratch gets ``<model>.weights.npz``, the selected weights of each model.
     """
-    outcome = Outcome(phase="prepare")
+    outcome = RunOutcome(phase="prepare")
     start = time.monotonic()
     monitor: Monitor | None = None
     try:
-        given = read_handover(handover, device)
+        given = read_bundle(handover, device)
         monitor = Monitor(
-            scenes=_Scenes(given),
+            scenes=_LazyGraphs(given),
             val_scene=given.val_scene,
             val_items=given.val,
             val_labels=given.val_labels,
@@ -127,10 +127,10 @@ def run_session(
     return outcome
 
 
-class _Scenes(Mapping[str, Inputs]):
+class _LazyGraphs(Mapping[str, Inputs]):
     """Scenes read on first use and kept."""
 
-    def __init__(self, given: Handover) -> None:
+    def __init__(self, given: TrainingBundle) -> None:
         self._given, self._kept = given, dict[str, Inputs]()
 
     def __getitem__(self, name: str) -> Inputs:
@@ -146,17 +146,17 @@ class _Scenes(Mapping[str, Inputs]):
 
 
 def _finish(
-    given: Handover,
+    given: TrainingBundle,
     fitted: Fitted,
     monitor: Monitor,
     scratch: Path,
-    outcome: Outcome,
+    outcome: RunOutcome,
     bank: Path | None,
     swept: SweptPredictions,
     keep_weights: bool,
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
-    scenes = _Scenes(given)
+    scenes = _LazyGraphs(given)
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
         epoch, state = monitor.selected(name)
@@ -191,7 +191,7 @@ def _finish(
 
 
 def _predict(
-    given: Handover, monitor: Monitor, name: str, predictor: Predictor, scenes: _Scenes, scratch: Path
+    given: TrainingBundle, monitor: Monitor, name: str, predictor: Predictor, scenes: _LazyGraphs, scratch: Path
 ) -> dict[str, Tensor]:
     """Selected predictions of one model to scratch; its probabilities per scored set, for an ensemble."""
     wanted = [("val", given.val_scene, given.val)] + [(w.column, w.scene, w.items) for w in given.watches]
@@ -207,7 +207,13 @@ def _predict(
 
 
 def _replay(
-    given: Handover, monitor: Monitor, name: str, predictor: Predictor, like: State, scenes: _Scenes, scratch: Path
+    given: TrainingBundle,
+    monitor: Monitor,
+    name: str,
+    predictor: Predictor,
+    like: State,
+    scenes: _LazyGraphs,
+    scratch: Path,
 ) -> None:
     """Predictions on unseen items at every kept epoch, from the states saved then (docs/protocol.md, section 3)."""
     hidden = [watch for watch in given.watches if not watch.live]
@@ -233,7 +239,7 @@ def _replay(
 
 
 def _write_ensemble(
-    given: Handover, monitor: Monitor, mean: dict[str, Tensor], scratch: Path, outcome: Outcome
+    given: TrainingBundle, monitor: Monitor, mean: dict[str, Tensor], scratch: Path, outcome: RunOutcome
 ) -> None:
     """The mean probability of all predictors, each at its own selected epoch, as one more model."""
     for column, probability in mean.items():
@@ -255,7 +261,7 @@ def _write_ensemble(
     ]
 
 
-def _failed(outcome: Outcome, status: str, error: BaseException) -> None:
+def _failed(outcome: RunOutcome, status: str, error: BaseException) -> None:
     outcome.status, outcome.reason, outcome.models = status, f"{type(error).__name__}: {error}", []
     outcome.traceback = None if isinstance(error, OutOfTime) else "".join(tb.format_exception(error))
 
@@ -264,6 +270,6 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
 
 
-def write_outcome(outcome: Outcome, path: Path) -> None:
+def write_outcome(outcome: RunOutcome, path: Path) -> None:
     """The outcome as JSON."""
     path.write_text(json.dumps(outcome.__dict__))

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkdbench.data.splits import Problem
+from gkdbench.data.splits import SplitTask
 from gkdbench.metrics.diagnostics import ece_of
-from gkdbench.protocol.corruption import CLEAN, Disturbance, disturbances, disturbed
-from gkdbench.protocol.evaluation_graphs import Staging
+from gkdbench.protocol.corruption import CLEAN, Corruption, disturbances, disturbed
+from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor
 from gkdbench.protocol.predictor import Predictor, mean_logits
 from gkdbench.protocol.scoring import Arrays, Scored, selected_scores, truth_of
-from gkdbench.protocol.view_io import Handover
-from gkdbench.records.schema import Disturbed, Row
+from gkdbench.protocol.view_io import TrainingBundle
+from gkdbench.records.schema import CorruptedResult, Row
 
 Sweeps = Mapping[str, Sequence[float]]
 ENSEMBLE = "ensemble"
@@ -36,11 +36,11 @@ class SweptPredictions:
         seed: of the run; all its models read the same disturbed inputs, as does every other method's run of that seed.
     """
 
-    def __init__(self, given: Handover, monitor: Monitor, sweeps: Sweeps, seed: int) -> None:
+    def __init__(self, given: TrainingBundle, monitor: Monitor, sweeps: Sweeps, seed: int) -> None:
         self._given, self._monitor, self._seed = given, monitor, seed
         self._wanted = disturbances(sweeps)
         self._arrays: Arrays = {}
-        self._mean: dict[tuple[Disturbance, str], Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._mean: dict[tuple[Corruption, str], Tensor] = defaultdict(lambda: torch.zeros(()))
 
     def add(self, name: str, predictor: Predictor, scenes: Mapping[str, Inputs], parts: int) -> None:
         """Try `predictor`, which is in its selected state and one of `parts`, on every disturbance of `scenes`."""
@@ -67,7 +67,7 @@ class SweptPredictions:
                 self._note(how, ENSEMBLE, column, logits, probability)
         np.savez(scratch / FILE, **self._arrays)  # type: ignore[arg-type]  # numpy's stub takes them for allow_pickle
 
-    def _note(self, how: Disturbance, name: str, column: str, logits: Tensor, probability: Tensor) -> None:
+    def _note(self, how: Corruption, name: str, column: str, logits: Tensor, probability: Tensor) -> None:
         if how != CLEAN:  # the selected predictions stand in the side-car already
             self._arrays[_array(how, name, column, "selected")] = self._monitor.encode(logits)
         if self._given.metric == "accuracy":
@@ -75,20 +75,22 @@ class SweptPredictions:
             self._arrays[_array(how, name, column, "confidence")] = confidence.numpy()
 
 
-def with_sweeps(problem: Problem, staging: Staging, scratch: Path, scored: Scored, sweeps: Sweeps) -> Scored:
+def with_sweeps(
+    problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, scored: Scored, sweeps: Sweeps
+) -> Scored:
     """`scored` and what its models did on the disturbances that `sweeps` names, which `SweptPredictions` noted."""
     if not sweeps:
         return scored
     with np.load(scratch / FILE, allow_pickle=False) as noted:
         arrays = scored.arrays | {name: noted[name] for name in noted.files}
     names = [model.name for model in scored.models]
-    found = score_sweeps(problem, arrays, names, truth_of(problem, staging), sweeps)
+    found = score_sweeps(problem, arrays, names, truth_of(problem, evaluation_graphs), sweeps)
     return replace(scored, arrays=arrays, sweeps=found)
 
 
 def score_sweeps(
-    problem: Problem, arrays: Arrays, models: Sequence[str], truth: Mapping[str, np.ndarray], sweeps: Sweeps
-) -> list[Disturbed]:
+    problem: SplitTask, arrays: Arrays, models: Sequence[str], truth: Mapping[str, np.ndarray], sweeps: Sweeps
+) -> list[CorruptedResult]:
     """Scores, calibration and disagreement per disturbance, from a side-car's arrays.
 
     Args:
@@ -104,7 +106,7 @@ def score_sweeps(
         named = {f"{name}/{column}/selected": answer for (name, column), answer in answers.items()}
         scores = {name: selected_scores(problem, named, name, columns) for name in models}
         found.append(
-            Disturbed(
+            CorruptedResult(
                 kind=how.kind,
                 level=how.level,
                 scores={name: {column: s.value for column, s in of.items()} for name, of in scores.items()},
@@ -118,11 +120,13 @@ def score_sweeps(
     return found
 
 
-def resweep(problem: Problem, staging: Staging, arrays: Arrays, row: Row, sweeps: Sweeps) -> Iterator[str]:
+def resweep(
+    problem: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Arrays, row: Row, sweeps: Sweeps
+) -> Iterator[str]:
     """What of a stored row's sweep its side-car does not confirm."""
     try:
         names = [model.name for model in row.models]
-        again = score_sweeps(problem, arrays, names, truth_of(problem, staging), sweeps)
+        again = score_sweeps(problem, arrays, names, truth_of(problem, evaluation_graphs), sweeps)
     except KeyError as error:
         yield f"its sweep has no predictions {error}"
         return
@@ -138,7 +142,7 @@ def resweep(problem: Problem, staging: Staging, arrays: Arrays, row: Row, sweeps
 
 def _calibration(
     arrays: Arrays,
-    how: Disturbance,
+    how: Corruption,
     answers: Mapping[tuple[str, str], np.ndarray],
     columns: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, float]]:
@@ -161,9 +165,9 @@ def _flat(values: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], fl
     return {(name, column): value for name, of in values.items() for column, value in of.items()}
 
 
-def _answer(how: Disturbance, name: str, column: str) -> str:
+def _answer(how: Corruption, name: str, column: str) -> str:
     return f"{name}/{column}/selected" if how == CLEAN else _array(how, name, column, "selected")
 
 
-def _array(how: Disturbance, name: str, column: str, what: str) -> str:
+def _array(how: Corruption, name: str, column: str, what: str) -> str:
     return f"sweep/{how}/{name}/{column}/{what}"

@@ -15,15 +15,15 @@ from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, Space
-from gkdbench.data.splits import SPLIT_FAMILIES, Problem
-from gkdbench.protocol.evaluation_graphs import Staging, stage
+from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
+from gkdbench.protocol.evaluation_graphs import EvaluationGraphs, make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.monitor import Watch
+from gkdbench.protocol.monitor import ScoredSet
 from gkdbench.protocol.view import TrainView
 
 
 @dataclass(frozen=True, eq=False)
-class Handover:
+class TrainingBundle:
     """What a worker finds in a handover folder. Scenes other than "observed" are read when they are needed."""
 
     folder: Path
@@ -32,7 +32,7 @@ class Handover:
     val_scene: str
     val: NodeSet
     val_labels: Tensor
-    watches: list[Watch]
+    watches: list[ScoredSet]
 
     def scene(self, name: str) -> Inputs:
         """The Inputs called `name`, on the view's device."""
@@ -41,25 +41,25 @@ class Handover:
         return _read_inputs(self.folder / "scenes" / name).to(self.view.device)
 
 
-def write_handover(problem: Problem, folder: Path) -> Staging:
+def write_bundle(problem: SplitTask, folder: Path) -> EvaluationGraphs:
     """Write the view of `problem` to `folder` (atomically: an existing folder is complete and kept).
 
     Test labels are dropped here; validation labels are written apart, for the Monitor alone.
     """
-    staging = stage(problem)
+    evaluation_graphs = make_evaluation_graphs(problem)
     if folder.exists():
-        return staging
+        return evaluation_graphs
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "scenes").mkdir(parents=True)
-    for name, inputs in staging.scenes.items():
+    for name, inputs in evaluation_graphs.scenes.items():
         _write_inputs(partial / "scenes" / name, inputs)
     labels = problem.task.labels
-    _save(partial / "train.position.npy", staging.train.position)
-    _save(partial / "train.labels.npy", labels[staging.train.ids])
-    _save(partial / "val.position.npy", staging.val.position)
-    _save(partial / "val.labels.npy", labels[staging.val.ids])
-    for watch in staging.watches:
+    _save(partial / "train.position.npy", evaluation_graphs.train.position)
+    _save(partial / "train.labels.npy", labels[evaluation_graphs.train.ids])
+    _save(partial / "val.position.npy", evaluation_graphs.val.position)
+    _save(partial / "val.labels.npy", labels[evaluation_graphs.val.ids])
+    for watch in evaluation_graphs.watches:
         _save(partial / f"test.{watch.column}.position.npy", watch.items.position)
     meta = {
         "dataset": problem.task.name,
@@ -68,8 +68,8 @@ def write_handover(problem: Problem, folder: Path) -> Staging:
         "metric": problem.task.metric,
         "num_classes": problem.task.num_classes,
         "multi_label": problem.task.multi_label,
-        "val_scene": staging.val_scene,
-        "watches": [{"column": w.column, "scene": w.scene, "live": w.live} for w in staging.watches],
+        "val_scene": evaluation_graphs.val_scene,
+        "watches": [{"column": w.column, "scene": w.scene, "live": w.live} for w in evaluation_graphs.watches],
     }
     (partial / "meta.json").write_text(json.dumps(meta))
     try:
@@ -78,10 +78,10 @@ def write_handover(problem: Problem, folder: Path) -> Staging:
         if not folder.exists():
             raise
         shutil.rmtree(partial, ignore_errors=True)
-    return staging
+    return evaluation_graphs
 
 
-def read_handover(folder: Path, device: str = "cpu") -> Handover:
+def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
     """The handover of `folder`, memory-mapped copy-on-write; what models read lies on `device`."""
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
@@ -92,7 +92,9 @@ def read_handover(folder: Path, device: str = "cpu") -> Handover:
         if watch["scene"] not in items:
             items[watch["scene"]] = _read_space(folder / "scenes" / watch["scene"], "items")
         position = _load(folder / f"test.{watch['column']}.position.npy")
-        watches.append(Watch(watch["column"], watch["scene"], NodeSet(items[watch["scene"]], position), watch["live"]))
+        watches.append(
+            ScoredSet(watch["column"], watch["scene"], NodeSet(items[watch["scene"]], position), watch["live"])
+        )
     view = TrainView(
         dataset=meta["dataset"],
         kind=meta["kind"],
@@ -105,7 +107,7 @@ def read_handover(folder: Path, device: str = "cpu") -> Handover:
     )
     val = NodeSet(val_scene.items, _load(folder / "val.position.npy"))
     val_labels = _load(folder / "val.labels.npy")
-    return Handover(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, watches)
+    return TrainingBundle(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, watches)
 
 
 def _save(path: Path, tensor: Tensor) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from gkdbench.errors import UserError
 from gkdbench.records.schema import SCHEMA_VERSION
 
-Data = dict[str, Any]
+RecordJson = dict[str, Any]
 
 
-def migrate(data: Data) -> Data:
+def migrate(data: RecordJson) -> RecordJson:
     """`data` at SCHEMA_VERSION; data of that version come back as they are.
 
     Raises:
@@ -34,11 +34,11 @@ def migrate(data: Data) -> Data:
     return data
 
 
-def _from_0(data: Data) -> Data:
+def _from_0(data: RecordJson) -> RecordJson:
     """Version 0 named one revision only, and had no `audit_every`: every epoch was audited."""
     data["revisions"] = {data["method"]: data["revision"]}
     data.setdefault("audit_every", 1)
     return data
 
 
-STEPS: dict[int, Callable[[Data], Data]] = {0: _from_0}
+STEPS: dict[int, Callable[[RecordJson], RecordJson]] = {0: _from_0}

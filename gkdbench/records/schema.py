@@ -20,7 +20,7 @@ PROTOCOL_VERSION = 1
 Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
 Phase = Literal["prepare", "fit", "predict", "score"]
 Needs = Literal["features", "features+encodings", "graph"]
-Disturbing = Literal["clean", "feature_noise", "edge_drop"]
+InputKind = Literal["clean", "feature_noise", "edge_drop"]
 """What is done to the inputs of a sweep, see `gkdbench.protocol.corruption`."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -69,13 +69,13 @@ class ModelResult(Strict):
     weights_sha256: str  # of the selected weights
 
 
-class Disturbed(Strict):
+class CorruptedResult(Strict):
     """The selected models of a run on inputs that were disturbed after training; names of models -> setting -> value.
 
     Calibration errors are those of confidences rounded to float16, as the side-car keeps them.
     """
 
-    kind: Disturbing
+    kind: InputKind
     level: Fraction
     scores: dict[str, dict[str, Fraction]]
     ece: dict[str, dict[str, Fraction]] = {}  # expected calibration error, 15 bins; tasks of one class an item
@@ -96,7 +96,7 @@ class Row(Strict):
     teachers: dict[str, str] = {}  # role -> weights_sha256 of the teacher used
     epochs: int = 0  # epochs that were reported to the monitor
     models: list[ModelResult] = []
-    sweeps: list[Disturbed] = []  # written where the record has sweeps
+    sweeps: list[CorruptedResult] = []  # written where the record has sweeps
     flags: list[str] = []  # e.g. "collapsed", "loss spike"
     extra: dict[str, float] = {}  # a method's own diagnostics
     predictions_sha256: str | None = None  # of this row's arrays inside the side-car

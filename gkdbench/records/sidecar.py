@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
 
-Arrays = dict[str, NDArray[np.generic]]
+SidecarArrays = dict[str, NDArray[np.generic]]
 
 CAP_BYTES = 2 * 2**20
 """A group's side-car above this size is not kept (docs/design.md, decision 5)."""
@@ -34,7 +34,7 @@ def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     return target.getvalue()
 
 
-def read_npz(path: Path) -> Arrays:
+def read_npz(path: Path) -> SidecarArrays:
     """The arrays of a side-car; a damaged file raises UserError naming it."""
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -50,7 +50,7 @@ def row_prefix(index: int, seed: int) -> str:
     return f"{index}-{seed}/"
 
 
-def row_arrays(arrays: Mapping[str, NDArray[np.generic]], index: int, seed: int) -> Arrays:
+def row_arrays(arrays: Mapping[str, NDArray[np.generic]], index: int, seed: int) -> SidecarArrays:
     """One row's arrays, their names without its prefix."""
     prefix = row_prefix(index, seed)
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

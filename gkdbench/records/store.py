@@ -19,7 +19,7 @@ from gkdbench.records.claims import Claims, Owner, guarded, owner_of
 from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, write_atomically
 from gkdbench.records.migrate import migrate
 from gkdbench.records.schema import Predictions, Record, Row
-from gkdbench.records.sidecar import CAP_BYTES, Arrays, bytes_sha256, npz_bytes, read_npz, row_prefix
+from gkdbench.records.sidecar import CAP_BYTES, SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_prefix
 
 KILLED = "killed"
 """Flag of a row whose worker died by a signal each time: nobody's fault for sure, so the next run tries again."""
@@ -207,7 +207,7 @@ class Store:
 
     def _merged_arrays(self, address: GroupAddress, before: Record | None, fresh: dict[Path, Record]) -> bytes | None:
         """The side-car's bytes; None when the group had outgrown its side-car already."""
-        arrays: Arrays = {}
+        arrays: SidecarArrays = {}
         prefixes = {path: row_prefix(record.rows[0].index, record.rows[0].seed) for path, record in fresh.items()}
         if before is not None and before.predictions is not None:
             if not before.predictions.kept:

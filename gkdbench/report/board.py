@@ -9,14 +9,14 @@ from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import TRIAL, reported
 from gkdbench.records.schema import Record, Row
-from gkdbench.report.entries import entries, taught_by, tutors
+from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
-from gkdbench.report.model import Board, Column, Entry, Expected, Failure, Missing, Section, SectionKind
+from gkdbench.report.model import Board, Expected, Failure, MissingRuns, Section, SectionKind, Table, TableRow
 from gkdbench.report.naming import distinct_labels
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
 
-Pairs = frozenset[tuple[int, int]]
+RunPairs = frozenset[tuple[int, int]]
 SETTINGS = ("tran", "ind", "prod", "coldstart", "graph")
 NOT_FAILED = ("ok", "skipped")
 
@@ -93,7 +93,7 @@ def conditions(record: Record) -> dict[str, object]:
     }
 
 
-def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs] | None = None) -> Column:
+def column(records: Sequence[Record], setting: str, *, planned: dict[str, RunPairs] | None = None) -> Table:
     """One table of records that may share it.
 
     Raises:
@@ -123,10 +123,10 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, Pairs]
     rows = {key: _rows(groups[key], setting, planned or {}) for key in sorted(groups)}
     solo = rows.get((False, False, ""), ())
     sections = [_section(key, groups[key], against_controls(rows[key], solo)) for key in rows]
-    return Column(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections), first.tier)
+    return Table(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections), first.tier)
 
 
-def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) -> tuple[Entry, ...]:
+def _rows(records: Sequence[Record], setting: str, planned: dict[str, RunPairs]) -> tuple[TableRow, ...]:
     """The rows of one section: best mean first, incomplete ones last, the rows of one record together."""
     labels = distinct_labels(records)
     named = [record.model_copy(update={"label": labels[record.key]}) for record in records]
@@ -137,12 +137,12 @@ def _rows(records: Sequence[Record], setting: str, planned: dict[str, Pairs]) ->
 
 def _section_of(record: Record) -> tuple[bool, bool, str]:
     """(as released, taught by a non-standard teacher, teacher keys); sorts in the order of display."""
-    teachers = sorted(tutors(record.teachers).items())
+    teachers = sorted(teaching_roles(record.teachers).items())
     special = any(info.config.get("recipe") or info.config.get("variant") == "as_released" for _, info in teachers)
     return record.variant == "as_released", special, " ".join(f"{role}={info.key}" for role, info in teachers)
 
 
-def _section(key: tuple[bool, bool, str], records: Sequence[Record], rows: Sequence[Entry]) -> Section:
+def _section(key: tuple[bool, bool, str], records: Sequence[Record], rows: Sequence[TableRow]) -> Section:
     released, special, teachers = key
     _same_teachers(records)
     kind: SectionKind = "release's teacher" if special else "taught" if teachers else "solo"
@@ -177,7 +177,7 @@ def _same_teachers(records: Sequence[Record]) -> None:
     seen: dict[tuple[int, int], tuple[dict[str, str], Record]] = {}
     for record in records:
         for row in record.rows:
-            if taught := tutors(row.teachers):
+            if taught := teaching_roles(row.teachers):
                 weights, other = seen.setdefault((row.index, row.seed), (taught, record))
                 if weights != taught:
                     raise UserError(
@@ -196,9 +196,9 @@ def _apart(own: dict[str, object], twins: Sequence[dict[str, object]]) -> tuple[
     return tuple(notes)
 
 
-def _missing(records: Sequence[Record], plan: Iterable[Expected]) -> tuple[Missing, ...]:
+def _missing(records: Sequence[Record], plan: Iterable[Expected]) -> tuple[MissingRuns, ...]:
     have = {r.key: {(row.index, row.seed) for row in r.rows if row.status != "skipped"} for r in records}
-    found = [Missing(item, tuple(sorted(item.runs - have.get(item.key, set())))) for item in plan]
+    found = [MissingRuns(item, tuple(sorted(item.runs - have.get(item.key, set())))) for item in plan]
     return tuple(item for item in found if item.runs)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gkdbench.report.model import Entry, Versus
-from gkdbench.report.published import Verdict
+from gkdbench.report.model import ControlComparison, TableRow
+from gkdbench.report.published import PublishedVerdict
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableColumn:
     """One column of a table: its title, what it means, and its text for a row."""
 
     key: str
     title: str
     meaning: str
-    text: Callable[[Entry], str]
+    text: Callable[[TableRow], str]
 
 
 def percent(value: float) -> str:
@@ -39,7 +39,7 @@ def count(value: int | None) -> str:
     return str(value)
 
 
-def score(entry: Entry) -> str:
+def score(entry: TableRow) -> str:
     """Mean ± std, always with the mark of a preview; an incomplete row says so in place of a mean."""
     found = entry.mean_std
     if found is None:
@@ -49,30 +49,30 @@ def score(entry: Entry) -> str:
     return f"{percent(mean)}{spread}{' (preview)' if entry.preview else ''}"
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(verdict: PublishedVerdict) -> str:
     """The verdict with its difference and tolerance in points; the reason stands in the notes when there is none."""
     if verdict.difference is None or verdict.tolerance is None:
         return verdict.status
     return f"{verdict.status} ({verdict.difference:+.2f}, tol {verdict.tolerance:.2f})"
 
 
-def number(verdict: Verdict) -> str:
+def number(verdict: PublishedVerdict) -> str:
     """The published number as published."""
     std = "" if verdict.published.std is None else f" ± {float(verdict.published.std)}"
     return f"{float(verdict.published.mean)}{std}"
 
 
-def _runs(entry: Entry) -> str:
+def _runs(entry: TableRow) -> str:
     others = [f", {number} {status}" for status, number in sorted(entry.statuses.items()) if status != "ok"]
     return f"{entry.done}/{len(entry.planned)}{''.join(others)}{''.join(f', {text}' for text in flagged(entry))}"
 
 
-def flagged(entry: Entry) -> list[str]:
+def flagged(entry: TableRow) -> list[str]:
     """How many runs carry which flag: ``3 collapsed``."""
     return [f"{number} {flag.replace('_', ' ')}" for flag, number in sorted(entry.flags.items())]
 
 
-def _versus(found: Versus | None) -> str:
+def _versus(found: ControlComparison | None) -> str:
     if found is None:
         return "–"
     low, high = found.interval
@@ -80,14 +80,14 @@ def _versus(found: Versus | None) -> str:
 
 
 CELLS = (
-    Cell(
+    TableColumn(
         "row",
         "Row",
         "Method and configuration. Peers are averaged; their ensemble, and the peer that is best on "
         "validation, are rows of their own.",
         lambda e: e.name,
     ),
-    Cell(
+    TableColumn(
         "score",
         "Score",
         "Test score in percent of the epoch that validation selected: mean ± unbiased standard "
@@ -95,35 +95,35 @@ CELLS = (
         "no mean.",
         score,
     ),
-    Cell(
+    TableColumn(
         "n",
         "Runs",
         "Runs with a score / runs planned, one per (split index, seed). Failed runs are listed with the "
         "command that repeats them. Runs with a flag (collapsed, unstable, loss spike) count with their score.",
         _runs,
     ),
-    Cell(
+    TableColumn(
         "gap",
         "Audit",
         "Audit gap in points: by how much the best test epoch beats the selected one, on average. It is "
         "what a stopping rule that looks at the test set would add. Nothing is selected, sorted or set in bold by it.",
         lambda e: "–" if e.gap is None else points(e.gap),
     ),
-    Cell(
+    TableColumn(
         "published",
         "Published",
         "The publication's number for this row on this split, in percent.",
         lambda e: "; ".join(number(v) for v in e.verdicts) or "–",
     ),
-    Cell(
+    TableColumn(
         "verdict",
-        "Verdict",
+        "PublishedVerdict",
         "Ours against the published number: reproduced within max(0.5 points, 2 standard errors), "
         "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs "
         "differ.",
         lambda e: "; ".join(verdict_text(v) for v in e.verdicts) or "–",
     ),
-    Cell(
+    TableColumn(
         "versus",
         "Against control",
         "Mean paired difference in points to the strongest row that was trained alone and "
@@ -131,7 +131,7 @@ CELLS = (
         "section. Less than 0.2 points is a tie. Bold rows win.",
         lambda e: _versus(e.versus),
     ),
-    Cell(
+    TableColumn(
         "training",
         "At equal training cost",
         "Rows of peers once more, whatever inference costs: against the strongest row trained alone whose models took "
@@ -139,12 +139,12 @@ CELLS = (
         "or their ensemble.",
         lambda e: _versus(e.versus_training),
     ),
-    Cell("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
-    Cell("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
-    Cell(
+    TableColumn("needs", "Needs", "What the deployed model reads at inference.", lambda e: e.needs or "–"),
+    TableColumn("parameters", "Parameters", "Trained weights of the deployed model.", lambda e: count(e.parameters)),
+    TableColumn(
         "macs", "MACs", "Multiply-adds of one inference over all items, divided by the items.", lambda e: count(e.macs)
     ),
-    Cell(
+    TableColumn(
         "energy",
         "Energy, J",
         "Of training, mean over runs: what the processors (and the GPU) used in that time, whatever else ran there. "
@@ -154,7 +154,7 @@ CELLS = (
 )
 
 
-def filled(entries: Sequence[Entry]) -> list[Cell]:
+def filled(entries: Sequence[TableRow]) -> list[TableColumn]:
     """The columns in which some row of a table says something, and the score."""
     return [cell for cell in CELLS if cell.key == "score" or any(cell.text(entry) != "–" for entry in entries)]
 

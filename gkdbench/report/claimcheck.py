@@ -18,19 +18,19 @@ from typing import Literal
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
-from gkdbench.records.sidecar import Arrays
-from gkdbench.report.claimfile import ClaimTest, Kind, Side
-from gkdbench.report.convergence import Pace, Pair, arrivals, pace
-from gkdbench.report.model import Entry
-from gkdbench.report.statistics import MIN_RUNS, TIE, Outcome, Paired, outcome, paired
+from gkdbench.records.sidecar import SidecarArrays
+from gkdbench.report.claimfile import ClaimKind, ClaimTest, Side
+from gkdbench.report.convergence import Pair, Speedup, arrivals, pace
+from gkdbench.report.model import TableRow
+from gkdbench.report.statistics import MIN_RUNS, TIE, ComparisonOutcome, Paired, outcome, paired
 
-Verdict = Literal["supported", "not supported", "undecided"]
+ClaimVerdict = Literal["supported", "not supported", "undecided"]
 Values = tuple[list[float], list[float], list[float]]
 """Per run the candidate's value, the rival's, and the gain, positive where the candidate is better."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RivalComparison:
     """Candidate against one rival in one place; differences in [-1, 1], positive where the candidate is better.
 
     Means are scores, deviations of scores, or epochs, as the claim's test has it; `pace` is that of a claim of sooner.
@@ -45,8 +45,8 @@ class Line:
     difference: float
     interval: tuple[float, float]
     p_value: float  # Holm, over the claim
-    outcome: Outcome | None  # None with fewer than ten pairs
-    pace: Pace | None = None
+    outcome: ComparisonOutcome | None  # None with fewer than ten pairs
+    pace: Speedup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,17 @@ class Checked:
     """A claim with its lines and verdict; `absent` names rows that no record has."""
 
     claim: ClaimTest
-    lines: tuple[Line, ...]
+    lines: tuple[RivalComparison, ...]
     absent: tuple[str, ...]
-    verdict: Verdict
+    verdict: ClaimVerdict
 
     @property
-    def deciding(self) -> list[Line]:
+    def deciding(self) -> list[RivalComparison]:
         """Against the strongest rival of each place."""
         return [line for line in self.lines if line.strongest]
 
 
-Curves = Callable[[Record], Arrays]
+Curves = Callable[[Record], SidecarArrays]
 """A record -> the arrays of its side-car."""
 
 
@@ -92,7 +92,7 @@ class _Rivalry:
     place: tuple[str, str, str]
     rival: str
     values: Values
-    pace: Pace | None
+    pace: Speedup | None
     strongest: bool = False
 
 
@@ -113,7 +113,7 @@ def _rivalries(
         return []
     by_key = {record.key: record for record in records}
 
-    def measured(theirs: Entry, pairs: Sequence[Pair]) -> tuple[Values, Pace | None]:
+    def measured(theirs: TableRow, pairs: Sequence[Pair]) -> tuple[Values, Speedup | None]:
         if claim.test != "sooner":
             return _VALUES[claim.test](ours, theirs, pairs), None
         if curves is None:
@@ -131,10 +131,10 @@ def _rivalries(
     return [replace(one, strongest=fmean(one.values[2]) == best) for one in found]
 
 
-def _line(test: Kind, one: _Rivalry, of: Paired) -> Line:
+def _line(test: ClaimKind, one: _Rivalry, of: Paired) -> RivalComparison:
     first, second, gains = one.values
     decided = outcome(of.difference, of.p_value, tie=_tie(test)) if len(gains) >= MIN_RUNS else None
-    return Line(
+    return RivalComparison(
         place=one.place,
         rival=one.rival,
         strongest=one.strongest,
@@ -149,26 +149,29 @@ def _line(test: Kind, one: _Rivalry, of: Paired) -> Line:
     )
 
 
-def _tie(test: Kind) -> float:
+def _tie(test: ClaimKind) -> float:
     """Below it a difference says nothing; of scores alone there is such a bound."""
     return TIE if test == "better" else 0.0
 
 
-def _scores(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
+def _scores(ours: TableRow, theirs: TableRow, pairs: Sequence[Pair]) -> Values:
     a, b = ([row.scores[pair] for pair in pairs] for row in (ours, theirs))
     return a, b, [x - y for x, y in zip(a, b, strict=True)]
 
 
-def _deviations(ours: Entry, theirs: Entry, pairs: Sequence[Pair]) -> Values:
+def _deviations(ours: TableRow, theirs: TableRow, pairs: Sequence[Pair]) -> Values:
     """How far each run lies from the median run (Brown and Forsythe's measure of spread, paired)."""
     a, b = ([abs(row.scores[p] - median(row.scores[q] for q in pairs)) for p in pairs] for row in (ours, theirs))
     return a, b, [y - x for x, y in zip(a, b, strict=True)]
 
 
-_VALUES: Mapping[Kind, Callable[[Entry, Entry, Sequence[Pair]], Values]] = {"better": _scores, "steadier": _deviations}
+_VALUES: Mapping[ClaimKind, Callable[[TableRow, TableRow, Sequence[Pair]], Values]] = {
+    "better": _scores,
+    "steadier": _deviations,
+}
 
 
-def _verdict(test: Kind, lines: Sequence[Line], absent: Sequence[str]) -> Verdict:
+def _verdict(test: ClaimKind, lines: Sequence[RivalComparison], absent: Sequence[str]) -> ClaimVerdict:
     """See the module."""
     deciding = [line for line in lines if line.strongest]
     if not deciding or absent or any(line.outcome is None for line in lines):

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gkdbench.errors import UserError, nearest
 from gkdbench.records.key import TRIAL
 from gkdbench.records.schema import Record
-from gkdbench.report.entries import entries, tutors
-from gkdbench.report.model import Aggregate, Entry
+from gkdbench.report.entries import entries, teaching_roles
+from gkdbench.report.model import Aggregate, TableRow
 
-Kind = Literal["better", "steadier", "sooner"]
+ClaimKind = Literal["better", "steadier", "sooner"]
 
 
 class _Strict(BaseModel):
@@ -44,7 +44,7 @@ class Side(_Strict):
     tier: Literal["published", "tuned"] = "published"
     trials: int | None = None
 
-    def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> Entry | None:
+    def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> TableRow | None:
         """Its row in a place, None when no record has it.
 
         Raises:
@@ -59,7 +59,7 @@ class Side(_Strict):
         return rows[0] if rows else None
 
     def _fits(self, record: Record) -> bool:
-        taught = [info.config for info in tutors(record.teachers).values()]
+        taught = [info.config for info in teaching_roles(record.teachers).values()]
         return (
             (record.method, record.variant, record.tier) == (self.method, self.variant, self.tier)
             and record.tuning != TRIAL
@@ -86,7 +86,7 @@ class ClaimTest(_Strict):
     says: str
     source: str
     reads: str
-    test: Kind = "better"
+    test: ClaimKind = "better"
     candidate: str
     against: Annotated[list[str], Field(min_length=1)]
     datasets: list[str] = []

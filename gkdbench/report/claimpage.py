@@ -13,10 +13,10 @@ from gkdbench.records.key import reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.cells import flagged, percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
-from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Kind, Quoted, Side
+from gkdbench.report.claimfile import ClaimKind, ClaimPage, CurveFigure, Figure, Quoted, Side
 from gkdbench.report.convergence import Spread
 from gkdbench.report.forest import Interval, forest_plot
-from gkdbench.report.learning_curves import courses
+from gkdbench.report.learning_curves import learning_curves
 from gkdbench.report.lines import line_plot
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.markdown import plain, table
@@ -120,7 +120,7 @@ RULES = """\
 - Undecided: anything else, or a row is missing or has fewer than ten runs."""
 
 
-MEASURES: dict[Kind, tuple[str, Callable[[float], str]]] = {
+MEASURES: dict[ClaimKind, tuple[str, Callable[[float], str]]] = {
     "better": ("score", percent),
     "steadier": ("deviation", percent),
     "sooner": ("epochs", lambda value: f"{value:.1f}"),
@@ -212,7 +212,7 @@ def _course(
     """The plot and how many runs it shows; None where no record has a reading."""
     if curves is None:
         raise UserError("curves read side-cars; make the page through `gkdbench report --claims`")
-    panels, runs = courses(figure, sides, records, curves)
+    panels, runs = learning_curves(figure, sides, records, curves)
     if not panels:
         return None
     title = f"{figure.dataset}, {figure.split}, {figure.setting}"

@@ -11,12 +11,12 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.board import column
 from gkdbench.report.cells import percent, points
-from gkdbench.report.entries import entries, taught_by, tutors
+from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
-from gkdbench.report.model import Entry
+from gkdbench.report.model import TableRow
 from gkdbench.report.statistics import (
     MIN_RUNS,
-    Outcome,
+    ComparisonOutcome,
     Paired,
     mean_std,
     nadeau_bengio,
@@ -27,7 +27,7 @@ from gkdbench.report.statistics import (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PairedComparison:
     """One data set, split and setting; scores and differences (first - second) in [0, 1] and [-1, 1]."""
 
     dataset: str
@@ -45,7 +45,7 @@ class Line:
     p_value: float  # sign flip
     p_corrected: float  # Holm, over the lines
     t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, when the test/train ratio is given
-    outcome: Outcome | None  # None for a preview: nothing is claimed
+    outcome: ComparisonOutcome | None  # None for a preview: nothing is claimed
     seeds: int | None  # pairs that find this difference with 80% power; None: no difference, or one pair
 
     @property
@@ -58,10 +58,10 @@ class Line:
 class Comparison:
     """What `compare` found."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[PairedComparison, ...]
 
     @property
-    def tally(self) -> Counter[Outcome]:
+    def tally(self) -> Counter[ComparisonOutcome]:
         """Wins, ties and losses of the first side."""
         return Counter(line.outcome for line in self.lines if line.outcome)
 
@@ -135,8 +135,8 @@ class _Duel:
     dataset: str
     split: str
     setting: str
-    first: Entry
-    second: Entry
+    first: TableRow
+    second: TableRow
     pairs: list[tuple[int, int]]
 
     @property
@@ -158,10 +158,10 @@ def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str]
 
 def _same_teacher(one: Record, two: Record) -> None:
     """Two students are compared under one teacher; a student and a row trained alone always may be."""
-    if not tutors(one.teachers) or not tutors(two.teachers):
+    if not teaching_roles(one.teachers) or not teaching_roles(two.teachers):
         return
-    keys = [{role: info.key for role, info in tutors(record.teachers).items()} for record in (one, two)]
-    weights = [{(row.index, row.seed): tutors(row.teachers) for row in record.rows} for record in (one, two)]
+    keys = [{role: info.key for role, info in teaching_roles(record.teachers).items()} for record in (one, two)]
+    weights = [{(row.index, row.seed): teaching_roles(row.teachers) for row in record.rows} for record in (one, two)]
     shared = weights[0].keys() & weights[1].keys()
     if keys[0] != keys[1] or any(weights[0][pair] != weights[1][pair] for pair in shared):
         raise UserError(
@@ -181,10 +181,10 @@ def _duel(one: Record, two: Record, setting: str) -> _Duel:
     return _Duel(one.dataset, one.split, setting, first, second, pairs)
 
 
-def _line(duel: _Duel, of: Paired, ratio: float | None) -> Line:
+def _line(duel: _Duel, of: Paired, ratio: float | None) -> PairedComparison:
     gains, pairs = duel.gains, duel.pairs
     mean, std = mean_std(gains)
-    line = Line(
+    line = PairedComparison(
         dataset=duel.dataset,
         split=duel.split,
         setting=duel.setting,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record, Row
-from gkdbench.records.sidecar import Arrays, row_arrays
+from gkdbench.records.sidecar import SidecarArrays, row_arrays
 from gkdbench.report.statistics import bootstrap_interval
 
 Pair = tuple[int, int]
@@ -24,7 +24,7 @@ NEVER = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class EpochsToTarget:
     """One run: epochs until the rival's best validation score, means over models of one name on both sides.
 
     Attributes:
@@ -40,7 +40,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Speedup:
     """Ours over theirs until the level: below 1 is sooner.
 
     Attributes:
@@ -55,7 +55,7 @@ class Pace:
     seconds: Spread | None
 
 
-def arrivals(ours: Arrays, theirs: Arrays, pairs: Sequence[Pair]) -> list[Arrival]:
+def arrivals(ours: SidecarArrays, theirs: SidecarArrays, pairs: Sequence[Pair]) -> list[EpochsToTarget]:
     """Per run of `pairs`, from two side-cars.
 
     Raises:
@@ -72,7 +72,7 @@ def arrivals(ours: Arrays, theirs: Arrays, pairs: Sequence[Pair]) -> list[Arriva
         had = [_first(b, name, level) for name, level in zip(both, levels, strict=True)]
         ends = [min(NEVER * e, end) for e, end in zip(had, needed, strict=True)]
         found.append(
-            Arrival(
+            EpochsToTarget(
                 ours=fmean(ends),
                 theirs=fmean(had),
                 saved=fmean((e - end) / e for e, end in zip(had, ends, strict=True)),
@@ -83,26 +83,26 @@ def arrivals(ours: Arrays, theirs: Arrays, pairs: Sequence[Pair]) -> list[Arriva
     return found
 
 
-def _first(arrays: Arrays, name: str, level: float) -> float:
+def _first(arrays: SidecarArrays, name: str, level: float) -> float:
     """Epoch of the first report at which a curve is at `level` or above; infinite when there is none."""
     at = np.flatnonzero(np.asarray(arrays[name], dtype=np.float64) >= level)
     return float(epochs_of(arrays)[at[0]]) if at.size else math.inf
 
 
-def epochs_of(arrays: Arrays) -> NDArray[np.float64]:
+def epochs_of(arrays: SidecarArrays) -> NDArray[np.float64]:
     """Epoch of every report of one run."""
     if "terms/epoch" not in arrays:
         raise UserError("a side-car without terms/epoch does not say when its values were reported")
     return np.asarray(arrays["terms/epoch"], dtype=np.float64)
 
 
-def pace(ours: Record, theirs: Record, found: Sequence[Arrival], pairs: Sequence[Pair]) -> Pace:
+def pace(ours: Record, theirs: Record, found: Sequence[EpochsToTarget], pairs: Sequence[Pair]) -> Speedup:
     """The arrivals of `pairs` as ratios. An epoch's steps and seconds are a run's own, averaged over all its epochs."""
     epochs = [one.ours / one.theirs for one in found]
     mine, other = _by_pair(ours), _by_pair(theirs)
     steps = [_ratio(_steps(mine[pair]), _steps(other[pair])) for pair in pairs]
     seconds = [_ratio(_seconds(mine[pair]), _seconds(other[pair])) for pair in pairs]
-    return Pace(
+    return Speedup(
         reached=sum(one.reached for one in found),
         models=sum(one.models for one in found),
         epochs=_spread(epochs),

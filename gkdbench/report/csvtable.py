@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from gkdbench.report.model import Board, Column, Entry
+from gkdbench.report.model import Board, Table, TableRow
 
 FIELDS = (
     "dataset", "split", "setting", "kind", "section", "method", "label", "aggregate", "variant", "teacher", "mean",
@@ -27,7 +27,7 @@ def to_csv(board: Board) -> str:
     return out.getvalue()
 
 
-def _line(column: Column, section: str, entry: Entry) -> dict[str, object]:
+def _line(column: Table, section: str, entry: TableRow) -> dict[str, object]:
     mean, std = entry.mean_std or (None, None)
     versus, training = entry.versus, entry.versus_training
     return {

@@ -10,7 +10,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import ModelResult, Record, Row
 from gkdbench.report.controls import is_control
-from gkdbench.report.model import Aggregate, Entry, Run
+from gkdbench.report.model import Aggregate, RowRun, TableRow
 from gkdbench.report.published import verdicts
 
 ENSEMBLE = "ensemble"  # name of the model that averages the peers
@@ -18,7 +18,7 @@ Shown = TypeVar("Shown")
 Pick = Callable[[Sequence[ModelResult]], list[ModelResult]]
 
 
-def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | None = None) -> list[Entry]:
+def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | None = None) -> list[TableRow]:
     """The rows of `record` in one reported setting.
 
     One model gives one row. Several peers give their mean and the best on validation, and the ensemble, where there is
@@ -48,7 +48,7 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
             _entry(record, setting, "mean of peers", _named(peers), wanted),
             _entry(record, setting, "best on validation", _best(peers), wanted),
         ]
-        parameters, macs = _dearest([model for row in rows for model in row.models if model.name in peers])
+        parameters, macs = _most_expensive_model([model for row in rows for model in row.models if model.name in peers])
         found = [replace(entry, parameters=parameters, macs=macs) for entry in found]
     if ENSEMBLE in names and peers != [ENSEMBLE]:
         found.append(_entry(record, setting, "ensemble", _named([ENSEMBLE]), wanted))
@@ -57,10 +57,10 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
 
 def taught_by(record: Record) -> str:
     """Labels of the record's teachers, in the order of their roles; empty when it was trained alone."""
-    return ", ".join(info.label for _, info in sorted(tutors(record.teachers).items()))
+    return ", ".join(info.label for _, info in sorted(teaching_roles(record.teachers).items()))
 
 
-def tutors(teachers: Mapping[str, Shown]) -> dict[str, Shown]:
+def teaching_roles(teachers: Mapping[str, Shown]) -> dict[str, Shown]:
     """The roles that taught; an ensemble's members are no teachers."""
     return {role: value for role, value in teachers.items() if not role.startswith("member")}
 
@@ -87,11 +87,11 @@ def _best(names: Sequence[str]) -> Pick:
 
 def _entry(
     record: Record, setting: str, aggregate: Aggregate, pick: Pick, planned: frozenset[tuple[int, int]]
-) -> Entry:
+) -> TableRow:
     chosen = [pick(row.models) for row in record.rows]
     runs = tuple(_run(row, models, setting) for row, models in zip(record.rows, chosen, strict=True))
     flat = [model for models in chosen for model in models]
-    entry = Entry(
+    entry = TableRow(
         key=record.key,
         method=record.method,
         label=record.label,
@@ -120,11 +120,11 @@ def _entry(
     return replace(entry, verdicts=tuple(found))
 
 
-def _run(row: Row, models: list[ModelResult], setting: str) -> Run:
+def _run(row: Row, models: list[ModelResult], setting: str) -> RowRun:
     """One run; a failed run that left a score counts with it (docs/protocol.md, section 5)."""
     values = [model.scores[setting].value for model in models if setting in model.scores]
     peaks = [model.audit[setting].peak for model in models if setting in model.audit]
-    return Run(
+    return RowRun(
         index=row.index,
         seed=row.seed,
         status=row.status,
@@ -136,7 +136,7 @@ def _run(row: Row, models: list[ModelResult], setting: str) -> Run:
     )
 
 
-def _dearest(peers: Sequence[ModelResult]) -> tuple[int | None, int | None]:
+def _most_expensive_model(peers: Sequence[ModelResult]) -> tuple[int | None, int | None]:
     """(parameters, multiply-adds) that one of several peers has at most."""
     counted = [model.macs for model in peers if model.macs is not None]
     macs = max(counted, default=None) if len(counted) == len(peers) else None
@@ -145,11 +145,11 @@ def _dearest(peers: Sequence[ModelResult]) -> tuple[int | None, int | None]:
 
 def _training_macs(record: Record) -> int | None:
     """Of one inference of all models that a run trains (mean over runs), times the epochs that they may take."""
-    members = [info.config for role, info in record.teachers.items() if role not in tutors(record.teachers)]
+    members = [info.config for role, info in record.teachers.items() if role not in teaching_roles(record.teachers)]
     epochs = max((int(config["epochs"]) for config in [record.config, *members] if "epochs" in config), default=None)
     trained = [[model for model in row.models if model.name != ENSEMBLE] for row in record.rows if row.models]
     counted = [model.macs for models in trained for model in models if model.macs is not None]
-    if tutors(record.teachers) or epochs is None or not counted or len(counted) < sum(map(len, trained)):
+    if teaching_roles(record.teachers) or epochs is None or not counted or len(counted) < sum(map(len, trained)):
         return None
     return round(epochs * sum(counted) / len(trained))
 

@@ -10,8 +10,8 @@ from itertools import groupby
 from gkdbench.records.schema import DataInfo
 from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
-from gkdbench.report.model import Board, Column, Entry, Section, Summary
-from gkdbench.report.published import Verdict
+from gkdbench.report.model import Board, Section, Summary, Table, TableRow
+from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.strip import Scale, scale, strip
 
 SIGNS = {"reproduced": "●", "close": "◐", "not reproduced": "○", "not comparable": "–"}
@@ -97,7 +97,7 @@ def _publications(board: Board) -> Markup | None:
         )
         for column, entry, verdict in board.compared
     ]
-    titles = ("Row", "Verdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
+    titles = ("Row", "PublishedVerdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
     head = tag(
         "tr", [tag("th", name, scope="col", class_="num" if 1 < i < 6 else None) for i, name in enumerate(titles)]
     )
@@ -116,7 +116,7 @@ def _publications(board: Board) -> Markup | None:
     )
 
 
-def _dataset(name: str, columns: list[Column]) -> Markup:
+def _dataset(name: str, columns: list[Table]) -> Markup:
     parts: list[Markup] = []
     for split, group in groupby(columns, key=lambda column: column.split):
         members = list(group)
@@ -134,7 +134,7 @@ def _contents(data: DataInfo) -> Markup:
     return tag("p", f"{graphs}{size} · {data.metric} · contents ", tag("code", data.sha256[:12]), class_="size")
 
 
-def _column(column: Column) -> Markup:
+def _column(column: Table) -> Markup:
     axis = scale(column)
     keys = [cell.key for cell in filled(column.entries)]
     head = [tag("th", BY_KEY[key].title, scope="col", class_=_class(key), title=BY_KEY[key].meaning) for key in keys]
@@ -159,7 +159,7 @@ def _section(section: Section, keys: list[str], axis: Scale | None, *, alone: bo
     return tag("tbody", lead, [_row(entry, keys, axis) for entry in section.entries])
 
 
-def _row(entry: Entry, keys: list[str], axis: Scale | None) -> Markup:
+def _row(entry: TableRow, keys: list[str], axis: Scale | None) -> Markup:
     cells = [tag("th", entry.name, scope="row")]
     for key in keys[1:]:
         cells.append(tag("td", _cell(entry, key), class_=_class(key)))
@@ -169,7 +169,7 @@ def _row(entry: Entry, keys: list[str], axis: Scale | None) -> Markup:
     return tag("tr", cells, class_=states or None)
 
 
-def _cell(entry: Entry, key: str) -> Markup:
+def _cell(entry: TableRow, key: str) -> Markup:
     if key == "verdict" and entry.verdicts:
         return join([_grade(verdict, exact=True) for verdict in entry.verdicts])
     compared = {"versus": entry.versus, "training": entry.versus_training}.get(key)
@@ -183,7 +183,7 @@ def _cell(entry: Entry, key: str) -> Markup:
     return join(BY_KEY[key].text(entry))
 
 
-def _grade(verdict: Verdict, *, exact: bool = False) -> Markup:
+def _grade(verdict: PublishedVerdict, *, exact: bool = False) -> Markup:
     """The verdict in a word and a sign; with its difference and tolerance below when `exact`."""
     kind, sign = verdict.status.replace(" ", "-"), tag("i", SIGNS[verdict.status], aria_hidden="true")
     small = None
@@ -192,7 +192,7 @@ def _grade(verdict: Verdict, *, exact: bool = False) -> Markup:
     return tag("div", sign, verdict.status, small, class_=f"grade {kind}", title=verdict.why)
 
 
-def _where(column: Column) -> str:
+def _where(column: Table) -> str:
     return " · ".join([column.dataset, column.split, column.setting, *column.notes])
 
 
@@ -235,7 +235,7 @@ def _across(board: Board) -> Markup | None:
     return tag("section", tag("h2", "Across data sets"), lead, parts, id="across")
 
 
-def _reasons(column: Column) -> Markup | None:
+def _reasons(column: Table) -> Markup | None:
     """Why rows with a published number are not compared, folded away."""
     reasons = dict.fromkeys(
         (entry.name, entry.variant, verdict.claim, verdict.why)

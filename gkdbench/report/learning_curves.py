@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import Record
-from gkdbench.records.sidecar import Arrays, row_arrays
+from gkdbench.records.sidecar import SidecarArrays, row_arrays
 from gkdbench.report.claimfile import CurveFigure, Side
 from gkdbench.report.convergence import epochs_of
-from gkdbench.report.lines import Curve, Panel
+from gkdbench.report.lines import Panel, PlotCurve
 
-Run = tuple[NDArray[np.float64], NDArray[np.float64]]
+CurveRun = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Epochs and values of one run."""
 
 
-def courses(
+def learning_curves(
     figure: CurveFigure,
     sides: Mapping[str, Side],
     records: Sequence[Record],
-    side_car: Callable[[Record], Arrays],
+    side_car: Callable[[Record], SidecarArrays],
 ) -> tuple[list[Panel], list[int]]:
     """The panels of `figure`, and the numbers of runs that they are means of; a reading that not every run of a row
     has is left out of that row.
     """
     by_key = {record.key: record for record in records}
-    found: dict[tuple[str, str], Curve] = {}
+    found: dict[tuple[str, str], PlotCurve] = {}
     counts = set()
     for side in (sides[name] for name in figure.rows):
         entry = side.find(records, figure.dataset, figure.split, figure.setting)
@@ -51,7 +51,7 @@ def courses(
     return [Panel(t, tuple(c for key, c in found.items() if key[at] == t)) for t in titles], sorted(counts)
 
 
-def _run(arrays: Arrays, name: str) -> Run | None:
+def _run(arrays: SidecarArrays, name: str) -> CurveRun | None:
     """A reading of one run; with a ``*``, the mean of all that fit. None where there is none.
 
     Raises:
@@ -67,7 +67,7 @@ def _run(arrays: Arrays, name: str) -> Run | None:
     return epochs, np.mean([np.asarray(array, dtype=np.float64) for array in fitting], axis=0)
 
 
-def _mean(label: str, runs: Sequence[Run]) -> Curve:
+def _mean(label: str, runs: Sequence[CurveRun]) -> PlotCurve:
     """Mean over runs and one standard deviation (ddof=1) to each side, up to the last report that all runs have.
 
     Raises:
@@ -81,4 +81,4 @@ def _mean(label: str, runs: Sequence[Run]) -> Curve:
     mean = values.mean(0)
     spread = values.std(0, ddof=1) if len(runs) > 1 else np.zeros_like(mean)
     low, high = mean - spread, mean + spread
-    return Curve(label, *(tuple(each.tolist()) for each in (epochs, mean, low, high)))
+    return PlotCurve(label, *(tuple(each.tolist()) for each in (epochs, mean, low, high)))

@@ -22,7 +22,7 @@ _STYLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class PlotCurve:
     """Points x, ascending, with y and the ends of a band."""
 
     label: str
@@ -37,7 +37,7 @@ class Panel:
     """Curves on one pair of axes."""
 
     title: str
-    curves: tuple[Curve, ...]
+    curves: tuple[PlotCurve, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from gkdbench.errors import UserError
 from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record
-from gkdbench.records.sidecar import Arrays, read_npz
+from gkdbench.records.sidecar import SidecarArrays, read_npz
 from gkdbench.records.store import STUDIES, GroupAddress, load_record, record_paths
 
 
@@ -38,7 +38,7 @@ def without_repeats(records: Sequence[Record]) -> list[Record]:
     return [r for r in records if not r.sweeps or replace(identity_of(r), sweeps={}).key not in keys]
 
 
-def load_curves(paths: Iterable[str | Path], record: Record) -> Arrays:
+def load_curves(paths: Iterable[str | Path], record: Record) -> SidecarArrays:
     """The arrays of `record`'s side-car, below one of the folders `paths` (or beside one of the files).
 
     Raises:

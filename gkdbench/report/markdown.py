@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.report.cells import BY_KEY, CELLS, filled, score
-from gkdbench.report.model import Board, Column, Entry, Summary
+from gkdbench.report.model import Board, Summary, Table, TableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Selection:
             if key not in BY_KEY:
                 raise UnknownName("column", key, BY_KEY)
 
-    def rows(self, board: Board) -> list[tuple[Column, Entry]]:
+    def rows(self, board: Board) -> list[tuple[Table, TableRow]]:
         """The selected rows with their table, in the board's order."""
         return [
             (column, entry)
@@ -148,12 +148,12 @@ def _kept(value: str, wanted: tuple[str, ...]) -> bool:
     return not wanted or value in wanted
 
 
-def score_cell(entry: Entry) -> str:
+def score_cell(entry: TableRow) -> str:
     """The score of `entry` as Markdown, bold where it wins."""
     return _bold(entry, "score", score(entry))
 
 
-def _bold(entry: Entry, key: str, text: str) -> str:
+def _bold(entry: TableRow, key: str, text: str) -> str:
     return f"**{plain(text)}**" if entry.bold and key == "score" else plain(text)
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gkdbench.records.schema import DataInfo, Provenance
-from gkdbench.report.published import Verdict
-from gkdbench.report.statistics import MIN_RUNS, Outcome, mean_std
+from gkdbench.report.published import PublishedVerdict
+from gkdbench.report.statistics import MIN_RUNS, ComparisonOutcome, mean_std
 
 SectionKind = Literal["solo", "taught", "release's teacher", "as released"]
 Aggregate = Literal["single", "mean of peers", "best on validation", "ensemble"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RowRun:
     """One (split index, seed) of an entry; scores in [0, 1], None when the run produced none."""
 
     index: int
@@ -33,14 +33,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Versus:
+class ControlComparison:
     """An entry against the strongest control of no higher cost; differences in [-1, 1]."""
 
     control: str
     difference: float
     interval: tuple[float, float]
     p_value: float  # Holm-corrected over the comparisons of the section
-    outcome: Outcome | None  # None below the protocol's minimum of runs: nothing is claimed
+    outcome: ComparisonOutcome | None  # None below the protocol's minimum of runs: nothing is claimed
 
     @property
     def said(self) -> str:
@@ -49,7 +49,7 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TableRow:
     """One row of a table: a record's student, or its peers under one aggregate.
 
     A mean exists only when every planned run has a score: an incomplete row is never averaged. Parameters and
@@ -66,13 +66,13 @@ class Entry:
     parameters: int | None
     macs: int | None
     planned: frozenset[tuple[int, int]]
-    runs: tuple[Run, ...]
+    runs: tuple[RowRun, ...]
     control: bool = False  # stands in the table to be beaten: see `gkdbench.report.controls`
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[PublishedVerdict, ...] = ()
     training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
     train_j: float | None = None  # mean over the runs; None: a run has no reading
-    versus: Versus | None = None
-    versus_training: Versus | None = None  # of rows of peers
+    versus: ControlComparison | None = None
+    versus_training: ControlComparison | None = None  # of rows of peers
     bold: bool = False
 
     @property
@@ -125,11 +125,11 @@ class Section:
     kind: SectionKind
     title: str
     note: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Table:
     """One (data set, split id, reported setting), and one kind of run (threads, device, tier, ...)."""
 
     dataset: str
@@ -142,7 +142,7 @@ class Column:
     tier: str = "published"
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TableRow]:
         return [entry for section in self.sections for entry in section.entries]
 
 
@@ -151,9 +151,9 @@ class SummaryRow:
     """One method over the data sets of a summary."""
 
     name: str
-    entries: tuple[Entry | None, ...]  # one per data set, None where it did not run
+    entries: tuple[TableRow | None, ...]  # one per data set, None where it did not run
     rank: float | None  # None: not complete on every data set
-    tally: Counter[Outcome]  # against the strongest control, Holm-corrected in each table
+    tally: Counter[ComparisonOutcome]  # against the strongest control, Holm-corrected in each table
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class MissingRuns:
     """Planned runs that no record holds."""
 
     expected: Expected
@@ -207,25 +207,25 @@ class Failure:
 class Board:
     """Everything that a report shows."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[Table, ...]
     summaries: tuple[Summary, ...] = ()
     failures: tuple[Failure, ...] = ()
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingRuns, ...] = ()
     provenance: tuple[Provenance, ...] = ()
     protocol_versions: tuple[int, ...] = ()
     records: int = 0
     runs: int = 0
 
     @property
-    def datasets(self) -> dict[str, list[Column]]:
+    def datasets(self) -> dict[str, list[Table]]:
         """Columns per data set, in order."""
-        found: dict[str, list[Column]] = {}
+        found: dict[str, list[Table]] = {}
         for column in self.columns:
             found.setdefault(column.dataset, []).append(column)
         return found
 
     @property
-    def compared(self) -> list[tuple[Column, Entry, Verdict]]:
+    def compared(self) -> list[tuple[Table, TableRow, PublishedVerdict]]:
         """Every comparison with a publication that has a verdict other than "not comparable"."""
         return [
             (column, entry, verdict)

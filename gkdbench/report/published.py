@@ -84,7 +84,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PublishedVerdict:
     """Ours against one published number; all numbers in percent.
 
     A number that nobody checked against its source is not comparable, and has a difference all the same.
@@ -121,7 +121,7 @@ def claims() -> tuple[Claim, ...]:
 
 def verdicts(
     record: Record, setting: str, selected: Sequence[float], peak: Sequence[float], *, complete: bool
-) -> list[Verdict]:
+) -> list[PublishedVerdict]:
     """Verdicts on one reported setting of `record`, one per publication that has this row.
 
     Args:
@@ -139,7 +139,9 @@ def verdicts(
     return found
 
 
-def verdict(claim: Claim, number: Published, record: Record, scores: Sequence[float], *, complete: bool) -> Verdict:
+def verdict(
+    claim: Claim, number: Published, record: Record, scores: Sequence[float], *, complete: bool
+) -> PublishedVerdict:
     """docs/protocol.md, section 7, on one pair: the first condition that fails makes it "not comparable".
 
     Tolerance: max(0.5 points, 2 SE), with a floor of 1.0 for ROC-AUC and TU folds, SE = sqrt(s^2/n + s_pub^2/n_pub); a
@@ -147,7 +149,7 @@ def verdict(claim: Claim, number: Published, record: Record, scores: Sequence[fl
     """
     why = _obstacle(claim, number, record, len(scores), complete)
     if why:
-        return Verdict(claim.name, "not comparable", number, why)
+        return PublishedVerdict(claim.name, "not comparable", number, why)
     mean, std = (100.0 * (value or 0.0) for value in mean_std(scores))
     published_std = std if number.std is None else number.std
     error = math.sqrt(std**2 / len(scores) + published_std**2 / (number.n_runs or DEFAULT_RUNS))
@@ -155,8 +157,12 @@ def verdict(claim: Claim, number: Published, record: Record, scores: Sequence[fl
     tolerance = max(floor, 2 * error) if claim.tolerance is None else claim.tolerance
     difference = mean - number.mean
     if any(mark in (number.evidence, *number.verified.split(" (")) for mark in UNTRUSTED):
-        return Verdict(claim.name, "not comparable", number, f"{UNCHECKED}{number.verified}", difference, tolerance)
-    return Verdict(claim.name, grade(difference, tolerance), number, f"{claim.score} score", difference, tolerance)
+        return PublishedVerdict(
+            claim.name, "not comparable", number, f"{UNCHECKED}{number.verified}", difference, tolerance
+        )
+    return PublishedVerdict(
+        claim.name, grade(difference, tolerance), number, f"{claim.score} score", difference, tolerance
+    )
 
 
 def grade(difference: float, tolerance: float) -> VerdictStatus:

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gkdbench.errors import UserError, nearest
 from gkdbench.report.cells import score
 from gkdbench.report.markdown import plain, table
-from gkdbench.report.model import Board, Column, Entry
-from gkdbench.report.published import UNCHECKED, Claim, Published, Verdict, claims
+from gkdbench.report.model import Board, Table, TableRow
+from gkdbench.report.published import UNCHECKED, Claim, Published, PublishedVerdict, claims
 from gkdbench.report.tomlpage import read_page
 
-Share = Annotated[float, Field(ge=0, le=1)]
+UnitFloat = Annotated[float, Field(ge=0, le=1)]
 SETTINGS = ("tran", "ind", "prod", "graph")
 NOT_RUN = "not run"
 GRADES = ("reproduced", "close", "not reproduced")
@@ -27,7 +27,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Group(_Strict):
+class PublishedGroup(_Strict):
     """Published rows that are counted together.
 
     Args:
@@ -41,13 +41,13 @@ class Group(_Strict):
     says: str
     reads: str = ""
     claims: Annotated[list[str], Field(min_length=1)]
-    reproduced: Share | None = None
-    close: Share | None = None
+    reproduced: UnitFloat | None = None
+    close: UnitFloat | None = None
     marked: dict[str, str] = {}
     unchecked: bool = False
 
     @model_validator(mode="after")
-    def _claims_are_known(self) -> Group:
+    def _claims_are_known(self) -> PublishedGroup:
         known = {claim.name for claim in claims()}
         for name in self.claims:
             if name not in known:
@@ -64,18 +64,18 @@ class Note(_Strict):
     says: str
 
 
-class Page(_Strict):
+class ReproductionPage(_Strict):
     """The page: text around counts and tables that are made from records."""
 
     title: str
     intro: str
     outro: str = ""
-    group: Annotated[list[Group], Field(min_length=1)]
+    group: Annotated[list[PublishedGroup], Field(min_length=1)]
     note: list[Note] = []
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PublishedComparison:
     """One published number and what ours says to it.
 
     Attributes:
@@ -86,16 +86,16 @@ class Line:
     published: Published
     status: str
     why: str
-    column: Column | None = None
-    entry: Entry | None = None
-    verdict: Verdict | None = None
+    column: Table | None = None
+    entry: TableRow | None = None
+    verdict: PublishedVerdict | None = None
 
     @property
     def graded(self) -> bool:
         return self.status in GRADES
 
 
-def load_page(path: Path) -> Page:
+def load_page(path: Path) -> ReproductionPage:
     """The page that a TOML file describes.
 
     Raises:
@@ -103,10 +103,10 @@ def load_page(path: Path) -> Page:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; want a TOML file like docs/reproduction.toml")
-    return read_page(path, Page)
+    return read_page(path, ReproductionPage)
 
 
-def lines_of(group: Group, board: Board) -> list[Line]:
+def lines_of(group: PublishedGroup, board: Board) -> list[PublishedComparison]:
     """A line for every published number of the group's claims, compared or not."""
     by_name = {claim.name: claim for claim in claims()}
     return [_line(by_name[name], row, group, board) for name in group.claims for row in numbers(by_name[name])]
@@ -118,7 +118,7 @@ def numbers(claim: Claim) -> list[Published]:
     return list(dict.fromkeys(row for row in found if row is not None))
 
 
-def _line(claim: Claim, row: Published, group: Group, board: Board) -> Line:
+def _line(claim: Claim, row: Published, group: PublishedGroup, board: Board) -> PublishedComparison:
     answers = [
         (column, entry, verdict)
         for column in board.columns
@@ -129,11 +129,11 @@ def _line(claim: Claim, row: Published, group: Group, board: Board) -> Line:
     for column, entry, verdict in answers:
         status = verdict.grade if group.unchecked and verdict.why.startswith(UNCHECKED) else verdict.status
         if status in GRADES:
-            return Line(claim.name, row, str(status), verdict.why, column, entry, verdict)
+            return PublishedComparison(claim.name, row, str(status), verdict.why, column, entry, verdict)
     if claim.refuse:
-        return Line(claim.name, row, "not comparable", claim.refuse)
+        return PublishedComparison(claim.name, row, "not comparable", claim.refuse)
     released = [verdict.why for _, entry, verdict in answers if entry.variant == "as_released" or claim.form == "plain"]
-    return Line(claim.name, row, NOT_RUN, released[0] if released else "no record")
+    return PublishedComparison(claim.name, row, NOT_RUN, released[0] if released else "no record")
 
 
 def reproduction_page(path: Path, board: Board) -> str:
@@ -166,13 +166,13 @@ def counts_text(path: Path, board: Board) -> str:
     return "\n".join(found)
 
 
-def _count(lines: Sequence[Line]) -> str:
+def _count(lines: Sequence[PublishedComparison]) -> str:
     tally = Counter(line.status for line in lines)
     told = [f"{tally[status]} {status}" for status in (*GRADES, "not comparable", NOT_RUN) if tally[status]]
     return f"{len(lines)} published rows, {sum(line.graded for line in lines)} compared: {', '.join(told)}"
 
 
-def _promise(group: Group, lines: Sequence[Line]) -> str:
+def _promise(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str:
     """Shares of the compared rows against what was wanted, and the same without marked data sets."""
     compared = [line for line in lines if line.graded]
     if not compared:
@@ -193,11 +193,11 @@ def _promise(group: Group, lines: Sequence[Line]) -> str:
     return said
 
 
-def _share(lines: Sequence[Line], grades: Iterable[str]) -> float:
+def _share(lines: Sequence[PublishedComparison], grades: Iterable[str]) -> float:
     return sum(line.status in grades for line in lines) / len(lines)
 
 
-def _overview(groups: Sequence[tuple[Group, Sequence[Line]]]) -> str:
+def _overview(groups: Sequence[tuple[PublishedGroup, Sequence[PublishedComparison]]]) -> str:
     rows = []
     for group, lines in groups:
         tally = Counter(line.status for line in lines)
@@ -205,8 +205,18 @@ def _overview(groups: Sequence[tuple[Group, Sequence[Line]]]) -> str:
     return table(["Published rows", "All", "Reproduced", "Close", "Not reproduced", "Not run yet"], rows)
 
 
-def _details(group: Group, lines: Sequence[Line]) -> str:
-    titles = ["Publication", "Data set", "Setting", "Published", "Ours", "Runs", "Difference", "Tolerance", "Verdict"]
+def _details(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str:
+    titles = [
+        "Publication",
+        "Data set",
+        "Setting",
+        "Published",
+        "Ours",
+        "Runs",
+        "Difference",
+        "Tolerance",
+        "PublishedVerdict",
+    ]
     rows = []
     for line in lines:
         mark = "\\*" if line.published.dataset in group.marked else ""
@@ -220,16 +230,16 @@ def _details(group: Group, lines: Sequence[Line]) -> str:
     return table(titles, rows)
 
 
-def _where(line: Line) -> str:
+def _where(line: PublishedComparison) -> str:
     return f"{line.claim}, {line.published.dataset}, {line.published.setting}"
 
 
-def _note(notes: Sequence[Note], line: Line) -> Note | None:
+def _note(notes: Sequence[Note], line: PublishedComparison) -> Note | None:
     row = line.published
     fitting = (n for n in notes if n.claim == line.claim and row.dataset in n.datasets and row.setting in n.settings)
     return next(fitting, None)
 
 
-def _tried(notes: Sequence[Note], line: Line) -> str:
+def _tried(notes: Sequence[Note], line: PublishedComparison) -> str:
     found = _note(notes, line)
     return " ".join(found.says.split()) if found else "no paragraph yet."

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gkdbench.report.model import Entry, Versus
+from gkdbench.report.model import ControlComparison, TableRow
 from gkdbench.report.statistics import MIN_RUNS, outcome, paired
 
 NEEDS = ("features", "features+encodings", "graph")  # in the order of what inference costs
 SLACK = 1.01  # a control matched in multiply-adds may be 1% larger (docs/protocol.md, control G2)
 
 
-def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[Entry]:
+def against_controls(entries: Sequence[TableRow], solo: Sequence[TableRow]) -> list[TableRow]:
     """`entries` with `versus`, `versus_training` and `bold` filled.
 
     A control is a corrected row on the same runs that was trained alone, as one model, or is declared a control of
@@ -32,8 +32,8 @@ def against_controls(entries: Sequence[Entry], solo: Sequence[Entry]) -> list[En
 
 
 def _compared(
-    entries: Sequence[Entry], candidates: Sequence[Entry], fits: Callable[[Entry, Entry], bool]
-) -> list[Versus | None]:
+    entries: Sequence[TableRow], candidates: Sequence[TableRow], fits: Callable[[TableRow, TableRow], bool]
+) -> list[ControlComparison | None]:
     """Of every entry its comparison with the strongest candidate that `fits`, where there is one."""
     controls = [_strongest(entry, candidates, fits) for entry in entries]
     gains = [
@@ -41,18 +41,20 @@ def _compared(
         for entry, control in zip(entries, controls, strict=True)
     ]
     statistics = iter(paired([differences for differences in gains if differences is not None]))
-    found: list[Versus | None] = []
+    found: list[ControlComparison | None] = []
     for entry, control in zip(entries, controls, strict=True):
         if control is None:
             found.append(None)
             continue
         of = next(statistics)
         result = outcome(of.difference, of.p_value) if entry.done >= MIN_RUNS else None
-        found.append(Versus(control.name, of.difference, of.interval, of.p_value, result))
+        found.append(ControlComparison(control.name, of.difference, of.interval, of.p_value, result))
     return found
 
 
-def _strongest(entry: Entry, candidates: Sequence[Entry], fits: Callable[[Entry, Entry], bool]) -> Entry | None:
+def _strongest(
+    entry: TableRow, candidates: Sequence[TableRow], fits: Callable[[TableRow, TableRow], bool]
+) -> TableRow | None:
     treated = (entry.teacher is not None or entry.aggregate != "single") and not entry.control
     if not treated or not entry.complete or entry.done < 2 or entry.variant != "corrected":
         return None
@@ -69,7 +71,7 @@ def _strongest(entry: Entry, candidates: Sequence[Entry], fits: Callable[[Entry,
     return max(controls, key=lambda control: sum(control.scores.values()), default=None)
 
 
-def _affordable(control: Entry, entry: Entry) -> bool:
+def _affordable(control: TableRow, entry: TableRow) -> bool:
     """Does `control` cost at most what `entry` costs at inference?"""
     if NEEDS.index(control.needs) > NEEDS.index(entry.needs):
         return False
@@ -79,7 +81,7 @@ def _affordable(control: Entry, entry: Entry) -> bool:
     return False
 
 
-def _as_cheap_to_train(control: Entry, entry: Entry) -> bool:
+def _as_cheap_to_train(control: TableRow, entry: TableRow) -> bool:
     """Did the models of `control` cost at most what the peers of `entry` cost to train?"""
     ours, theirs = control.training_macs, entry.training_macs
     return entry.aggregate != "single" and ours is not None and theirs is not None and ours <= SLACK * theirs

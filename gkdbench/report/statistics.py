@@ -19,7 +19,7 @@ LEVEL = 0.05
 EXACT_UP_TO = 16  # 2^16 sign patterns are enumerated
 _ROUNDING = 1e-12  # relative: patterns whose means differ by rounding only count as equal
 
-Outcome = Literal["win", "tie", "loss"]
+ComparisonOutcome = Literal["win", "tie", "loss"]
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -110,7 +110,7 @@ def nadeau_bengio(differences: Sequence[float], test_train_ratio: float) -> tupl
     return value, float(2 * student.sf(abs(value), array.size - 1))
 
 
-def outcome(difference: float, p_value: float, *, tie: float = TIE) -> Outcome:
+def outcome(difference: float, p_value: float, *, tie: float = TIE) -> ComparisonOutcome:
     """Win, tie or loss of the first over the second at the (corrected) 5% level; below `tie` a difference is a tie."""
     if abs(difference) < tie - _ROUNDING or p_value >= LEVEL:
         return "tie"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gkdbench.report.cells import percent
 from gkdbench.report.markup import Markup, tag
-from gkdbench.report.model import Column, Entry
+from gkdbench.report.model import Table, TableRow
 
 WIDTH, HEIGHT, MARGIN = 132, 18, 5
 
@@ -24,7 +24,7 @@ class Scale:
         return f"{MARGIN + share * (WIDTH - 2 * MARGIN):.1f}"
 
 
-def scale(column: Column) -> Scale | None:
+def scale(column: Table) -> Scale | None:
     """The axis that holds every run and every published number of a table, None when nothing was scored."""
     values = [value for entry in column.entries for value in entry.scores.values()]
     values += [verdict.published.mean / 100 for entry in column.entries for verdict in entry.verdicts]
@@ -34,7 +34,7 @@ def scale(column: Column) -> Scale | None:
     return Scale(low, high) if high > low else Scale(low - 0.005, high + 0.005)
 
 
-def strip(entry: Entry, axis: Scale) -> Markup:
+def strip(entry: TableRow, axis: Scale) -> Markup:
     """The drawing of one row; its description carries the range in words."""
     middle, scores = HEIGHT / 2, sorted(entry.scores.values())
     marks = [tag("line", x1=MARGIN, x2=WIDTH - MARGIN, y1=middle, y2=middle, class_="axis")]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from gkdbench.report.model import Column, Entry, Summary, SummaryRow
+from gkdbench.report.model import Summary, SummaryRow, Table, TableRow
 from gkdbench.report.statistics import average_ranks
 
 
-def summaries(columns: Sequence[Column]) -> list[Summary]:
+def summaries(columns: Sequence[Table]) -> list[Summary]:
     """One summary per (split id, setting) and standard teacher, where two or more data sets have one table each.
 
     Rows trained alone stand in every one of them; released forms and releases' own teachers in none. A data set whose
     runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
     """
-    places: dict[tuple[str, str], list[Column]] = {}
+    places: dict[tuple[str, str], list[Table]] = {}
     for column in columns:
         if not column.notes:
             places.setdefault((column.split, column.setting), []).append(column)
@@ -29,7 +29,7 @@ def summaries(columns: Sequence[Column]) -> list[Summary]:
     return found
 
 
-def _summary(split: str, setting: str, title: str, columns: Sequence[Column]) -> Summary:
+def _summary(split: str, setting: str, title: str, columns: Sequence[Table]) -> Summary:
     tables = {
         column.dataset: {
             entry.name: entry
@@ -55,6 +55,6 @@ def _summary(split: str, setting: str, title: str, columns: Sequence[Column]) ->
     return Summary(split, setting, title, tuple(tables), tuple(rows))
 
 
-def _mean(entry: Entry | None) -> float | None:
+def _mean(entry: TableRow | None) -> float | None:
     found = entry.mean_std if entry else None
     return found[0] if found else None

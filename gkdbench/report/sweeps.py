@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from gkdbench.records.schema import Disturbed, Record, Row, Score
+from gkdbench.records.schema import CorruptedResult, Record, Row, Score
 from gkdbench.report.cells import points, score
 from gkdbench.report.claimfile import ClaimPage, Side, SweepFigure
-from gkdbench.report.lines import Curve, Panel, line_plot
+from gkdbench.report.lines import Panel, PlotCurve, line_plot
 from gkdbench.report.markdown import plain, table
-from gkdbench.report.model import Entry
+from gkdbench.report.model import TableRow
 from gkdbench.report.statistics import Paired, paired
 
 Measure = Literal["scores", "ece", "disagreement"]
@@ -101,7 +101,7 @@ def at_level(record: Record, step: tuple[str, float], measure: Measure = "scores
     return record.model_copy(update={"rows": rows})
 
 
-def _values(row: Row, found: Disturbed, measure: Measure) -> Mapping[str, Mapping[str, float]]:
+def _values(row: Row, found: CorruptedResult, measure: Measure) -> Mapping[str, Mapping[str, float]]:
     """Model -> setting -> value."""
     if measure != "disagreement":
         return found.scores if measure == "scores" else found.ece
@@ -113,7 +113,7 @@ def _values(row: Row, found: Disturbed, measure: Measure) -> Mapping[str, Mappin
 
 def _by_level(
     figure: SweepFigure, side: Side, records: Sequence[Record], measure: Measure
-) -> list[tuple[float, Entry]]:
+) -> list[tuple[float, TableRow]]:
     """(level, row), the undisturbed inputs first; nothing where no swept record fits."""
     swept = [record for record in records if figure.kind in record.sweeps]
     levels = sorted({level for record in swept for level in record.sweeps[figure.kind]})
@@ -126,7 +126,7 @@ def _by_level(
     return found
 
 
-def _curve(label: str, known: Sequence[tuple[float, Entry]]) -> Curve:
+def _curve(label: str, known: Sequence[tuple[float, TableRow]]) -> PlotCurve:
     levels, ends = [], []
     for level, entry in known:
         assert entry.mean_std is not None  # chosen so
@@ -134,7 +134,7 @@ def _curve(label: str, known: Sequence[tuple[float, Entry]]) -> Curve:
         levels.append(level)
         ends.append((mean, mean - std, mean + std))
     y, low, high = (tuple(end[i] for end in ends) for i in range(3))
-    return Curve(label, tuple(levels), y, low, high)
+    return PlotCurve(label, tuple(levels), y, low, high)
 
 
 def _difference(of: Paired | None) -> str:

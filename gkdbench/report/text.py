@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from gkdbench.report.cells import BY_KEY
-from gkdbench.report.model import Board, Column
+from gkdbench.report.model import Board, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _print(column: Column, console: Console) -> None:
+def _print(column: Table, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

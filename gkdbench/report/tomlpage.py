@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from gkdbench.errors import UserError
 
-Page = TypeVar("Page", bound=BaseModel)
+PageModel = TypeVar("PageModel", bound=BaseModel)
 
 
-def read_page(path: Path, kind: type[Page]) -> Page:
+def read_page(path: Path, kind: type[PageModel]) -> PageModel:
     """The page of this kind that a TOML file describes.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gkdbench.errors import UserError
 from gkdbench.report.markdown import plain, score_cell, table
-from gkdbench.report.model import Board, Column, Entry
+from gkdbench.report.model import Board, Table, TableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def wide_table(board: Board, selection: WideSelection) -> str:
     return f"{table(['Row', *titles], lines)}\n\n{count}mean ± standard deviation (ddof=1)."
 
 
-def _column(board: Board, name: str) -> Column:
+def _column(board: Board, name: str) -> Table:
     matching = [c for c in board.columns if f"{c.dataset}/{c.split}/{c.setting}" == name and not c.notes]
     if not matching:
         have = sorted({f"{c.dataset}/{c.split}/{c.setting}" for c in board.columns})
@@ -57,21 +57,21 @@ def _column(board: Board, name: str) -> Column:
     return matching[0]
 
 
-def _cells(column: Column, selection: WideSelection) -> dict[str, Entry]:
+def _cells(column: Table, selection: WideSelection) -> dict[str, TableRow]:
     """Name -> the entry shown under it."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[TableRow]] = {}
     for entry in column.entries:
         if entry.variant in selection.variants and (not selection.methods or entry.method in selection.methods):
             groups.setdefault(_name(entry), []).append(entry)
     return {name: _only(name, entries) for name, entries in groups.items()}
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: TableRow) -> str:
     short = entry.label.split(",")[0]
     return short if entry.aggregate == "single" else f"{short}, {entry.aggregate}"
 
 
-def _only(name: str, entries: Sequence[Entry]) -> Entry:
+def _only(name: str, entries: Sequence[TableRow]) -> TableRow:
     own = [entry for entry in entries if not entry.control] if len(entries) > 1 else list(entries)
     if len(own) != 1:
         labels = "; ".join(entry.name for entry in entries)
@@ -79,7 +79,7 @@ def _only(name: str, entries: Sequence[Entry]) -> Entry:
     return own[0]
 
 
-def _score(entry: Entry | None, *, tell_n: bool) -> str:
+def _score(entry: TableRow | None, *, tell_n: bool) -> str:
     if entry is None:
         return "–"
     return score_cell(entry) + (f" (n={len(entry.planned)})" if tell_n else "")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from gkdbench.data.splits import Problem
+from gkdbench.data.splits import SplitTask
 from gkdbench.protocol.predictor import State
 from gkdbench.testing.problems import (
     order_within_graphs,
@@ -22,7 +22,7 @@ from gkdbench.testing.problems import (
     small_problem,
     with_other_unseen,
 )
-from gkdbench.testing.runs import Run, Workshop, small_method
+from gkdbench.testing.runs import TracedRun, Workshop, small_method
 from gkdbench.training.method import Method
 from gkdbench.training.registry import METHODS
 from gkdbench.training.resolve import resolve
@@ -50,8 +50,8 @@ class MethodCase:
 
     _folder: ClassVar[tempfile.TemporaryDirectory[str]]
     _workshop: ClassVar[Workshop]
-    _problems: ClassVar[dict[str, Problem]]
-    _runs: ClassVar[dict[tuple[str, str], Run]]
+    _problems: ClassVar[dict[str, SplitTask]]
+    _runs: ClassVar[dict[tuple[str, str], TracedRun]]
 
     @classmethod
     def setup_class(cls) -> None:
@@ -89,19 +89,19 @@ class MethodCase:
         """The method under test with its small budget."""
         return small_method(self.name, {**self.overrides, "variant": variant}, epochs=self.epochs, **more)
 
-    def problem(self, setting: str) -> Problem:
+    def problem(self, setting: str) -> SplitTask:
         """The small problem of `setting`, made once."""
         if setting not in self._problems:
             self._problems[setting] = small_problem(setting)
         return self._problems[setting]
 
-    def run_on(self, setting: str, variant: str) -> Run:
+    def run_on(self, setting: str, variant: str) -> TracedRun:
         """The plain run, made once; it must succeed."""
         if (setting, variant) not in self._runs:
             self._runs[setting, variant] = self.again(setting, variant, self.problem(setting))
         return self._runs[setting, variant]
 
-    def again(self, setting: str, variant: str, problem: Problem, **options: Any) -> Run:
+    def again(self, setting: str, variant: str, problem: SplitTask, **options: Any) -> TracedRun:
         """A run on `problem`, in the place of the setting's own."""
         run = self._workshop.run(self.method(variant), problem, **options)
         where = f"{self.name} ({variant}) on {setting}"
@@ -238,7 +238,7 @@ class MethodCase:
         unknown = [name for name in self.excused if not hasattr(MethodCase, name)]
         same(f"{self.name}: excused tests that do not exist", unknown, [])
 
-    def same_training(self, what: str, first: Run, second: Run) -> None:
+    def same_training(self, what: str, first: TracedRun, second: TracedRun) -> None:
         """Both runs selected the same epochs and hold bit-identical weights, selected and final."""
         same(f"{self.name}, {what}: selected epochs and weights", second.selected, first.selected)
         for name, state in first.final.items():

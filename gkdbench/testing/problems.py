@@ -10,14 +10,14 @@ import torch
 from gkdkernels.graph import CSRGraph, feature_rows
 from torch import Tensor
 
-from gkdbench.data.splits import Problem, Split, prepare, prepare_named
+from gkdbench.data.splits import Split, SplitTask, prepare, prepare_named
 from gkdbench.data.task import Task
 
 NODES = "csbm:n=210,classes=3,d=16,degree=6"
 MULTILABEL = "csbm-multilabel:n=120,classes=3,d=16,degree=6"
 
 
-def small_problem(setting: str) -> Problem:
+def small_problem(setting: str) -> SplitTask:
     """A problem for ``"tran"``, ``"ind"`` (210 nodes), ``"graph"`` (90 graphs) or ``"multilabel"`` (120 nodes)."""
     if setting == "graph":
         return prepare(small_graphs(), "random-80-10-10")
@@ -51,7 +51,7 @@ def small_graphs(count: int = 90) -> Task:
     )
 
 
-def relabelled(problem: Problem, items: np.ndarray) -> Problem:
+def relabelled(problem: SplitTask, items: np.ndarray) -> SplitTask:
     """`problem` with the label of every one of `items` ([M] int64 ids) changed to another."""
     labels = problem.task.labels.clone()
     chosen = torch.from_numpy(items)
@@ -60,7 +60,7 @@ def relabelled(problem: Problem, items: np.ndarray) -> Problem:
     return replace(problem, task=problem.task.with_(labels=labels))
 
 
-def with_other_unseen(problem: Problem) -> Problem:
+def with_other_unseen(problem: SplitTask) -> SplitTask:
     """`problem` with other labels, features and edges for all that training must not see.
 
     That is the unseen nodes of an inductive split, and the nodes of the test graphs of a graph task.
@@ -96,7 +96,7 @@ def _nodes_of_graphs(task: Task, graphs: np.ndarray) -> Tensor:
     return torch.cat([torch.arange(border[graph], border[graph + 1]) for graph in graphs.tolist()])
 
 
-def renumbered(problem: Problem, order: np.ndarray) -> Problem:
+def renumbered(problem: SplitTask, order: np.ndarray) -> SplitTask:
     """The same problem with nodes in another order: node i was node ``order[i]`` ([N] int64, a permutation).
 
     Of a graph task the nodes of each graph stay together, and graphs keep their order (see `order_within_graphs`).

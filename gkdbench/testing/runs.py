@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from gkdbench.data.splits import Problem
+from gkdbench.data.splits import SplitTask
 from gkdbench.protocol.bank import BankEntry
-from gkdbench.protocol.evaluation_graphs import Staging
+from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.predictor import State, state_of
 from gkdbench.protocol.scoring import Scored, score_run
-from gkdbench.protocol.session import Outcome, run_session
+from gkdbench.protocol.session import RunOutcome, run_session
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.protocol.view_io import write_handover
+from gkdbench.protocol.view_io import write_bundle
 from gkdbench.records.key import member_seed
 from gkdbench.training.method import Method
 from gkdbench.training.registry import METHODS
@@ -27,7 +27,7 @@ from gkdbench.training.resolve import resolve
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TracedRun:
     """One run and its traces.
 
     Args:
@@ -39,7 +39,7 @@ class Run:
         scratch: what the worker left.
     """
 
-    outcome: Outcome
+    outcome: RunOutcome
     scored: Scored
     final: Mapping[str, State]
     read: frozenset[str]
@@ -89,28 +89,28 @@ class Workshop:
 
     folder: Path
     epochs: int = 5
-    _views: dict[int, tuple[Problem, Path, Staging]] = field(default_factory=dict, init=False)
+    _views: dict[int, tuple[SplitTask, Path, EvaluationGraphs]] = field(default_factory=dict, init=False)
     _teachers: dict[tuple[int, str, int], BankEntry] = field(default_factory=dict, init=False)
     _count: int = field(default=0, init=False)
 
-    def view(self, problem: Problem) -> tuple[Path, Staging]:
-        """The handover folder of `problem` and its staging; written once."""
+    def view(self, problem: SplitTask) -> tuple[Path, EvaluationGraphs]:
+        """The handover folder of `problem` and its evaluation_graphs; written once."""
         if id(problem) not in self._views:
             folder = self.folder / f"view{len(self._views)}"
-            self._views[id(problem)] = (problem, folder, write_handover(problem, folder))
+            self._views[id(problem)] = (problem, folder, write_bundle(problem, folder))
         return self._views[id(problem)][1:]
 
     def run(
         self,
         method: Method,
-        problem: Problem,
+        problem: SplitTask,
         *,
         seed: int = 0,
         stop_early: bool = True,
         quiet: bool = False,
-        teachers_on: Problem | None = None,
+        teachers_on: SplitTask | None = None,
         bank: Path | None = None,
-    ) -> Run:
+    ) -> TracedRun:
         """Train `method` on `problem`, teachers first, and score it.
 
         Args:
@@ -119,7 +119,7 @@ class Workshop:
             teachers_on: the problem that teachers are trained on, when it is another.
             bank: write the first model there as a teacher.
         """
-        view, staging = self.view(problem)
+        view, evaluation_graphs = self.view(problem)
         read: set[str] = set()
         watched = _watched(method, read)
         teachers = self.teachers(watched, teachers_on or problem, seed=seed, quiet=quiet)
@@ -135,13 +135,17 @@ class Workshop:
             seed=seed,
             teachers=teachers,
             patience=patience if stop_early else None,
-            ties=watched.ties,
+            ties=watched.tie_break,
             bank=bank,
         )
-        scored = score_run(problem, staging, scratch, outcome.models) if outcome.status == "ok" else Scored([], {})
-        return Run(outcome, scored, spy.final, frozenset(read), tuple(spy.touched), scratch)
+        scored = (
+            score_run(problem, evaluation_graphs, scratch, outcome.models) if outcome.status == "ok" else Scored([], {})
+        )
+        return TracedRun(outcome, scored, spy.final, frozenset(read), tuple(spy.touched), scratch)
 
-    def teachers(self, method: Method, problem: Problem, *, seed: int = 0, quiet: bool = False) -> dict[str, BankEntry]:
+    def teachers(
+        self, method: Method, problem: SplitTask, *, seed: int = 0, quiet: bool = False
+    ) -> dict[str, BankEntry]:
         """Role -> the trained teacher that `method` requires on `problem`."""
         found = {}
         for role, need in method.requires().items():

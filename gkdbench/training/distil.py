@@ -16,10 +16,10 @@ from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
-from gkdbench.training.solo import SoloRecipe, item_forward, train_solo
+from gkdbench.training.solo import TrainingSettings, item_forward, train_solo
 from gkdbench.training.steps import adam, batches, descend, endless_batches, mean_loss
 
-Soft = Callable[[Tensor, Tensor], Tensor]
+SoftLoss = Callable[[Tensor, Tensor], Tensor]
 """(student logits [M, C], the teacher's rows for them: logits [M, C], or what its table holds) -> scalar."""
 
 
@@ -36,24 +36,26 @@ class Transfer:
     """
 
     teacher: NodeTable
-    soft: Soft
+    soft: SoftLoss
     label_weight: float
     nodes: Literal["all", "train"] = "all"
     soft_weight: float | None = None
 
 
-def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, transfer: Transfer) -> Fitted:
+def train_student(
+    view: TrainView, ctx: Context, config: Backbone, settings: TrainingSettings, transfer: Transfer
+) -> Fitted:
     """Train `config` with ``lambda * CE + (1 - lambda) * soft``: one objective in every step, each term a mean over
     its own rows; a term of weight 0 is not computed."""
     hard = partial(supervised, multi_label=view.multi_label)
     weight = transfer.label_weight
     soft_weight = 1 - weight if transfer.soft_weight is None else transfer.soft_weight
     if weight == 1 and soft_weight == 0:
-        return train_solo(view, ctx, config, recipe, hard)
+        return train_solo(view, ctx, config, settings, hard)
     model = build(config, view, seed=ctx.seed)
-    optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = adam(model, lr=settings.lr, weight_decay=settings.weight_decay)
     predictor = as_predictor(config, model, view.num_classes)
-    forward = item_forward(view, model, predictor, recipe.fanouts)
+    forward = item_forward(view, model, predictor, settings.fanouts)
     everything = view.inputs.everything.position
     pool = everything if transfer.nodes == "all" else view.train.position
 
@@ -65,14 +67,14 @@ def train_student(view: TrainView, ctx: Context, config: Backbone, recipe: SoloR
         return total + weight * hard(logits[split:], view.labels[labelled]) if weight else total
 
     def step(epoch: int) -> dict[str, float]:
-        labels = labelled_batches(view, model, recipe.batch_size) if weight else None
+        labels = labelled_batches(view, model, settings.batch_size) if weight else None
         losses = []
-        for batch in batches(model, pool.numel(), recipe.batch_size):
+        for batch in batches(model, pool.numel(), settings.batch_size):
             labelled = next(labels) if labels else batch[:0]
             losses.append(descend(model, optimiser, partial(loss, pool[batch], labelled)))
         return {"loss": mean_loss(losses)}
 
-    train(ctx, {"model": predictor}, step, epochs=recipe.epochs)
+    train(ctx, {"model": predictor}, step, epochs=settings.epochs)
     return Fitted({"model": predictor})
 
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gkdbench.nn.model import NEUTRAL, Backbone
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT, Backbone
 from gkdbench.training.method import Method, Requirement
 from gkdbench.training.models import backbone_config, describe
-from gkdbench.training.solo import SoloRecipe
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.solo import TrainingSettings
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(Method):
+class SingleModelMethod(Method):
     """A method that trains one model of one backbone.
 
     Fields:
@@ -25,11 +25,11 @@ class Trained(Method):
 
     backbone: str = "mlp"
     model: Mapping[str, Any] = field(default_factory=dict)
-    lr: Rate = 0.01
-    weight_decay: Weight = 5e-4
-    epochs: Count = 500
-    patience: Count | None = 50
-    batch_size: Count | None = None
+    lr: PositiveFloat = 0.01
+    weight_decay: NonNegativeFloat = 5e-4
+    epochs: PositiveInt = 500
+    patience: PositiveInt | None = 50
+    batch_size: PositiveInt | None = None
 
     def backbones(self) -> tuple[str, ...]:
         return (self.backbone,)
@@ -38,7 +38,7 @@ class Trained(Method):
         """The backbone's configuration object."""
         return backbone_config(self.backbone, self.model)
 
-    def solo_recipe(self, **changes: Any) -> SoloRecipe:
+    def training_settings(self, **changes: Any) -> TrainingSettings:
         """The optimisation settings, with `changes`."""
         own = {
             "lr": self.lr,
@@ -46,7 +46,7 @@ class Trained(Method):
             "epochs": self.epochs,
             "batch_size": self.batch_size,
         }
-        return SoloRecipe(**{**own, **changes})
+        return TrainingSettings(**{**own, **changes})
 
     def model_label(self) -> str:
         """The model in a table, e.g. ``MLP 2x128``."""
@@ -54,7 +54,7 @@ class Trained(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught(Trained):
+class DistilledStudent(SingleModelMethod):
     """A student of one frozen teacher from the bank.
 
     Fields:
@@ -65,8 +65,8 @@ class Taught(Trained):
 
     teacher: str = "sage"
     teacher_recipe: str | None = None
-    teacher_method: str = field(default="teacher", metadata=NEUTRAL)
-    teacher_settings: Mapping[str, Any] = field(default_factory=dict, metadata=NEUTRAL)
+    teacher_method: str = field(default="teacher", metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    teacher_settings: Mapping[str, Any] = field(default_factory=dict, metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     def requires(self) -> Mapping[str, Requirement]:
         standard = self.teacher_method == "teacher" and self.teacher_recipe is None

@@ -18,21 +18,21 @@ from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.encodings import encoded
 from gkdbench.training.blocks.laplacian import LaplacianEncoder
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import as_predictor, build
-from gkdbench.training.schedules import Schedule, schedule
+from gkdbench.training.schedules import LRSchedule, schedule
 from gkdbench.training.solo import train_solo
 from gkdbench.training.steps import adam, batches, descend, mean_loss
-from gkdbench.training.types import Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat
 
 RELEASED_RATE = 8e-3
 """The release ignores its ``--lr`` and trains with this one."""
 
 
 @dataclass(eq=False)
-class Structure:
+class GraphStructureTerm:
     """What a student learns from a teacher beside its logits.
 
     Args:
@@ -46,7 +46,7 @@ class Structure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphStudent(Taught):
+class GraphStudent(DistilledStudent):
     """A graph-level student.
 
     Fields:
@@ -57,10 +57,10 @@ class GraphStudent(Taught):
 
     backbone: Literal["graph_mlp"] = "graph_mlp"
     teacher: str = "gin"
-    lr: Rate = RELEASED_RATE
-    kl_weight: Weight = 1.0
+    lr: PositiveFloat = RELEASED_RATE
+    kl_weight: NonNegativeFloat = 1.0
     encoding: Annotated[int, Field(ge=0)] = 0
-    schedule: Schedule = "plateau"
+    schedule: LRSchedule = "plateau"
     model: Mapping[str, Any] = field(default_factory=dict)
 
     def encoder(self) -> LaplacianEncoder | None:
@@ -69,7 +69,7 @@ class GraphStudent(Taught):
 
     def rate(self) -> float:
         """The learning rate that is used."""
-        return RELEASED_RATE if self.released else self.lr
+        return RELEASED_RATE if self.as_released else self.lr
 
     def student_label(self) -> str:
         """The student in a table: ``MLP 64 + LaPE``."""
@@ -78,7 +78,7 @@ class GraphStudent(Taught):
 
 
 def train_graph_student(
-    method: GraphStudent, view: TrainView, ctx: Context, structure: Callable[[Model], Structure] | None = None
+    method: GraphStudent, view: TrainView, ctx: Context, structure: Callable[[Model], GraphStructureTerm] | None = None
 ) -> Fitted:
     """Train on ``CE + kl_weight * KL + terms``, each a mean over the batch; a term of weight 0 is not computed.
 
@@ -89,8 +89,8 @@ def train_graph_student(
     config, encoder = method.backbone_config(), method.encoder()
     hard = partial(supervised, multi_label=view.multi_label)
     if structure is None and not method.kl_weight:
-        recipe = method.solo_recipe(lr=method.rate(), schedule=method.schedule)
-        return train_solo(view, ctx, config, recipe, hard, encoder)
+        settings = method.training_settings(lr=method.rate(), schedule=method.schedule)
+        return train_solo(view, ctx, config, settings, hard, encoder)
     model = build(config, view, seed=ctx.seed, extra=encoder.dim if encoder else 0)
     predictor = as_predictor(config, model, view.num_classes)
     if encoder:

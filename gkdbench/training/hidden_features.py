@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from gkdbench.errors import UserError
 from gkdbench.nn.model import Backbone, Model, Trace
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
-from gkdbench.training.blocks.gradient_share import GradientShare, note_shares
-from gkdbench.training.blocks.logit_threshold import late_threshold
+from gkdbench.training.blocks.gradient_share import GradientShare, log_gradient_shares
+from gkdbench.training.blocks.logit_threshold import logit_threshold
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
-from gkdbench.training.solo import SoloRecipe
+from gkdbench.training.solo import TrainingSettings
 from gkdbench.training.steps import adam, batches, descend, mean_loss
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StudentForward:
     """One forward pass of the student, row by row.
 
     Args:
@@ -38,18 +38,18 @@ class Answer:
     hidden: tuple[Tensor, ...]
 
 
-class Objective(Protocol):
+class HiddenFeatureObjective(Protocol):
     """What the student learns beside labels."""
 
     def modules(self) -> list[nn.Module]:
         """What is trained with the student and not deployed (projections)."""
 
-    def terms(self, epoch: int, answer: Answer) -> Mapping[str, Tensor]:
+    def terms(self, epoch: int, answer: StudentForward) -> Mapping[str, Tensor]:
         """Name -> weighted scalar; a term that is off in this epoch is absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class HiddenFeatureSchedule:
     """How a student is trained, beside its optimiser.
 
     Args:
@@ -63,7 +63,7 @@ class Schedule:
     label_weight: float = 1.0
     every: int = 1
     store_on_loss: bool = False
-    late_threshold: bool = False
+    logit_threshold: bool = False
     decay_projections: bool = False
 
 
@@ -71,9 +71,9 @@ def train_imitator(
     view: TrainView,
     ctx: Context,
     config: Backbone,
-    recipe: SoloRecipe,
-    objective_of: Callable[[Model], Objective] | None,
-    schedule: Schedule | None = None,
+    settings: TrainingSettings,
+    objective_of: Callable[[Model], HiddenFeatureObjective] | None,
+    schedule: HiddenFeatureSchedule | None = None,
 ) -> Fitted:
     """Train `config` on labels and on an objective of its hidden features; the model is called "model".
 
@@ -85,23 +85,23 @@ def train_imitator(
         objective_of: the objective of the student that it is given, or None.
         schedule: None for a plain one.
     """
-    plan = schedule or Schedule()
+    plan = schedule or HiddenFeatureSchedule()
     model = build(config, view, seed=ctx.seed)
     objective = objective_of(model) if objective_of else None
     predictor = as_predictor(config, model, view.num_classes)
     if plan.late_threshold and view.multi_label:
-        predictor = late_threshold(predictor)
+        predictor = logit_threshold(predictor)
     modules = objective.modules() if objective else []
     decayed = list(model.parameters()) if modules and not plan.decay_projections else None
     trained = nn.ModuleList([model, *modules])
-    optimiser = adam(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
+    optimiser = adam(trained, lr=settings.lr, weight_decay=settings.weight_decay, decayed=decayed)
     share = GradientShare(model.parameters()) if objective else None
 
     def step(epoch: int) -> dict[str, float]:
         traces: dict[str, list[float]] = {}
 
         def loss(batch: Tensor) -> Tensor:
-            answer = answer_of(view, model, view.train.position[batch])
+            answer = student_forward(view, model, view.train.position[batch])
             rows = torch.arange(batch.numel()) if view.kind == "graph" else view.train.position[batch]
             hard = supervised(answer.logits[rows], view.labels[batch], multi_label=view.multi_label)
             task = hard if plan.label_weight == 1 else plan.label_weight * hard
@@ -115,26 +115,26 @@ def train_imitator(
                 share.look(epoch, task, transfer)
             return task + transfer
 
-        steps = batches(model, len(view.train), recipe.batch_size)
+        steps = batches(model, len(view.train), settings.batch_size)
         values = [descend(model, optimiser, partial(loss, batch)) for batch in steps]
         found = {"loss": mean_loss(values), **{name: mean_loss(trace) for name, trace in traces.items()}}
         return found | ({"gradient_share": share.value} if share else {})
 
     losses = {"model": "loss"} if plan.store_on_loss else None
-    train(ctx, {"model": predictor}, step, epochs=recipe.epochs, every=plan.every, losses=losses)
-    note_shares(ctx, [share] if share else [])
+    train(ctx, {"model": predictor}, step, epochs=settings.epochs, every=plan.every, losses=losses)
+    log_gradient_shares(ctx, [share] if share else [])
     return Fitted({"model": predictor})
 
 
-def answer_of(view: TrainView, model: Model, items: Tensor) -> Answer:
+def student_forward(view: TrainView, model: Model, items: Tensor) -> StudentForward:
     """The student's forward pass: of the batch of graphs `items` ([B] int64), or of the whole observed graph."""
     if view.kind == "graph":
         batch = view.inputs.take(items)
         trace: Trace = model.trace(*batch.arguments(model))
         assert batch.segments is not None  # of graph tasks
-        return Answer(items, trace.logits, tuple(segment_mean(h, batch.segments) for h in trace.hidden))
+        return StudentForward(items, trace.logits, tuple(segment_mean(h, batch.segments) for h in trace.hidden))
     trace = model.trace(*view.inputs.arguments(model))
-    return Answer(view.inputs.everything.position, trace.logits, trace.hidden)
+    return StudentForward(view.inputs.everything.position, trace.logits, trace.hidden)
 
 
 def teacher_features(teacher: Teacher, view: TrainView) -> Tensor:

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context
-from gkdbench.training.schedules import After
+from gkdbench.training.schedules import AfterEpoch
 
-Step = Callable[[int], Mapping[str, float]]
+EpochStep = Callable[[int], Mapping[str, float]]
 """One epoch of training; takes the epoch (from 1), returns the values of its loss terms, "loss" among them."""
 
 
 def train(
     ctx: Context,
     predictors: Mapping[str, Predictor],
-    step: Step,
+    step: EpochStep,
     *,
     epochs: int,
     every: int = 1,
     losses: Mapping[str, str] | None = None,
-    after: After | None = None,
+    after: AfterEpoch | None = None,
 ) -> None:
     """Run `step` up to `epochs` times, reporting after each, until the Monitor says stop.
 

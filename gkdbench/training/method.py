@@ -36,10 +36,10 @@ class Method(ABC):
     Class attributes (literals, so that tables and docs are made without importing the file):
         name: registered name. paper, year, arxiv, repository, licence: where it comes from (licence of that
         repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
-        deviations: how ``corrected`` differs from the release, one sentence each. released_ties: what the release
-        does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke: overrides
-        for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one of
-        `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
+        deviations: how ``corrected`` differs from the release, one sentence each. as_released_tie_break: what the
+        release does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke:
+        overrides for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one
+        of `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
         is a control at these settings alone; empty: at all.
 
     Fields:
@@ -58,7 +58,7 @@ class Method(ABC):
     multi_label: ClassVar[bool] = False
     variants: ClassVar[tuple[str, ...]] = ("corrected",)
     deviations: ClassVar[tuple[str, ...]] = ()
-    released_ties: ClassVar[str] = "earlier"
+    as_released_tie_break: ClassVar[str] = "earlier"
     revision: ClassVar[int] = 1
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
     control: ClassVar[str] = ""
@@ -99,14 +99,14 @@ class Method(ABC):
         return self.name
 
     @property
-    def released(self) -> bool:
+    def as_released(self) -> bool:
         """Whether the published code's behaviour is asked for."""
         return self.variant == "as_released"
 
     @property
-    def ties(self) -> str:
+    def tie_break(self) -> str:
         """``"later"`` lets an equal validation score win and reset patience, as some releases do."""
-        return self.released_ties if self.released else "earlier"
+        return self.as_released_tie_break if self.as_released else "earlier"
 
     def config(self) -> dict[str, Any]:
         """Every field, as plain data: what the record stores and the key covers (see `settings_of`)."""

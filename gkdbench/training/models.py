@@ -26,11 +26,11 @@ def backbone_config(name: str, settings: Mapping[str, Any]) -> Backbone:
     Raises:
         UnknownName: unknown backbone or setting. UserError: a value of the wrong type or out of range.
     """
-    config: Backbone = strictly(BACKBONES.get(name), settings, f"backbone {name!r}")
+    config: Backbone = validate_dataclass(BACKBONES.get(name), settings, f"backbone {name!r}")
     return config
 
 
-def strictly(cls: type[Any], values: Mapping[str, Any], owner: str) -> Any:
+def validate_dataclass(cls: type[Any], values: Mapping[str, Any], owner: str) -> Any:
     """The dataclass `cls` from `values`, each checked against its field's type and range, nothing coerced.
 
     Raises:
@@ -113,7 +113,7 @@ def as_predictor(config: Backbone, model: Model, num_classes: int) -> Predictor:
     return Predictor(model, needs="graph" if config.hops else "features", hops=config.hops or None, macs=macs)
 
 
-def rebuild(teacher: Teacher, view: TrainView) -> Model:
+def load_teacher_model(teacher: Teacher, view: TrainView) -> Model:
     """The teacher's own module in its selected state, for methods that query it on changed inputs (KRD).
 
     Raises:

@@ -24,7 +24,7 @@ Update = Literal["simultaneous", "alternating"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeersRecipe:
+class MutualTrainingSettings:
     """How peers are trained.
 
     Args:
@@ -49,7 +49,7 @@ class PeersRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class JointForward:
     """What all peers said of the same items, in one training forward.
 
     Args:
@@ -90,8 +90,8 @@ class Joint:
         return mask
 
 
-Losses = Callable[[Joint], tuple[Tensor, Mapping[str, Tensor]]]
-"""One joint forward -> (the loss of every peer [K], readings by name, scalars to be stored per epoch).
+PeerLossFunction = Callable[[JointForward], tuple[Tensor, Mapping[str, Tensor]]]
+"""One joint forward -> (the loss of every peer [K], diagnostics by name, scalars to be stored per epoch).
 
 Loss j must move peer j alone: the others' logits enter it detached, unless their part in it is the method's point and
 `update` is simultaneous, where the losses are summed before the one backward pass.
@@ -127,7 +127,7 @@ def build_peers(
     view: TrainView,
     seed: int,
     configs: Sequence[Backbone],
-    recipe: PeersRecipe,
+    settings: MutualTrainingSettings,
     *,
     owned: Sequence[nn.Module] = (),
     copied: bool = False,
@@ -151,7 +151,7 @@ def build_peers(
     for k, (config, model) in enumerate(zip(configs, models, strict=True)):
         whole: nn.Module = nn.ModuleList([model, owned[k]]) if owned else model
         decayed = list(model.parameters()) if owned else None
-        optimiser = adam(whole, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
+        optimiser = adam(whole, lr=settings.lr, weight_decay=settings.weight_decay, decayed=decayed)
         found.append(Peer(model, as_predictor(config, model, view.num_classes), optimiser, f"peer{k}"))
     return found
 
@@ -160,8 +160,8 @@ def train_peers(
     view: TrainView,
     ctx: Context,
     peers: Sequence[Peer],
-    recipe: PeersRecipe,
-    losses: Losses,
+    settings: MutualTrainingSettings,
+    losses: PeerLossFunction,
     mixture: Predictor | None = None,
 ) -> tuple[Fitted, list[dict[str, float]]]:
     """Train `peers` on `losses`.
@@ -179,23 +179,23 @@ def train_peers(
     if mixture is not None:
         predictors["ensemble"] = mixture
     losses_by_name = [f"loss.{peer.name}" for peer in peers]
-    advance = _simultaneous if recipe.update == "simultaneous" else _alternating
+    advance = _simultaneous if settings.update == "simultaneous" else _alternating
     history: list[dict[str, float]] = []
 
     def step(epoch: int) -> dict[str, float]:
         noted = []
-        for inputs, rows, labels in _batches(view, peers[0].model, recipe.batch_size):
+        for inputs, rows, labels in _batches(view, peers[0].model, settings.batch_size):
             for peer in peers:
                 peer.model.randomness.step += 1
             losses_of = _On(losses, epoch, inputs, rows, labels)
-            values, readings = advance(peers, losses_of, recipe.clip)
-            noted.append(dict(zip(losses_by_name, values.detach(), strict=True)) | dict(readings))
+            values, diagnostics = advance(peers, losses_of, settings.clip)
+            noted.append(dict(zip(losses_by_name, values.detach(), strict=True)) | dict(diagnostics))
         terms = {name: float(torch.stack([n[name].detach().float() for n in noted]).mean()) for name in noted[0]}
         history.append({"loss": sum(terms[name] for name in losses_by_name) / len(peers)} | terms)
         return history[-1]
 
-    own = {name: f"loss.{name}" for name in predictors} if recipe.store_on_loss else None
-    train(ctx, predictors, step, epochs=recipe.epochs, every=recipe.every, losses=own)
+    own = {name: f"loss.{name}" for name in predictors} if settings.store_on_loss else None
+    train(ctx, predictors, step, epochs=settings.epochs, every=settings.every, losses=own)
     return Fitted(predictors, ensemble=mixture is None), history
 
 
@@ -203,7 +203,7 @@ def train_peers(
 class _On:
     """The method's losses, on what one step reads."""
 
-    losses: Losses
+    losses: PeerLossFunction
     epoch: int
     inputs: Inputs
     rows: Tensor
@@ -213,7 +213,7 @@ class _On:
         return peer.model.trace(*self.inputs.arguments(peer.model))
 
     def __call__(self, traces: Sequence[Trace], turn: int | None = None) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self.losses(Joint(self.epoch, self.inputs, tuple(traces), self.rows, self.labels, turn))
+        return self.losses(JointForward(self.epoch, self.inputs, tuple(traces), self.rows, self.labels, turn))
 
 
 def _batches(view: TrainView, first: Model, size: int | None) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
@@ -229,28 +229,28 @@ def _batches(view: TrainView, first: Model, size: int | None) -> Iterator[tuple[
 def _simultaneous(peers: Sequence[Peer], losses: _On, clip: float | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     for peer in peers:
         peer.optimiser.zero_grad(set_to_none=True)
-    values, readings = losses([losses.trace(peer) for peer in peers])
+    values, diagnostics = losses([losses.trace(peer) for peer in peers])
     values.sum().backward()  # type: ignore[no-untyped-call]
     for peer in peers:
         peer.step(clip)
-    return values, readings
+    return values, diagnostics
 
 
 def _alternating(peers: Sequence[Peer], losses: _On, clip: float | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     traces = [losses.trace(peer) for peer in peers]
     own: list[Tensor] = []
-    readings: dict[str, Tensor] = {}
+    diagnostics: dict[str, Tensor] = {}
     for k, peer in enumerate(peers):
         peer.optimiser.zero_grad(set_to_none=True)
         values, of_turn = losses([t if i == k else _detached(t) for i, t in enumerate(traces)], k)
-        readings |= of_turn
+        diagnostics |= of_turn
         values[k].backward()  # type: ignore[no-untyped-call]
         own.append(values[k])
         peer.step(clip)
         if k < len(peers) - 1:
             with torch.no_grad(), update_stats(peer.model, False):
                 traces[k] = losses.trace(peer)
-    return torch.stack(own), readings
+    return torch.stack(own), diagnostics
 
 
 def _detached(trace: Trace) -> Trace:

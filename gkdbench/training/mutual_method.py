@@ -19,12 +19,12 @@ from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.losses import supervised
 from gkdbench.training.method import Method
 from gkdbench.training.models import backbone_config, describe
-from gkdbench.training.mutual import Joint, PeersRecipe, Update, build_peers, train_peers
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Update, build_peers, train_peers
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peered(Method):
+class MutualMethod(Method):
     """A method that trains several models together.
 
     Fields:
@@ -40,11 +40,11 @@ class Peered(Method):
 
     peers: Annotated[tuple[str, ...], Field(min_length=1)] = ("gcn", "sage")
     models: Mapping[str, Any] = field(default_factory=dict)
-    lr: Rate = 0.01
-    weight_decay: Weight = 5e-4
-    epochs: Count = 200
-    patience: Count | None = 50
-    batch_size: Count | None = None
+    lr: PositiveFloat = 0.01
+    weight_decay: NonNegativeFloat = 5e-4
+    epochs: PositiveInt = 200
+    patience: PositiveInt | None = 50
+    batch_size: PositiveInt | None = None
 
     def backbones(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.peers))
@@ -53,9 +53,11 @@ class Peered(Method):
         """Every peer's configuration object."""
         return [backbone_config(name, self.models.get(name, {})) for name in self.peers]
 
-    def recipe_of_peers(self) -> PeersRecipe:
+    def mutual_settings(self) -> MutualTrainingSettings:
         """How the peers are trained."""
-        return PeersRecipe(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size)
+        return MutualTrainingSettings(
+            lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size
+        )
 
     def peers_label(self) -> str:
         """The peers in a table, e.g. ``GCN 2x64 + SAGE 2x64``."""
@@ -67,7 +69,7 @@ class Peered(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mutual(Peered):
+class LogitMutualMethod(MutualMethod):
     """Peers that are ordinary backbones and teach each other by a loss of their logits.
 
     Fields:
@@ -76,34 +78,34 @@ class Mutual(Peered):
 
     update: Update = "simultaneous"
 
-    def recipe_of_peers(self) -> PeersRecipe:
-        return replace(super().recipe_of_peers(), update=self.update)
+    def mutual_settings(self) -> MutualTrainingSettings:
+        return replace(super().mutual_settings(), update=self.update)
 
     def peers_label(self) -> str:
         return super().peers_label() + (" in turn" if self.update == "alternating" else "")
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe = self.recipe_of_peers()
-        peers = build_peers(view, ctx.seed, self.configs(), recipe)
-        return train_peers(view, ctx, peers, recipe, partial(self.losses, multi_label=view.multi_label))[0]
+        settings = self.mutual_settings()
+        peers = build_peers(view, ctx.seed, self.configs(), settings)
+        return train_peers(view, ctx, peers, settings, partial(self.losses, multi_label=view.multi_label))[0]
 
     @abstractmethod
-    def losses(self, joint: Joint, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, joint: JointForward, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Every peer's loss [K], and what is to be stored of this step (see `_peers.Losses`)."""
 
 
-def label_losses(joint: Joint, logits: Sequence[Tensor], *, multi_label: bool) -> Tensor:
+def label_losses(joint: JointForward, logits: Sequence[Tensor], *, multi_label: bool) -> Tensor:
     """[K] the supervised loss of each of the K `logits` [N, C]."""
     return torch.stack([supervised(z[joint.rows], joint.labels, multi_label=multi_label) for z in logits])
 
 
-def pair_readings(kl: Tensor) -> dict[str, Tensor]:
-    """``kl: [K, K]`` as readings: "kl01" is the mean KL(p_0 || p_1)."""
+def pair_diagnostics(kl: Tensor) -> dict[str, Tensor]:
+    """``kl: [K, K]`` as diagnostics: "kl01" is the mean KL(p_0 || p_1)."""
     count = len(kl)
     return {f"kl{i}{j}": kl[i, j] for i in range(count) for j in range(count) if i != j}
 
 
-def node_features(joint: Joint) -> list[Tensor]:
+def node_features(joint: JointForward) -> list[Tensor]:
     """Per peer the node features [N, H] of its last hidden layer, after the activation.
 
     Raises:
@@ -118,7 +120,7 @@ def node_features(joint: Joint) -> list[Tensor]:
     return features
 
 
-def item_features(joint: Joint) -> list[Tensor]:
+def item_features(joint: JointForward) -> list[Tensor]:
     """As `node_features`; of graphs what the readout made, or the mean over their nodes, [G, H]."""
     node_features(joint)  # refuses what has no comparable features
     return [features_of_items(trace, joint.inputs.segments) for trace in joint.traces]

@@ -15,17 +15,23 @@ from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
-from gkdbench.training.solo import SoloRecipe, train_solo
+from gkdbench.training.solo import TrainingSettings, train_solo
 from gkdbench.training.steps import adam, descend
 
-Terms = Callable[[Tensor], Mapping[str, Tensor]]
+PairTermsFunction = Callable[[Tensor], Mapping[str, Tensor]]
 """Student logits [N, C] -> the transfer terms by name."""
-Begin = Callable[[int, Randomness, Callable[[], Tensor]], Terms]
+BeginEpoch = Callable[[int, Randomness, Callable[[], Tensor]], PairTermsFunction]
 """(epoch, the student's randomness, its logits [N, C] in evaluation mode on demand) -> the epoch's terms."""
 
 
 def train_on_pairs(
-    view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, *, label_weight: float, begin: Begin
+    view: TrainView,
+    ctx: Context,
+    config: Backbone,
+    settings: TrainingSettings,
+    *,
+    label_weight: float,
+    begin: BeginEpoch,
 ) -> Fitted:
     """Train `config` full batch with ``lambda * CE(V_L) + (1 - lambda) * sum of terms``, one forward a step.
 
@@ -35,12 +41,12 @@ def train_on_pairs(
     Raises:
         UserError: a batch size: pairs want both their nodes.
     """
-    if recipe.batch_size is not None:
-        raise UserError(f"pairs of nodes are learnt full batch; batch_size wants None, got {recipe.batch_size}")
+    if settings.batch_size is not None:
+        raise UserError(f"pairs of nodes are learnt full batch; batch_size wants None, got {settings.batch_size}")
     if label_weight == 1:
-        return train_solo(view, ctx, config, recipe, supervised)
+        return train_solo(view, ctx, config, settings, supervised)
     model = build(config, view, seed=ctx.seed)
-    optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = adam(model, lr=settings.lr, weight_decay=settings.weight_decay)
     student = as_predictor(config, model, view.num_classes)
     answer = partial(student.evaluate, view.inputs)
 
@@ -58,7 +64,7 @@ def train_on_pairs(
         total = descend(model, optimiser, loss)
         return {"loss": total, **{name: float(part.detach()) for name, part in parts.items()}}
 
-    train(ctx, {"model": student}, step, epochs=recipe.epochs)
+    train(ctx, {"model": student}, step, epochs=settings.epochs)
     _follow(view, ctx, answer())
     return Fitted({"model": student})
 

@@ -15,7 +15,7 @@ from gkdbench.errors import UnknownName, UserError
 from gkdbench.nn.model import settings_of
 from gkdbench.protocol.evaluation_graphs import setting_of
 from gkdbench.training.method import Method
-from gkdbench.training.models import backbone_config, strictly
+from gkdbench.training.models import backbone_config, validate_dataclass
 from gkdbench.training.registry import METHODS
 
 
@@ -57,8 +57,8 @@ def resolve(
     if fitting is not None:
         published.pop("teacher_recipe", None)
         for place in where:
-            published = over(published, tables.get("fitted", {}).get(place, {}))
-    values = over(published, chosen)
+            published = deep_merge(published, tables.get("fitted", {}).get(place, {}))
+    values = deep_merge(published, chosen)
     if recipe is not None:
         values["recipe"] = recipe
     if values.get("variant", "corrected") not in cls.variants:
@@ -68,7 +68,7 @@ def resolve(
         values["model"] = settings_of(backbone_config(backbone, settings))
     if "models" in known:
         values |= _settings_of_peers(cls, values, chosen.get("models", {}))
-    method: Method = strictly(cls, values, f"method {name!r}")
+    method: Method = validate_dataclass(cls, values, f"method {name!r}")
     return method
 
 
@@ -96,16 +96,16 @@ def _published(
             levels += [tables.get("for", {}).get(place, {}), of_backbone.get(place, {})]
     values: dict[str, Any] = {}
     for table in levels:
-        values = over(values, level(table))
+        values = deep_merge(values, level(table))
     return values
 
 
-def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`below` overridden by `above`; tables (a backbone's settings, an included file's) are merged key by key."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -166,7 +166,7 @@ def _tables(module: str, name: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
     shared = tables.pop("include", None)
-    return over(_tables(module, shared), tables) if shared else tables
+    return deep_merge(_tables(module, shared), tables) if shared else tables
 
 
 def _config_file(package: str, stem: str) -> Traversable | None:

@@ -15,20 +15,20 @@ from gkdbench.nn.model import Backbone, BlockModel, Model
 from gkdbench.nn.sampling import NeighbourSampler
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.encodings import Encodes, encoded
+from gkdbench.training.blocks.encodings import InputEncoder, encoded
 from gkdbench.training.loop import train
 from gkdbench.training.models import as_predictor, build
-from gkdbench.training.schedules import Schedule, schedule
+from gkdbench.training.schedules import LRSchedule, schedule
 from gkdbench.training.steps import adam, batches, descend, mean_loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+LabelLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits [M, C], labels [M] or [M, L]) -> scalar."""
-Forward = Callable[[Tensor], Tensor]
+ItemForward = Callable[[Tensor], Tensor]
 """Item positions [B] int64 -> logits [B, C]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoloRecipe:
+class TrainingSettings:
     """How a single model is trained.
 
     Args:
@@ -47,11 +47,16 @@ class SoloRecipe:
     batch_size: int | None = None
     fanouts: tuple[int, ...] = ()
     drop_last: bool = False
-    schedule: Schedule = "constant"
+    schedule: LRSchedule = "constant"
 
 
 def train_solo(
-    view: TrainView, ctx: Context, config: Backbone, recipe: SoloRecipe, loss: Loss, encoder: Encodes | None = None
+    view: TrainView,
+    ctx: Context,
+    config: Backbone,
+    settings: TrainingSettings,
+    loss: LabelLoss,
+    encoder: InputEncoder | None = None,
 ) -> Fitted:
     """Train `config` on the labelled items of `view` with `loss`; the model is called "model".
 
@@ -59,29 +64,29 @@ def train_solo(
         encoder: puts encodings beside the features, for backbones that read features alone.
     """
     model = build(config, view, seed=ctx.seed, extra=encoder.dim if encoder else 0)
-    decayed = model.first_layer_parameters() if recipe.decay == "first_layer" else None
-    optimiser = adam(model, lr=recipe.lr, weight_decay=recipe.weight_decay, decayed=decayed)
+    decayed = model.first_layer_parameters() if settings.decay == "first_layer" else None
+    optimiser = adam(model, lr=settings.lr, weight_decay=settings.weight_decay, decayed=decayed)
     predictor = as_predictor(config, model, view.num_classes)
     if encoder:
         predictor = encoded(predictor, encoder)
-    forward = item_forward(view, model, predictor, recipe.fanouts)
+    forward = item_forward(view, model, predictor, settings.fanouts)
 
     def step(epoch: int) -> dict[str, float]:
         losses = []
-        for batch in batches(model, len(view.train), recipe.batch_size, drop_last=recipe.drop_last):
+        for batch in batches(model, len(view.train), settings.batch_size, drop_last=settings.drop_last):
             items, labels = view.train.position[batch], view.labels[batch]
             losses.append(descend(model, optimiser, partial(_on, loss, forward, items, labels)))
         return {"loss": mean_loss(losses)}
 
-    train(ctx, {"model": predictor}, step, epochs=recipe.epochs, after=schedule(recipe.schedule, optimiser))
+    train(ctx, {"model": predictor}, step, epochs=settings.epochs, after=schedule(settings.schedule, optimiser))
     return Fitted({"model": predictor})
 
 
-def _on(loss: Loss, forward: Forward, items: Tensor, labels: Tensor) -> Tensor:
+def _on(loss: LabelLoss, forward: ItemForward, items: Tensor, labels: Tensor) -> Tensor:
     return loss(forward(items), labels)
 
 
-def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()) -> Forward:
+def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()) -> ItemForward:
     """A function from item positions ([B] int64) to their logits [B, C], in the cheapest way for training.
 
     Graph tasks build the batch's block-diagonal graph; sampled training draws neighbours; models that read features

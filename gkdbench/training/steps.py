@@ -24,13 +24,13 @@ def adam(
     return torch.optim.Adam(groups, lr=lr, fused=True)
 
 
-class Keyed(Protocol):
+class HasRandomness(Protocol):
     """Whatever draws by the optimiser's step."""
 
     randomness: Randomness
 
 
-def descend(model: Keyed, optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
+def descend(model: HasRandomness, optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
     """One optimiser step on ``loss()``; returns its value. Advances the model's randomness by one step."""
     model.randomness.step += 1
     optimiser.zero_grad(set_to_none=True)

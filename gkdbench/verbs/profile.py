@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import torch
     from gkdkernels import CSRGraph
 
-    from gkdbench.measure.machine_peaks import Roofs
-    from gkdbench.measure.operators.bench import Result, Settings
+    from gkdbench.measure.machine_peaks import MachinePeaks
+    from gkdbench.measure.operators.bench import BenchSettings, CaseResult
     from gkdbench.measure.operators.problem import Case
     from gkdbench.measure.timers import Clock
     from gkdbench.measure.training_steps.gnn_steps import StepData
     from gkdbench.measure.training_steps.mutual_step import GraphData
-    from gkdbench.measure.training_steps.pairwise import Contest
+    from gkdbench.measure.training_steps.pairwise import TimingComparison
 
 FORMAT = 1  # of the JSON files
 
@@ -76,8 +76,8 @@ class Bench:
     args: argparse.Namespace
     device: torch.device
     clock: Clock
-    roofs: Roofs
-    settings: Settings
+    roofs: MachinePeaks
+    settings: BenchSettings
 
 
 def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told], bool]) -> int:
@@ -90,7 +90,7 @@ def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told
     import torch
 
     from gkdbench.measure.machine_peaks import measure_roofs
-    from gkdbench.measure.operators.bench import Settings
+    from gkdbench.measure.operators.bench import BenchSettings
     from gkdbench.measure.timers import check_clock, clock_for
 
     torch.set_num_threads(args.threads)
@@ -101,7 +101,7 @@ def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told
     except RuntimeError as failure:
         raise UserError(f"{failure}; is the machine busy?") from failure
     roofs = measure_roofs(clock, device, quick=args.quick)
-    settings = Settings(
+    settings = BenchSettings(
         rounds=5 if args.quick else args.rounds,
         budget_s=1.0 if args.quick else args.budget,
         slow=not args.quick,
@@ -146,14 +146,14 @@ def _cases(bench: Bench, told: Told) -> bool:
     return fine
 
 
-def _run(bench: Bench, cases: list[Case], settings: Settings) -> Iterator[Result]:
+def _run(bench: Bench, cases: list[Case], settings: BenchSettings) -> Iterator[CaseResult]:
     from gkdbench.measure.operators.bench import run_cases
 
     load = _loader(bench.args.data)
     return run_cases(cases, device=bench.device, clock=bench.clock, roofs=bench.roofs, settings=settings, load=load)
 
 
-def print_result(result: Result) -> None:
+def print_result(result: CaseResult) -> None:
     """Ratios and reasons of one case; no seconds, which mean nothing on another machine."""
     print(f"\n{result.case.name}  [{result.caches}]  gate {'green' if result.green else 'RED: no ratio is printed'}")
     mine = result.fastest(ours=True)
@@ -236,7 +236,7 @@ def _methods(bench: Bench, told: Told) -> bool:
     _want_cpu(bench, "the comparison of methods is that of CPUs")
     quick, found = bench.args.quick, []
 
-    def show(one: Contest) -> None:
+    def show(one: TimingComparison) -> None:
         said = str(one.ratio) if one.ratio is not None else f"the two differ by {one.error:.1e}: no ratio"
         wanted = f" (wanted <= {one.limit:.2f})" if one.limit is not None else ""
         print(f"{one.verdict or 'told':13} {one.what} on {one.data}: ours / {one.against} = {said}{wanted}", flush=True)
@@ -247,7 +247,7 @@ def _methods(bench: Bench, told: Told) -> bool:
 
     duels = [rbm(data(name), config) for name, config in RBM.items()]
     for duel in chain(*duels, alignahead(data("amazon-photo"))):
-        show(duel.fight(bench.clock, bench.settings))
+        show(duel.compare(bench.clock, bench.settings))
     show(structure_memory(quick=quick))
     show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
     if find_spec("torch_geometric") is None:
@@ -255,7 +255,7 @@ def _methods(bench: Bench, told: Told) -> bool:
     else:
         graphs = _graphs("digits-grid" if quick else "ogbg-molbace", bench.args.data)
         for duel in (*joint_on_nodes(data("pubmed")), joint_on_graphs(graphs)):
-            show(duel.fight(bench.clock, bench.settings))
+            show(duel.compare(bench.clock, bench.settings))
     told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
     return all(one.verdict in ("met", "") for one in found)
 
@@ -398,7 +398,7 @@ def _graphs(name: str, folder: str | None) -> GraphData:
 def _provenance(device: torch.device) -> dict[str, Any]:
     from gkdbench.execute.pool import allocator_of
     from gkdbench.execute.provenance import provenance
-    from gkdbench.measure.operators.bench import Result
+    from gkdbench.measure.operators.bench import CaseResult
 
-    found = provenance(Result, device=str(device), allocator=allocator_of(dict(os.environ)))
+    found = provenance(CaseResult, device=str(device), allocator=allocator_of(dict(os.environ)))
     return found.model_dump(mode="json")

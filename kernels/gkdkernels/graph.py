@@ -114,15 +114,15 @@ class CSRGraph:
         graph.num_dst, graph.num_edges = int(indptr.numel() - 1), int(index.numel())
         return graph
 
-    def parts(self, *, turned: bool = False) -> list[Tensor]:
+    def parts(self, *, transposed: bool = False) -> list[Tensor]:
         """The graph as plain tensors, for operators that `torch.compile` sees; `from_parts` is the way back.
 
         Args:
-            turned: with the transpose.
+            transposed: with the transpose.
         """
         hubs = self.hubs
         parts = [self.indptr, self.index, self.row, hubs.row, hubs.first, hubs.chunk]
-        return [*parts, *self.transposed.graph.parts(), self.transposed.edge] if turned else parts
+        return [*parts, *self.transposed.graph.parts(), self.transposed.edge] if transposed else parts
 
     @classmethod
     def from_parts(cls, parts: list[Tensor], num_src: int) -> CSRGraph:
@@ -131,8 +131,8 @@ class CSRGraph:
         graph = cls.trusted(indptr, index, num_src)
         graph.__dict__.update(row=row, hubs=Hubs(hub, first, chunk, HUB_EDGES))
         if more:
-            *turned, edge = more
-            graph.__dict__["transposed"] = Transposed(cls.from_parts(turned, graph.num_dst), edge)
+            *transposed, edge = more
+            graph.__dict__["transposed"] = Transposed(cls.from_parts(transposed, graph.num_dst), edge)
         return graph
 
     @classmethod
@@ -245,7 +245,7 @@ class SparseFeatures:
         return SparseFeatures(self.graph.to(device), self.value.to(device))
 
     @cached_property
-    def turned(self) -> Tensor:
+    def transposed(self) -> Tensor:
         """[nnz] the values in the order of the transposed graph's edges. Computed once."""
         return self.value[self.graph.transposed.edge]
 

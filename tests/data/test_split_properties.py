@@ -7,7 +7,7 @@ import torch
 from gkdbench.data import builtin, splitmakers
 from gkdbench.data.datasets import load_task
 from gkdbench.data.families import SPLIT_FAMILIES
-from gkdbench.data.splits import Problem, prepare, prepare_named, supported_splits
+from gkdbench.data.splits import SplitTask, prepare, prepare_named, supported_splits
 from gkdbench.data.task import Task
 from gkdbench.errors import UnknownName, UserError
 
@@ -16,7 +16,7 @@ PAIRS = [(name, split) for name, info in builtin.BUILTIN.items() if name not in 
 
 
 @pytest.fixture(scope="module")
-def problems() -> dict[tuple[str, str], Problem]:
+def problems() -> dict[tuple[str, str], SplitTask]:
     return {(name, split): prepare_named(name, split, 1) for name, split in PAIRS}
 
 

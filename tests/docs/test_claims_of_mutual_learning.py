@@ -30,7 +30,7 @@ def planned() -> Iterator[Record]:
                 key="",
                 method=entry.method,
                 label=method.label,
-                variant="as_released" if method.released else "corrected",
+                variant="as_released" if method.as_released else "corrected",
                 tier="tuned" if entry.search else "published",
                 trials=entry.trials if entry.search else 0,
                 revision=1,

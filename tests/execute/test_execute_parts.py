@@ -18,7 +18,7 @@ from gkdbench.execute.api import plan_suite
 from gkdbench.execute.evaluate import evaluate
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.pool import ALLOCATOR, allocator_of, worker_environment
-from gkdbench.execute.prefetch import Desk, ProblemName, Ready
+from gkdbench.execute.prefetch import DataPrefetcher, PreparedData, SplitTaskId
 from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
 from gkdbench.execute.runner import RunSummary
@@ -180,22 +180,22 @@ def test_a_frame_has_one_line_per_run_and_setting(toy_run: Run) -> None:
 def test_problems_are_prepared_a_little_ahead_and_dropped_with_their_last_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[ProblemName] = []
+    made: list[SplitTaskId] = []
 
-    def prepare(self: Desk, name: ProblemName) -> Ready:
+    def prepare(self: DataPrefetcher, name: SplitTaskId) -> PreparedData:
         made.append(name)
         view = tmp_path / str(name[2])
         view.mkdir()
-        return Ready(None, None, view)  # type: ignore[arg-type]  # nobody looks inside
+        return PreparedData(None, None, view)  # type: ignore[arg-type]  # nobody looks inside
 
-    monkeypatch.setattr(Desk, "_prepare", prepare)
+    monkeypatch.setattr(DataPrefetcher, "_prepare", prepare)
     names = [("csbm", "builtin-random", index) for index in range(10)]
     woken = threading.Semaphore(0)
-    desk = Desk(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
+    desk = DataPrefetcher(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
     desk.want(name for name in names for _ in range(2))
-    assert all(woken.acquire(timeout=30) for _ in range(Desk.AHEAD))
+    assert all(woken.acquire(timeout=30) for _ in range(DataPrefetcher.AHEAD))
     desk.want(names)
-    assert made == names[: Desk.AHEAD] and desk.get(names[Desk.AHEAD]) is None
+    assert made == names[: DataPrefetcher.AHEAD] and desk.get(names[DataPrefetcher.AHEAD]) is None
     view = tmp_path / "0"
     ready = desk.get(names[0])
     assert ready is not None and ready.view == view

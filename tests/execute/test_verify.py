@@ -13,11 +13,11 @@ from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.verify import verify
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, truth_of
 from gkdbench.records.key import identity_of
 from gkdbench.records.schema import Record
-from gkdbench.records.sidecar import Arrays, bytes_sha256, npz_bytes, read_npz, row_arrays, row_prefix
+from gkdbench.records.sidecar import SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_arrays, row_prefix
 from gkdbench.records.store import load_record, record_bytes, record_paths
 
 Run = tuple[Path, RunSummary]
@@ -33,7 +33,7 @@ def inductive(copy: Path) -> Path:
     return next(p for p in record_paths(copy) if "prod" in load_record(p).columns and not load_record(p).teachers)
 
 
-def rewrite(path: Path, change: Callable[[Arrays], None]) -> None:
+def rewrite(path: Path, change: Callable[[SidecarArrays], None]) -> None:
     """Change a side-car, and make every hash in the record true again."""
     record = load_record(path)
     assert record.predictions is not None
@@ -78,9 +78,9 @@ def test_a_changed_prediction_is_found_though_every_hash_is_true(copy: Path, col
     """Also one that leaves the accuracy as it was: from one wrong class to another."""
     path = inductive(copy)
     problem = prepare_named("csbm:n=400", "builtin-random-ind20", 0)
-    truth = truth_of(problem, stage(problem))[column]
+    truth = truth_of(problem, make_evaluation_graphs(problem))[column]
 
-    def change(arrays: Arrays) -> None:
+    def change(arrays: SidecarArrays) -> None:
         selected = arrays[f"{row_prefix(0, 0)}model/{column}/selected"]
         at = int(np.flatnonzero((selected == truth) == was_right)[0])
         selected[at] = next(c for c in range(4) if c not in (truth[at], selected[at]))

@@ -144,15 +144,15 @@ FAULTS = [
     Fault(
         "gat cpu: gradient over the forward edges",
         "gat/cpu.py",
-        "grad_h[head] = bag_sum(turned.graph, g[head], weight)",
-        "grad_h[head] = bag_sum(turned.graph, g[head], kept[head])",
+        "grad_h[head] = bag_sum(transposed.graph, g[head], weight)",
+        "grad_h[head] = bag_sum(transposed.graph, g[head], kept[head])",
         GAT,
     ),
     Fault(
         "gat cpu: dropout left out of the kept part",
         "gat/cpu.py",
-        "out_lost[head] = bag_sum(graph, by_head[head], kept[head] * lost[head])",
-        "out_lost[head] = bag_sum(graph, by_head[head], p[head] * lost[head])",
+        "out_negative_part[head] = bag_sum(graph, by_head[head], kept[head] * negative_part[head])",
+        "out_negative_part[head] = bag_sum(graph, by_head[head], p[head] * negative_part[head])",
         GAT,
     ),
     Fault(

@@ -10,8 +10,8 @@ TYPES = {
     **dict.fromkeys(("indptr", "index"), "*i32"),
     "hubs": ("*i64",) * 3,
     "edge": "*i64",
-    **dict.fromkeys(("h", "el", "er", "out", "out_lost", "g", "grad_h", "grad_er"), "*bf16"),
-    **dict.fromkeys(("lost_sum", "lse", "delta", "grad_el", "part", "part_lost", "part_state", "part_el"), "*fp32"),
+    **dict.fromkeys(("h", "el", "er", "out", "out_negative_part", "g", "grad_h", "grad_er"), "*bf16"),
+    **dict.fromkeys(("negative_sum", "lse", "delta", "grad_el", "part", "part_lost", "part_state", "part_el"), "*fp32"),
     **dict.fromkeys(("num_chunks", "num_src", "num_cells"), "i32"),
     "key": "i64",
 }

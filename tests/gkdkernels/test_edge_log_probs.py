@@ -9,7 +9,7 @@ import pytest
 import torch
 from gkdkernels import CSRGraph
 from gkdkernels.structure_kl.edge_log_probs import edge_log_probs
-from gkdkernels.structure_kl.edge_rows import back, halves
+from gkdkernels.structure_kl.edge_rows import reverse_edges, undirected_edges
 from gkdkernels.structure_kl.kernel_functions import KERNELS, SCALED
 from support import structure_formulas as structures
 from support.structure_formulas import ON_CPU, SQUARE, both_ways, mean_distance, oracle
@@ -73,8 +73,8 @@ def test_distances_taken_once_for_both_directions_are_the_same_to_the_bit(
     kernel: str, width: int, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = both_ways(63, 200)
-    back(graph)  # finds out that the graph is its own transpose
-    assert len(halves(graph)) == 2
+    reverse_edges(graph)  # finds out that the graph is its own transpose
+    assert len(undirected_edges(graph)) == 2
     x, g = draw(63, width).float().requires_grad_(), draw(graph.num_edges).float()
     once = edge_log_probs(graph, x, kernel, "auto", backend="cpu")
     monkeypatch.setattr(import_module("gkdkernels.structure_kl.edge_log_probs"), "halves", lambda _: [])
@@ -85,15 +85,15 @@ def test_distances_taken_once_for_both_directions_are_the_same_to_the_bit(
 
 def test_only_graphs_that_are_their_own_transpose_have_halves() -> None:
     loops = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2, 1], [1, 0, 2, 1, 2]]), 3, True)
-    ends, place = halves(loops)
+    ends, place = undirected_edges(loops)
     assert ends.view(-1, 2).tolist() == [[0, 1], [1, 2], [2, 2]]
     pairs = [sorted(pair) for pair in zip(loops.row.tolist(), loops.index.tolist(), strict=True)]
     assert [ends.view(-1, 2).tolist()[at] for at in place.tolist()] == pairs
     unsaid = CSRGraph(loops.indptr, loops.index, 3)
-    assert halves(unsaid) == []
-    back(unsaid)  # found out when a gradient was asked for
-    assert len(halves(unsaid)) == 2
-    assert halves(SQUARE["directed"]()) == []
+    assert undirected_edges(unsaid) == []
+    reverse_edges(unsaid)  # found out when a gradient was asked for
+    assert len(undirected_edges(unsaid)) == 2
+    assert undirected_edges(SQUARE["directed"]()) == []
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

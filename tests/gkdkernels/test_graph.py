@@ -19,12 +19,12 @@ def dense(graph: CSRGraph) -> Tensor:
 
 
 def test_transpose_and_its_edge_ids(graph: CSRGraph) -> None:
-    turned = graph.transposed
-    assert torch.equal(dense(turned.graph), dense(graph).t())
-    assert torch.equal(turned.graph.index, graph.row[turned.edge])
-    assert torch.equal(turned.graph.row, graph.index[turned.edge])
-    assert turned.graph.index.dtype == graph.index.dtype
-    assert graph.transposed is turned
+    transposed = graph.transposed
+    assert torch.equal(dense(transposed.graph), dense(graph).t())
+    assert torch.equal(transposed.graph.index, graph.row[transposed.edge])
+    assert torch.equal(transposed.graph.row, graph.index[transposed.edge])
+    assert transposed.graph.index.dtype == graph.index.dtype
+    assert graph.transposed is transposed
 
 
 def test_transpose_orders_edges_alike_below_and_above_16_bit(odd: CSRGraph) -> None:
@@ -42,18 +42,18 @@ def test_edge_index_is_source_then_target() -> None:
 
 def test_symmetric_graphs_share_one_structure() -> None:
     graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 1, 2, 2, 2], [1, 0, 2, 1, 2, 2]]), 3, symmetric=True)
-    turned = graph.transposed
-    assert turned.graph.index.data_ptr() == graph.index.data_ptr()
-    assert torch.equal(turned.graph.index, graph.row[turned.edge])
-    assert turned.edge.tolist() == [1, 0, 3, 2, 4, 5]
+    transposed = graph.transposed
+    assert transposed.graph.index.data_ptr() == graph.index.data_ptr()
+    assert torch.equal(transposed.graph.index, graph.row[transposed.edge])
+    assert transposed.edge.tolist() == [1, 0, 3, 2, 4, 5]
 
 
 def test_unsorted_or_falsely_symmetric_rows_share_nothing() -> None:
     for index in ([2, 1, 0, 0], [1, 2, 0, 1]):
         graph = CSRGraph(torch.tensor([0, 2, 3, 4]), torch.tensor(index), 3, symmetric=True)
-        turned = graph.transposed
-        assert turned.graph.index.data_ptr() != graph.index.data_ptr()
-        assert torch.equal(dense(turned.graph), dense(graph).t())
+        transposed = graph.transposed
+        assert transposed.graph.index.data_ptr() != graph.index.data_ptr()
+        assert torch.equal(dense(transposed.graph), dense(graph).t())
 
 
 def test_hubs_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_hubs_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parts_and_back(graph: CSRGraph) -> None:
-    again = CSRGraph.from_parts(graph.parts(turned=True), graph.num_src)
+    again = CSRGraph.from_parts(graph.parts(transposed=True), graph.num_src)
     assert torch.equal(dense(again), dense(graph))
     assert again.row is graph.row
     assert torch.equal(again.transposed.edge, graph.transposed.edge)

@@ -359,10 +359,10 @@ def test_properties(
     assert not kl.diagonal().any()
     order = torch.randperm(peers, generator=generator)
     nodes = torch.randperm(rows, generator=generator)
-    turned = {**asked, "pair_weight": weight[order][:, order]}
+    transposed = {**asked, "pair_weight": weight[order][:, order]}
     if not multi_label:
-        turned["targets"] = targets[nodes]
-    permuted, permuted_kl = mutual_kl(z[order][:, nodes], **turned, backend="cpu")  # type: ignore[arg-type]
+        transposed["targets"] = targets[nodes]
+    permuted, permuted_kl = mutual_kl(z[order][:, nodes], **transposed, backend="cpu")  # type: ignore[arg-type]
     torch.testing.assert_close(permuted, loss[order], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(permuted_kl, kl[order][:, order], rtol=1e-4, atol=1e-5)
     if not multi_label:

@@ -256,8 +256,8 @@ def test_norms_that_the_caller_has_change_no_bit(draw: Draw, kind: str) -> None:
 def test_turned_values_belong_to_the_transposed_edges(draw: Draw) -> None:
     dense = (draw(20, 6) * (draw(20, 6) > 0)).float()
     x = SparseFeatures.from_dense(dense)
-    assert x.turned is x.turned
-    assert torch.equal(SparseFeatures(x.graph.transposed.graph, x.turned).dense(), dense.t())
+    assert x.transposed is x.transposed
+    assert torch.equal(SparseFeatures(x.graph.transposed.graph, x.transposed).dense(), dense.t())
 
 
 @pytest.mark.full

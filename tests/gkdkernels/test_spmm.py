@@ -89,9 +89,9 @@ def test_gradcheck(odd: CSRGraph, draw: Draw, reduce: str, backend: str) -> None
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_adjoint(graph: CSRGraph, draw: Draw, backend: str) -> None:
     x, g, w = draw(graph.num_src, 5), draw(graph.num_dst, 5), draw(graph.num_edges)
-    turned = graph.transposed
+    transposed = graph.transposed
     there = (spmm(graph, x, w, backend=backend) * g).sum()
-    back = (spmm(turned.graph, g, w[turned.edge], backend=backend) * x).sum()
+    back = (spmm(transposed.graph, g, w[transposed.edge], backend=backend) * x).sum()
     torch.testing.assert_close(there, back)
 
 

@@ -7,11 +7,11 @@ import torch
 from gkdkernels import CSRGraph, SparseFeatures
 
 from gkdbench.data.nodes import Space
-from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.operators.bench import BenchSettings
 from gkdbench.measure.operators.graphs import POWER_LAWS, power_law
 from gkdbench.measure.timers import CpuClock
 from gkdbench.measure.training_steps.gnn_steps import StepData
-from gkdbench.nn.gin import GIN
+from gkdbench.nn.gin import GINConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 
@@ -20,7 +20,7 @@ pytest.importorskip("torch_geometric", reason="PyG is an extra: pip install 'gkd
 from gkdbench.measure.training_steps import mutual_step as joint
 from gkdbench.measure.training_steps import pyg_baselines as pyg_peers
 
-SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
+SETTINGS = BenchSettings(rounds=1, budget_s=0.0, slow=False, memory=False)
 
 
 def one_hot(count: int, width: int) -> SparseFeatures:
@@ -52,7 +52,7 @@ def test_peers_on_graphs_are_the_same_on_both_sides() -> None:
     duel = joint.joint_on_graphs(rings([3, 4, 5, 6, 7, 8]))
     assert "batches of 6 graphs" in duel.what
     assert duel.error < 1e-4
-    assert duel.fight(CpuClock(), SETTINGS).ratio is not None
+    assert duel.compare(CpuClock(), SETTINGS).ratio is not None
 
 
 def test_a_peer_with_another_loss_has_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +60,12 @@ def test_a_peer_with_another_loss_has_no_ratio(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(joint, "_pair_losses", lambda logits, targets: 1.01 * right(logits, targets))
     duel = joint.joint_on_graphs(rings([3, 4, 5, 6]))
     assert duel.error > 1e-3
-    contest = duel.fight(CpuClock(), SETTINGS)
+    contest = duel.compare(CpuClock(), SETTINGS)
     assert contest.ratio is None and contest.verdict == "not measured"
 
 
 def test_a_layer_that_ours_lack_is_refused() -> None:
-    ours = GIN(hidden=8, layers=1).build(7, 2, Randomness(seed=0))
+    ours = GINConfig(hidden=8, layers=1).build(7, 2, Randomness(seed=0))
     theirs, _ = pyg_peers.on_graphs(7, 8, 2, 2)
     with pytest.raises(RuntimeError, match=r"parameters that ours lack: convs\.1"):
         list(joint._twins(ours, theirs))

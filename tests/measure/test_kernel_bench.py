@@ -12,18 +12,26 @@ from gkdkernels.core.cost import Cost
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.measure.machine_peaks import Roofs
+from gkdbench.measure.machine_peaks import MachinePeaks
 from gkdbench.measure.memory import allocated
-from gkdbench.measure.operators.bench import Result, Row, Settings, run_case, run_cases
+from gkdbench.measure.operators.bench import BenchSettings, CandidateResult, CaseResult, run_case, run_cases
 from gkdbench.measure.operators.cases import all_cases, build, chosen, quick_cases
 from gkdbench.measure.operators.gate import judge
 from gkdbench.measure.operators.graphs import POWER_LAWS, graph_named, power_law
-from gkdbench.measure.operators.problem import Candidate, Case, Forward, Missing, Problem, Tensors, edge_blocks
-from gkdbench.measure.operators.targets import FASTEST_PEER, Bar, bars, candidates_of, hold
-from gkdbench.measure.timers import CpuClock, Sample
+from gkdbench.measure.operators.problem import (
+    Candidate,
+    CandidateUnavailable,
+    Case,
+    OperatorCall,
+    OperatorProblem,
+    Tensors,
+    edge_blocks,
+)
+from gkdbench.measure.operators.targets import FASTEST_PEER, PerfTarget, bars, candidates_of, hold
+from gkdbench.measure.timers import CpuClock, TimeSample
 
-CPU, ROOFS = torch.device("cpu"), Roofs(1e10, 1e11)
-SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
+CPU, ROOFS = torch.device("cpu"), MachinePeaks(1e10, 1e11)
+SETTINGS = BenchSettings(rounds=1, budget_s=0.0, slow=False, memory=False)
 BOTH = [case for case in quick_cases() if case.direction == "fwd+bwd"]
 
 
@@ -49,7 +57,7 @@ def square(t: Tensors) -> Tensor:
     return t["x"] ** 2
 
 
-def problem(*candidates: tuple[str, Forward, bool]) -> Problem:
+def problem(*candidates: tuple[str, OperatorCall, bool]) -> OperatorProblem:
     """x^2 of three numbers."""
 
     def oracle(inputs: Tensors, g: Tensor) -> dict[str, Tensor]:
@@ -57,10 +65,10 @@ def problem(*candidates: tuple[str, Forward, bool]) -> Problem:
 
     made = [Candidate(name, lambda f=forward: f, ours=mine) for name, forward, mine in candidates]  # type: ignore[misc]
     x = torch.tensor([1.0, 2.0, 3.0])
-    return Problem({"x": x}, torch.tensor([1.0, -2.0, 0.5]), oracle, made, Cost(24, 3), Cost(24, 3))
+    return OperatorProblem({"x": x}, torch.tensor([1.0, -2.0, 0.5]), oracle, made, Cost(24, 3), Cost(24, 3))
 
 
-def run(found: Problem, direction: str = "fwd+bwd") -> Result:
+def run(found: OperatorProblem, direction: str = "fwd+bwd") -> CaseResult:
     case = Case("square", {}, direction=direction)  # type: ignore[arg-type]
     return run_case(case, found, CPU, CpuClock(), ROOFS, SETTINGS)
 
@@ -88,8 +96,8 @@ def test_a_wrong_gradient_is_red_and_no_matter_forward_only() -> None:
 
 
 def test_a_peer_that_is_wrong_or_absent_or_broken_is_told_and_not_compared() -> None:
-    def missing() -> Forward:
-        raise Missing("no such package")
+    def missing() -> OperatorCall:
+        raise CandidateUnavailable("no such package")
 
     def broken(t: Tensors) -> Tensor:
         raise RuntimeError("not implemented for 'Half'")
@@ -144,19 +152,19 @@ def test_blocks_cover_all_edges_once() -> None:
     assert all(single)
 
 
-def timed(name: str, seconds: float, *, ours: bool = False, yardstick: bool = False) -> Row:
-    return Row(name, ours, yardstick, samples=[Sample(seconds)] * 5)
+def timed(name: str, seconds: float, *, ours: bool = False, yardstick: bool = False) -> CandidateResult:
+    return CandidateResult(name, ours, yardstick, samples=[TimeSample(seconds)] * 5)
 
 
-def results(case: Case) -> Iterator[Result]:
+def results(case: Case) -> Iterator[CaseResult]:
     rows = [timed("gkdkernels cpu", 1.0, ours=True), timed("slow", 9.0), timed("fast", 4.0)]
-    yield Result(case, "warm", [*rows, timed("C++", 0.5, yardstick=True)], True, Cost(1, 1))
+    yield CaseResult(case, "warm", [*rows, timed("C++", 0.5, yardstick=True)], True, Cost(1, 1))
 
 
 def test_bars_are_held_against_whom_they_name() -> None:
     case = Case("spmm", {"width": 1}, "g", "sum")
     (result,) = results(case)
-    bar = Bar("sum", case, "gkdkernels cpu", FASTEST_PEER, 0.25)
+    bar = PerfTarget("sum", case, "gkdkernels cpu", FASTEST_PEER, 0.25)
     held = hold(bar, {case.name: result})
     assert (held.against, held.verdict, held.ratio and held.ratio.value) == ("fast", "met", 0.25)
     assert hold(replace(bar, limit=0.2), {case.name: result}).verdict == "not met"

@@ -12,27 +12,29 @@ import pytest
 from gkdkernels.core.cost import Cost
 
 from gkdbench.errors import UserError
-from gkdbench.measure.operators.bench import Result, Row
+from gkdbench.measure.operators.bench import CandidateResult, CaseResult
 from gkdbench.measure.operators.problem import Case
 from gkdbench.measure.ratios import Ratio
-from gkdbench.measure.svg import Bar, bar_plot
+from gkdbench.measure.svg import RatioBar, bar_plot
 from gkdbench.measure.tables import BLOCKS, NOTHING, Stored, fill, plots, read_results
-from gkdbench.measure.timers import Sample
-from gkdbench.measure.training_steps.latency_vs_k import Curve, Point
-from gkdbench.measure.training_steps.pairwise import Contest
+from gkdbench.measure.timers import TimeSample
+from gkdbench.measure.training_steps.latency_vs_k import LatencyCurve, Point
+from gkdbench.measure.training_steps.pairwise import TimingComparison
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
 
 
-def row(name: str, seconds: float, *, ours: bool) -> Row:
-    return Row(name, ours, False, samples=[Sample(seconds)] * 5, percent_of_roof=50.0, percent_of_floor=20.0)
+def row(name: str, seconds: float, *, ours: bool) -> CandidateResult:
+    return CandidateResult(
+        name, ours, False, samples=[TimeSample(seconds)] * 5, percent_of_roof=50.0, percent_of_floor=20.0
+    )
 
 
 @pytest.fixture
 def told() -> dict[str, Any]:
     rows = [row("gkdkernels cpu", 0.001234, ours=True), row("torch <plain>", 0.004936, ours=False)]
     case = Case("spmm", {"width": 8}, "g", "sum")
-    result = Result(case, "warm", rows, True, Cost(800, 1600)).as_json()
+    result = CaseResult(case, "warm", rows, True, Cost(800, 1600)).as_json()
     where = {"gpu": None, "cpu": "a processor", "torch": "2.13.0"}
     roofs = {"bytes_per_s": 1e10, "flops_per_s": 1e11}
     found = {"format": 1, "quick": False, "threads": 2, "roofs": roofs, "provenance": where, "results": [result]}
@@ -73,7 +75,7 @@ def test_peers_without_a_time_are_listed_with_the_reason(told: dict[str, Any]) -
 def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
     told["methods"] = []
     for limit, ratio in ((0.5, Ratio(0.25, 0.2, 0.3, 7)), (None, None)):
-        one = Contest("a step", "cora", "the other", limit, 0.0, ratio)
+        one = TimingComparison("a step", "cora", "the other", limit, 0.0, ratio)
         told["methods"].append({**asdict(one), "verdict": one.verdict})
     text = fill("<!-- bench methods -->\n<!-- end methods -->", [Stored("methods", told)])
     assert "| a step | cora | the other | <= 0.50 | 0.25 [0.20, 0.30], n=7 | met |" in text
@@ -83,7 +85,7 @@ def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
 def test_latency_against_k_is_a_table_and_a_plot(told: dict[str, Any]) -> None:
     first, second = Ratio(1.0, 1.0, 1.0, 9), Ratio(1.5, 1.4, 1.7, 9)
     curves = [
-        Curve("cora", rows, 3, (Point(1, 1.0, 0.0, first), Point(2, 1.9, 0.0, second), Point(3, 2.8, 1.0, None)))
+        LatencyCurve("cora", rows, 3, (Point(1, 1.0, 0.0, first), Point(2, 1.9, 0.0, second), Point(3, 2.8, 1.0, None)))
         for rows in (1, 2708)
     ]
     told |= {"results": [], "latency": [asdict(curve) for curve in curves]}
@@ -137,5 +139,5 @@ def test_files_that_are_no_results(tmp_path: Path, told: dict[str, Any]) -> None
 def test_plots_are_whole_and_escaped(told: dict[str, Any]) -> None:
     found = plots([Stored("cpu", told)])
     assert set(found) == {"kernels-cpu-bars.svg", "kernels-cpu-roofline.svg"}
-    for text in (*found.values(), bar_plot("<&>", [Bar("a<b", 2.0, 1.5, 3.0)])):
+    for text in (*found.values(), bar_plot("<&>", [RatioBar("a<b", 2.0, 1.5, 3.0)])):
         assert ElementTree.fromstring(text).tag.endswith("svg")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, SparseFeatures, structure_kl
 
-from gkdbench.measure.machine_peaks import Roofs
-from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.machine_peaks import MachinePeaks
+from gkdbench.measure.operators.bench import BenchSettings
 from gkdbench.measure.operators.graphs import POWER_LAWS, power_law
 from gkdbench.measure.operators.problem import normal
 from gkdbench.measure.ratios import Ratio
@@ -22,7 +22,7 @@ from gkdbench.measure.training_steps import latency_vs_k as latency
 from gkdbench.measure.training_steps.gnn_steps import StepData, dense_features
 from gkdbench.measure.training_steps.latency_vs_k import latency_against_k, sizes
 from gkdbench.measure.training_steps.official_code import plain_structure_kl
-from gkdbench.measure.training_steps.pairwise import TOLERANCE, Contest, Duel
+from gkdbench.measure.training_steps.pairwise import TOLERANCE, PairwiseTiming, TimingComparison
 from gkdbench.measure.training_steps.whole_methods import (
     RBM,
     _adams,
@@ -35,12 +35,12 @@ from gkdbench.measure.training_steps.whole_methods import (
     rbm,
     structure_memory,
 )
-from gkdbench.nn.gat import GATModel
+from gkdbench.nn.gat import GAT
 from gkdbench.nn.model import Trace
 from gkdbench.nn.rbm import FoldedRbM
 
 CPU = torch.device("cpu")
-SETTINGS = Settings(rounds=1, budget_s=0.0, slow=False, memory=False)
+SETTINGS = BenchSettings(rounds=1, budget_s=0.0, slow=False, memory=False)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_aligned_students_on_both_sides_are_the_same(data: StepData) -> None:
     for duel in duels:
         assert duel.error < 1e-4
         assert duel.limit == 0.25
-        contest = duel.fight(CpuClock(), SETTINGS)
+        contest = duel.compare(CpuClock(), SETTINGS)
         assert contest.ratio is not None
         assert contest.ratio.n == 1
 
@@ -82,7 +82,7 @@ def test_aligned_students_on_both_sides_are_the_same(data: StepData) -> None:
 def test_students_in_turn_have_the_losses_of_steps_that_compute_all_anew(data: StepData) -> None:
     x, graph = dense_features(data.features), data.graph.prepare()
 
-    def call(model: GATModel) -> Trace:
+    def call(model: GAT) -> Trace:
         return model.trace(x, graph)
 
     ours, theirs = ([copy.deepcopy(m) for m in _gats(data)] for _ in range(2))
@@ -108,20 +108,20 @@ def test_memory_and_the_loss_alone() -> None:
     memory = structure_memory(quick=True)
     assert memory.ratio is not None
     assert memory.ratio.value < 0.5  # the form that holds edges x features is larger even on a tiny graph
-    loss = mutual_loss(CPU, CpuClock(), Roofs(1e10, 1e11), SETTINGS, quick=True)
+    loss = mutual_loss(CPU, CpuClock(), MachinePeaks(1e10, 1e11), SETTINGS, quick=True)
     assert (loss.limit, loss.ratio is not None) == (0.4, True)
 
 
 def test_sides_that_differ_have_no_ratio() -> None:
     calls = itertools.count()
-    duel = Duel("x", "y", "z", 0.5, 2 * TOLERANCE, lambda: next(calls), lambda: next(calls))
-    contest = duel.fight(CpuClock(), SETTINGS)
+    duel = PairwiseTiming("x", "y", "z", 0.5, 2 * TOLERANCE, lambda: next(calls), lambda: next(calls))
+    contest = duel.compare(CpuClock(), SETTINGS)
     assert (contest.ratio, contest.verdict, next(calls)) == (None, "not measured", 0)
 
 
 @pytest.mark.parametrize(("limit", "value", "verdict"), [(0.5, 0.5, "met"), (0.5, 0.6, "not met"), (None, 9.0, "")])
 def test_verdicts(limit: float | None, value: float, verdict: str) -> None:
-    assert Contest("x", "y", "z", limit, 0.0, Ratio(value, value, value, 5)).verdict == verdict
+    assert TimingComparison("x", "y", "z", limit, 0.0, Ratio(value, value, value, 5)).verdict == verdict
 
 
 def test_a_duel_times_both_sides(data: StepData) -> None:
@@ -130,7 +130,9 @@ def test_a_duel_times_both_sides(data: StepData) -> None:
     def count(side: str) -> None:
         setattr(seen, side, getattr(seen, side) + 1)
 
-    contest = Duel("x", "y", "z", None, 0.0, lambda: count("ours"), lambda: count("theirs")).fight(CpuClock(), SETTINGS)
+    contest = PairwiseTiming("x", "y", "z", None, 0.0, lambda: count("ours"), lambda: count("theirs")).compare(
+        CpuClock(), SETTINGS
+    )
     assert contest.ratio is not None
     assert min(seen.ours, seen.theirs) > 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gkdbench.measure.timers import CpuClock, Run, Sample, check_clock, cpu_cache_bytes, measure
+from gkdbench.measure.timers import CpuClock, TimedCall, TimeSample, check_clock, cpu_cache_bytes, measure
 
 
 class Hand:
@@ -17,7 +17,7 @@ class Hand:
     def __call__(self) -> int:
         return self.ns
 
-    def run(self, seconds: float) -> Run:
+    def run(self, seconds: float) -> TimedCall:
         def move() -> None:
             self.ns += round(seconds * 1e9)
 
@@ -29,7 +29,7 @@ def test_a_known_duration_is_read(caches: str) -> None:
     hand = Hand()
     clock = CpuClock(hand, cache_bytes=1 << 10)
     sample = clock.sample(hand.run(0.25), repeats=4, caches=caches)  # type: ignore[arg-type]
-    assert sample == Sample(0.25)
+    assert sample == TimeSample(0.25)
 
 
 def test_the_eviction_is_outside_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_the_eviction_is_outside_of_the_time(monkeypatch: pytest.MonkeyPatch) ->
 def test_candidates_take_turns_in_changing_order() -> None:
     hand, order = Hand(), []
 
-    def named(name: str) -> Run:
+    def named(name: str) -> TimedCall:
         def run() -> None:
             order.append(name)
             hand.run(1.0)()
@@ -96,8 +96,8 @@ def test_the_budget_ends_the_rounds_but_not_before_the_least() -> None:
 
 def test_a_clock_that_does_not_wait_is_found_out() -> None:
     class Hasty:
-        def sample(self, run: Run, *, repeats: int, caches: str) -> Sample:
-            return Sample(1e-6)
+        def sample(self, run: TimedCall, *, repeats: int, caches: str) -> TimeSample:
+            return TimeSample(1e-6)
 
     with pytest.raises(RuntimeError, match="wrong by 100% on a known duration"):
         check_clock(Hasty(), torch.device("cpu"))

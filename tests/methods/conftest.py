@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from gkdbench.data.splits import Problem
+from gkdbench.data.splits import SplitTask
 from gkdbench.protocol.predictor import State
-from gkdbench.protocol.view_io import Handover, read_handover
+from gkdbench.protocol.view_io import TrainingBundle, read_bundle
 from gkdbench.testing.problems import small_problem
-from gkdbench.testing.runs import Run, Workshop
+from gkdbench.testing.runs import TracedRun, Workshop
 from gkdbench.training.resolve import resolve
 
 
@@ -20,17 +20,17 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.workshop = Workshop(folder)
-        self._problems: dict[str, Problem] = {}
+        self._problems: dict[str, SplitTask] = {}
 
-    def problem(self, setting: str) -> Problem:
+    def problem(self, setting: str) -> SplitTask:
         if setting not in self._problems:
             self._problems[setting] = small_problem(setting)
         return self._problems[setting]
 
-    def given(self, setting: str) -> Handover:
-        return read_handover(self.workshop.view(self.problem(setting))[0])
+    def given(self, setting: str) -> TrainingBundle:
+        return read_bundle(self.workshop.view(self.problem(setting))[0])
 
-    def run(self, name: str, setting: str = "tran", *, seed: int = 0, **overrides: Any) -> Run:
+    def run(self, name: str, setting: str = "tran", *, seed: int = 0, **overrides: Any) -> TracedRun:
         run = self.workshop.run(resolve(name, {"epochs": 4, **overrides}), self.problem(setting), seed=seed)
         assert run.outcome.status == "ok", run.outcome.traceback
         return run

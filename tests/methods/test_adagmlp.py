@@ -12,8 +12,8 @@ from support.pair_loops import CLASSES, NODES, kl, random
 from gkdbench.errors import UserError
 from gkdbench.methods.gnn_to_mlp import adagmlp
 from gkdbench.nn.matching import match_macs
-from gkdbench.nn.mlp import MLP
-from gkdbench.nn.mlps import MLPs, MLPsModel
+from gkdbench.nn.mlp import MLPConfig
+from gkdbench.nn.mlps import MLPs, MLPsConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.testing.method_case import identical, relative_gap
@@ -64,8 +64,8 @@ def test_a_perfect_and_a_hopeless_member_have_finite_weights() -> None:
 
 
 def test_the_answer_is_the_weighted_mean_of_probabilities() -> None:
-    model = MLPs(members=3, hidden=5).build(4, CLASSES, Randomness(0)).eval()
-    assert isinstance(model, MLPsModel)
+    model = MLPsConfig(members=3, hidden=5).build(4, CLASSES, Randomness(0)).eval()
+    assert isinstance(model, MLPs)
     model.alpha.copy_(torch.tensor([0.5, 0.5, 0.0]))
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     wanted = 0.5 * model.member(0)(x).softmax(1) + 0.5 * model.member(1)(x).softmax(1)
@@ -73,9 +73,9 @@ def test_the_answer_is_the_weighted_mean_of_probabilities() -> None:
 
 
 def test_members_differ_in_weights_and_in_every_steps_dropout() -> None:
-    model = MLPs(members=2, hidden=64).build(4, CLASSES, Randomness(0))
-    assert isinstance(model, MLPsModel)
-    alone = MLP(hidden=64).build(4, CLASSES, Randomness(0))
+    model = MLPsConfig(members=2, hidden=64).build(4, CLASSES, Randomness(0))
+    assert isinstance(model, MLPs)
+    alone = MLPConfig(hidden=64).build(4, CLASSES, Randomness(0))
     assert identical(model.member(0).state_dict(), alone.state_dict())
     assert not torch.equal(model.member(0).linears[0].weight, model.member(1).linears[0].weight)  # type: ignore[arg-type]
     x, answers = torch.ones(3, 4), []
@@ -184,7 +184,7 @@ def by_hand(bench: Any, run: Any, members: list[int]) -> dict[str, float]:
     config = backbone_config("mlps", method.model)
     model = config.build(problem.task.num_features, problem.task.num_classes, Randomness(0)).eval()
     model.load_state_dict(run.final["model"])
-    assert isinstance(model, MLPsModel)
+    assert isinstance(model, MLPs)
     alpha = model.alpha if len(members) > 1 else torch.ones(2)
     answers = [alpha[k] * model.member(k)(problem.task.features).softmax(1) for k in members]
     right = sum(answers).argmax(1) == problem.task.labels
@@ -204,8 +204,8 @@ def test_unseen_nodes_are_answered_by_all_members_but_in_the_release(
 
 def test_the_release_answers_unseen_nodes_otherwise(bench: Any) -> None:
     view = bench.given("ind").view
-    model = MLPs(**STILL).build(view.num_features, view.num_classes, Randomness(0)).eval()  # type: ignore[arg-type]
-    assert isinstance(model, MLPsModel)
+    model = MLPsConfig(**STILL).build(view.num_features, view.num_classes, Randomness(0)).eval()  # type: ignore[arg-type]
+    assert isinstance(model, MLPs)
     whole = Predictor(model)
     released = adagmlp.SecondOnUnseen(whole, model, view.inputs.space.name)
     full = bench.given("ind").scene("full")
@@ -228,9 +228,9 @@ def test_batches_are_refused(bench: Any) -> None:
 
 
 def test_the_mac_matched_mlp_beside_it() -> None:
-    target = MLPs(members=3, hidden=64, layers=3)
+    target = MLPsConfig(members=3, hidden=64, layers=3)
     macs = target.macs(1433, 7, 1, 0, 18)
-    found = match_macs(macs, MLP(layers=3), 18, 7)
+    found = match_macs(macs, MLPConfig(layers=3), 18, 7)
     assert found.macs(1433, 7, 1, 0, 18) == pytest.approx(macs, rel=0.02)
 
 

@@ -8,7 +8,7 @@ from gkdkernels import SparseFeatures
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
 from gkdbench.training.blocks.adversarial import adversarial_loss, densified, perturbation
@@ -23,7 +23,7 @@ def rows(count: int = 20) -> Tensor:
 
 
 def student(**settings: Any) -> Model:
-    return MLP(hidden=8, layers=2, **settings).build(5, 3, Randomness(0)).train()
+    return MLPConfig(hidden=8, layers=2, **settings).build(5, 3, Randomness(0)).train()
 
 
 LABELS = torch.arange(20) % 3

@@ -14,7 +14,7 @@ from gkdbench.nn.model import Trace
 from gkdbench.protocol.predictor import state_of
 from gkdbench.testing.method_case import identical
 from gkdbench.training.blocks.gradient_share import FLAG
-from gkdbench.training.mutual import Joint, build_peers
+from gkdbench.training.mutual import JointForward, build_peers
 from gkdbench.training.resolve import resolve
 
 SMALL: dict[str, Any] = {
@@ -37,11 +37,11 @@ def features(count: int, seed: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(8, 3, dtype=torch.float64, generator=generator) for _ in range(count))
 
 
-def joint_of(students: list[tuple[torch.Tensor, ...]], turn: int | None = None) -> Joint:
+def joint_of(students: list[tuple[torch.Tensor, ...]], turn: int | None = None) -> JointForward:
     """What the peers' loop would hand over for students of these hidden layers."""
     inputs: Any = type("Inputs", (), {"graph": ring(), "items": range(8)})
     traces = tuple(Trace(hidden[0][:, :2] * 1.0, hidden) for hidden in students)
-    return Joint(1, inputs, traces, torch.arange(4), torch.tensor([0, 1, 0, 1]), turn)
+    return JointForward(1, inputs, traces, torch.arange(4), torch.tensor([0, 1, 0, 1]), turn)
 
 
 def objective(students: int, hidden: int = 3, **overrides: Any) -> Any:

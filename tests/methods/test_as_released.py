@@ -10,7 +10,7 @@ from gkdbench.methods.baselines import kd
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.session import run_session
-from gkdbench.protocol.view_io import read_handover
+from gkdbench.protocol.view_io import read_bundle
 from gkdbench.testing.method_case import identical
 from gkdbench.training.registry import METHODS
 from gkdbench.training.resolve import resolve
@@ -107,8 +107,8 @@ def test_the_zero_gradient_pass_alone_moves_weights(bench: Any) -> None:
 @pytest.mark.parametrize("name", [n for n in METHODS.names() if "as_released" in METHODS.get(n).variants])
 def test_some_releases_let_ties_win(name: str) -> None:
     later = {"mlp", "glnn", "nosmog", "krd", "ffg2m", "hgmd", "cohop", "adagmlp", "vqgraph", "vqgraph_teacher", "rod"}
-    assert resolve(name, {"variant": "as_released"}).ties == ("later" if name in later else "earlier")
-    assert resolve(name).ties == "earlier"
+    assert resolve(name, {"variant": "as_released"}).tie_break == ("later" if name in later else "earlier")
+    assert resolve(name).tie_break == "earlier"
 
 
 def test_ties_change_what_is_selected(bench: Any, tmp_path: Any) -> None:
@@ -162,5 +162,5 @@ def test_the_release_takes_fewer_steps_where_batches_leave_a_remainder(bench: An
 
 def test_handover_of_the_bench_is_that_of_the_problem(bench: Any) -> None:
     """The guard of the step counts above: 60 labels, 210 nodes."""
-    view = read_handover(bench.workshop.view(bench.problem("tran"))[0]).view
+    view = read_bundle(bench.workshop.view(bench.problem("tran"))[0]).view
     assert (len(view.train), len(view.items)) == (60, 210)

@@ -8,18 +8,18 @@ from support.peer_formulas import CLASSES, ITEMS, cross_entropy, joint_of, logit
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, NodeTable, Space
-from gkdbench.methods.mutual._logit_weighting import Weighting
+from gkdbench.methods.mutual._logit_weighting import LogitWeighting
 from gkdbench.methods.mutual.bgnn import item_weights
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}
 SPACE = Space("items", torch.arange(ITEMS))
 
 
-def on_items(joint: Joint) -> Joint:
+def on_items(joint: JointForward) -> JointForward:
     joint.inputs.everything = NodeSet(SPACE, torch.arange(ITEMS))
     return joint
 
@@ -31,7 +31,7 @@ def test_loss_and_gradients_are_those_of_the_formula(temperature: str, ce_on: st
     t = t.detach()
     joint = on_items(joint_of([z], several=several))
     method: Any = resolve("bgnn", {"temperature": temperature, "ce_on": ce_on, "lam": 0.7})
-    unit = Weighting("temp", CLASSES, multi_label=several, randomness=Randomness(0)).double()
+    unit = LogitWeighting("temp", CLASSES, multi_label=several, randomness=Randomness(0)).double()
     weight = torch.rand(ITEMS, *joint.labels.shape[1:], generator=torch.Generator().manual_seed(1)).double()
     got, _ = method.losses(
         joint,

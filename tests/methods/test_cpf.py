@@ -10,7 +10,7 @@ from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures
 from gkdbench.data.nodes import Space
 from gkdbench.errors import UnknownName
 from gkdbench.methods.gnn_to_mlp import cpf
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.testing.method_case import relative_gap
@@ -26,7 +26,7 @@ def module(bench: Any, setting: str = "tran", **overrides: Any) -> tuple[Any, An
     method: Any = resolve("cpf", {"steps": 3, "model": MODEL, **overrides})
     view = bench.given(setting).view
     config = backbone_config("mlp", method.model)
-    assert isinstance(config, MLP)
+    assert isinstance(config, MLPConfig)
     made = cpf.Propagation(method, config, view, Randomness(0)).eval()
     with torch.no_grad():  # as if trained
         made.balance.copy_(torch.randn(made.balance.shape, generator=torch.Generator().manual_seed(1)))

@@ -8,25 +8,25 @@ import torch
 from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures
 
 from gkdbench.data.nodes import NodeTable, Space
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.testing.problems import small_problem, with_other_unseen
 from gkdbench.training.blocks import deepwalk as _deepwalk
-from gkdbench.training.blocks.encoded_method import Encoded
-from gkdbench.training.blocks.encodings import Encoder, beside, places
+from gkdbench.training.blocks.encoded_method import EncodedMethod
+from gkdbench.training.blocks.encodings import EncodingTable, beside, places
 from gkdbench.training.resolve import resolve
 
 
-def method(**overrides: Any) -> Encoded:
+def method(**overrides: Any) -> EncodedMethod:
     found = resolve("mlp_encodings", {"num_walks": 1, "walk_length": 10, "dim": 8, **overrides})
-    assert isinstance(found, Encoded)
+    assert isinstance(found, EncodedMethod)
     return found
 
 
 @pytest.fixture(scope="module")
 def scenes() -> Any:
-    return stage(small_problem("ind")).scenes
+    return make_evaluation_graphs(small_problem("ind")).scenes
 
 
 def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
@@ -34,7 +34,7 @@ def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
     encoder = method().encoder(scenes["observed"], 0)
     kept = encoder.observed.value.clone()
     _deepwalk._KEPT.clear()
-    observed = stage(with_other_unseen(small_problem("ind"))).scenes["observed"]
+    observed = make_evaluation_graphs(with_other_unseen(small_problem("ind"))).scenes["observed"]
     assert torch.equal(method().encoder(observed, 0).encode(observed), kept)
     full, cold = scenes["full"], scenes["coldstart"]
     seen = places(full.space, scenes["observed"].space) >= 0
@@ -46,7 +46,7 @@ def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
 def test_unseen_nodes_take_the_mean_of_observed_in_neighbours(scenes: Any) -> None:
     full, observed = scenes["full"], scenes["observed"]
     encoder = method().encoder(observed, 0)
-    released = Encoder(encoder.observed, zeros_included=True)
+    released = EncodingTable(encoder.observed, zeros_included=True)
     of = {int(node): encoder.observed.value[i] for i, node in enumerate(observed.space.ids)}
     got, all_counted = encoder.encode(full), released.encode(full)
     borders, sources = full.graph.indptr.tolist(), full.graph.index.tolist()
@@ -85,7 +85,9 @@ def test_cold_predictions_are_those_of_zero_encodings(bench: Any, monkeypatch: p
 
     monkeypatch.setattr(Predictor, "evaluate", noting)
     bench.run("mlp_encodings", "ind", num_walks=1, walk_length=10, dim=8)
-    unseen = places(stage(small_problem("ind")).scenes["full"].space, bench.given("ind").view.items) < 0
+    unseen = (
+        places(make_evaluation_graphs(small_problem("ind")).scenes["full"].space, bench.given("ind").view.items) < 0
+    )
     torch.testing.assert_close(seen["coldstart"][0][unseen], seen["coldstart"][1][unseen])
     assert not torch.allclose(seen["full"][0][unseen], seen["full"][1][unseen])
 
@@ -131,5 +133,8 @@ def test_a_directed_graph_gives_along_its_edges() -> None:
     space = Space("full", torch.arange(4))
     inputs = Inputs(space, space, graph, torch.zeros(4, 1))
     observed = NodeTable(Space("observed", torch.tensor([1, 0])), torch.tensor([[1.0], [2.0]]))
-    assert Encoder(observed).encode(inputs).flatten().tolist() == [2.0, 1.0, 2.0, 0.0]
-    assert replace(inputs, features=beside(inputs.features, Encoder(observed).encode(inputs))).features.shape == (4, 2)
+    assert EncodingTable(observed).encode(inputs).flatten().tolist() == [2.0, 1.0, 2.0, 0.0]
+    assert replace(inputs, features=beside(inputs.features, EncodingTable(observed).encode(inputs))).features.shape == (
+        4,
+        2,
+    )

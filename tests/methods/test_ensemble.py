@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from gkdbench.methods.baselines.ensemble import MeanOfModels, mean_predictor
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_probabilities_are_the_mean_of_the_members(multi_label: bool) -> None:
-    members = [MLP(hidden=5, layers=2).build(4, 3, Randomness(seed)).eval() for seed in range(3)]
+    members = [MLPConfig(hidden=5, layers=2).build(4, 3, Randomness(seed)).eval() for seed in range(3)]
     x = 5 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
     z = MeanOfModels(members, multi_label=multi_label)(x, None, None)
     probability = torch.sigmoid if multi_label else lambda logits: logits.softmax(1)

@@ -21,11 +21,18 @@ from support.peer_formulas import (
 from torch import Tensor
 
 from gkdbench.data.splits import prepare_named
-from gkdbench.methods.mutual._logit_weighting import MAX_TEMPERATURE, Kind, Weighted, Weighting, collapsed, uncertainty
+from gkdbench.methods.mutual._logit_weighting import (
+    MAX_TEMPERATURE,
+    LogitWeighting,
+    WeightedModel,
+    WeightingKind,
+    collapsed,
+    uncertainty,
+)
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.runs import Workshop
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 SMALL = {"hidden": 8, "layers": 2, "dropout": 0.5}
@@ -35,13 +42,16 @@ def gml(**overrides: Any) -> Any:
     return resolve("gml", overrides)
 
 
-def units_of(kind: Kind, peers: int, *, multi_label: bool = False) -> list[Weighting]:
+def units_of(kind: WeightingKind, peers: int, *, multi_label: bool = False) -> list[LogitWeighting]:
     return [
-        Weighting(kind, CLASSES, multi_label=multi_label, randomness=Randomness(0, k)).double() for k in range(peers)
+        LogitWeighting(kind, CLASSES, multi_label=multi_label, randomness=Randomness(0, k)).double()
+        for k in range(peers)
     ]
 
 
-def written_out(joint: Joint, method: Any, weighted: Sequence[Tensor], ce: Sequence[Tensor], several: bool) -> Tensor:
+def written_out(
+    joint: JointForward, method: Any, weighted: Sequence[Tensor], ce: Sequence[Tensor], several: bool
+) -> Tensor:
     """The class's formula, term by term."""
     chosen: dict[str, Tensor] = {"all": torch.arange(ITEMS), "train": joint.rows}
     losses = []
@@ -162,10 +172,10 @@ def test_a_peer_answers_by_the_logits_of_its_cross_entropy(bench: Any) -> None:
 
 def test_the_weighted_answer_is_the_units_of_the_models() -> None:
     model = gml().configs()[0].build(4, CLASSES, Randomness(0)).eval()
-    unit = Weighting("gate", CLASSES, multi_label=False, randomness=Randomness(0))
+    unit = LogitWeighting("gate", CLASSES, multi_label=False, randomness=Randomness(0))
     graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(Weighted(model, unit)(x, graph), unit(model(x, graph)))
+    torch.testing.assert_close(WeightedModel(model, unit)(x, graph), unit(model(x, graph)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gkdbench.errors import UserError
 from gkdbench.methods.structure.gnnsd import discrepancies, kept_discrepancy, matched
 from gkdbench.nn.model import Trace
 from gkdbench.testing.method_case import identical
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 NODES = 20
@@ -38,11 +38,11 @@ def by_hand(graph: CSRGraph, layers: list[Tensor]) -> list[list[Tensor]]:
     return found
 
 
-def joint_of(layers: list[Tensor], segments: Tensor | None = None) -> Joint:
+def joint_of(layers: list[Tensor], segments: Tensor | None = None) -> JointForward:
     *hidden, logits = layers
     inputs: Any = type("Inputs", (), {"items": range(NODES), "segments": segments, "graph": ring()})
     rows = torch.tensor([0, 3, 5])
-    return Joint(1, inputs, (Trace(logits, tuple(hidden)),), rows, torch.tensor([0, 2, 1]))
+    return JointForward(1, inputs, (Trace(logits, tuple(hidden)),), rows, torch.tensor([0, 2, 1]))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,7 +99,7 @@ def test_readouts_are_held_to_the_shallower_layer() -> None:
 def test_of_graphs_the_hidden_layers_and_their_readouts_count() -> None:
     layers = [torch.randn(NODES, 4, generator=torch.Generator().manual_seed(k)).double() for k in range(2)]
     joint = joint_of([*layers, torch.zeros(2, 3).double()], torch.tensor([0, 10, 20]))
-    joint = Joint(1, joint.inputs, joint.traces, torch.tensor([0, 1]), torch.tensor([0, 1]))
+    joint = JointForward(1, joint.inputs, joint.traces, torch.tensor([0, 1]), torch.tensor([0, 1]))
     _, terms = resolve("gnnsd", {}).losses(joint, multi_label=False)
     wanted = (layers[1].relu().view(2, 10, 4).mean(1) - layers[0].relu().view(2, 10, 4).mean(1)).square().mean()
     assert terms["readouts"].item() == pytest.approx(wanted.item())

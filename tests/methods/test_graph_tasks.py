@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gkdbench.data.splits import Problem, prepare
-from gkdbench.protocol.view_io import read_handover
+from gkdbench.data.splits import SplitTask, prepare
+from gkdbench.protocol.view_io import read_bundle
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import small_graphs
-from gkdbench.testing.runs import Run, Workshop
+from gkdbench.testing.runs import TracedRun, Workshop
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import backbone_config, build
 from gkdbench.training.resolve import resolve
@@ -19,7 +19,7 @@ from gkdbench.training.resolve import resolve
 KINDS = 2
 
 
-def molecules() -> Problem:
+def molecules() -> SplitTask:
     """Small graphs with three tasks, a quarter of the labels unknown, and two kinds of edges."""
     task = small_graphs()
     rng = np.random.default_rng(3)
@@ -38,7 +38,7 @@ def molecules() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def problem() -> Problem:
+def problem() -> SplitTask:
     return molecules()
 
 
@@ -47,7 +47,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("graph-tasks"))
 
 
-def run(workshop: Workshop, problem: Problem, name: str, **overrides: Any) -> Run:
+def run(workshop: Workshop, problem: SplitTask, name: str, **overrides: Any) -> TracedRun:
     done = workshop.run(resolve(name, {"epochs": 3, "batch_size": 16, **overrides}), problem)
     assert done.outcome.status == "ok", done.outcome.traceback
     return done
@@ -71,7 +71,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "overrides"), METHODS)
 def test_methods_learn_several_tasks_with_unknown_labels(
-    workshop: Workshop, problem: Problem, name: str, overrides: dict[str, Any]
+    workshop: Workshop, problem: SplitTask, name: str, overrides: dict[str, Any]
 ) -> None:
     done = run(workshop, problem, name, **overrides)
     assert all(0 <= model.scores["graph"].value <= 1 for model in done.scored.models)
@@ -82,10 +82,10 @@ def test_methods_learn_several_tasks_with_unknown_labels(
 
 @pytest.mark.parametrize("backbone", ["gin", "gcn"])
 def test_a_graph_of_a_batch_gets_the_logits_it_gets_alone(
-    workshop: Workshop, problem: Problem, backbone: str, tmp_path: Path
+    workshop: Workshop, problem: SplitTask, backbone: str, tmp_path: Path
 ) -> None:
     """Bonds included: batches are one block-diagonal graph, whatever the order and the company."""
-    view = read_handover(workshop.view(problem)[0]).view
+    view = read_bundle(workshop.view(problem)[0]).view
     settings = {"layers": 2, "hidden": 8} | ({"readout": "sum", "self_loops": True} if backbone == "gcn" else {})
     model = build(backbone_config(backbone, settings), view, seed=0).eval()
     assert model.edge_width == KINDS
@@ -99,7 +99,7 @@ def test_a_graph_of_a_batch_gets_the_logits_it_gets_alone(
 
 
 @pytest.mark.parametrize("backbone", ["gin", "gcn"])
-def test_edge_features_cost_and_are_kept_by_the_bank(workshop: Workshop, problem: Problem, backbone: str) -> None:
+def test_edge_features_cost_and_are_kept_by_the_bank(workshop: Workshop, problem: SplitTask, backbone: str) -> None:
     plain = prepare(problem.task.with_(edge_features=None), "random-80-10-10")
     options = {"backbone": backbone, "model": {"hidden": 8, "layers": 2}}
     with_bonds, without = (run(workshop, p, "teacher", **options) for p in (problem, plain))
@@ -108,7 +108,7 @@ def test_edge_features_cost_and_are_kept_by_the_bank(workshop: Workshop, problem
     assert not any("edges" in name for name in without.final["model"])
 
 
-def test_kd_without_the_teacher_is_the_solo_run_on_molecules(workshop: Workshop, problem: Problem) -> None:
+def test_kd_without_the_teacher_is_the_solo_run_on_molecules(workshop: Workshop, problem: SplitTask) -> None:
     options = {"backbone": "gin", "model": {"hidden": 8, "layers": 2}, "lr": 0.01, "weight_decay": 0.0}
     student = run(workshop, problem, "kd", alpha=0.0, teacher="gin", **options)
     assert identical(student.final["model"], run(workshop, problem, "teacher", **options).final["model"])

@@ -21,7 +21,7 @@ from gkdbench.data.nodes import NodeSet, NodeTable, Space
 from gkdbench.methods.mutual.kdcl import error_weights, simplex_weights
 from gkdbench.testing.method_case import identical
 from gkdbench.training.losses import supervised
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}
@@ -32,7 +32,7 @@ def kdcl(**overrides: Any) -> Any:
     return resolve("kdcl", overrides)
 
 
-def target_of(kind: str, logits: list[Tensor], joint: Joint) -> Tensor:
+def target_of(kind: str, logits: list[Tensor], joint: JointForward) -> Tensor:
     """[N, C] by the words of the class; rows without a label are not used for minlogit."""
     if kind == "naive":
         return min(logits, key=lambda z: float(cross_entropy(z, joint).detach()))
@@ -104,7 +104,7 @@ def test_what_general_sets_aside_is_not_trained_on() -> None:
     mask[joint.rows[:3]] = True
     method = kdcl(target="general", lam=0.7)
     got = method.losses(joint, multi_label=False, held=NodeTable(SPACE, mask))[0]
-    kept = Joint(1, joint.inputs, joint.traces, joint.rows[3:], joint.labels[3:])
+    kept = JointForward(1, joint.inputs, joint.traces, joint.rows[3:], joint.labels[3:])
     z = torch.stack(logits).detach()
     shares = error_weights(z[:, joint.rows[:3]], joint.labels[:3], multi_label=False)
     target = shares[0] * z[0] + shares[1] * z[1]

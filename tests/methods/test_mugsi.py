@@ -22,7 +22,7 @@ from gkdbench.methods.graph_tasks._granularities import (
     node_positions,
     path_loss,
 )
-from gkdbench.protocol.view_io import read_handover
+from gkdbench.protocol.view_io import read_bundle
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import order_within_graphs, renumbered, small_graphs, small_problem
 from gkdbench.testing.runs import Workshop, small_method
@@ -189,7 +189,7 @@ def test_walks_want_edges_in_both_directions(bench: Any) -> None:
     problem = prepare(one_way.with_(graph=CSRGraph.from_edge_index(edges, one_way.num_nodes)), "random-80-10-10")
     run = bench.workshop.run(resolve("mugsi", {"epochs": 1, "model": STUDENT}), problem)
     assert run.outcome.status == "error" and "path_weight=0" in (run.outcome.reason or "")
-    assert not both_ways(read_handover(bench.workshop.view(problem)[0]).view.inputs.graph)
+    assert not both_ways(read_bundle(bench.workshop.view(problem)[0]).view.inputs.graph)
 
 
 def test_published_rows_name_their_students() -> None:

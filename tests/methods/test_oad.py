@@ -22,7 +22,7 @@ from gkdbench.methods.mutual.oad import Judges
 from gkdbench.nn.model import Trace
 from gkdbench.testing.method_case import identical
 from gkdbench.training.blocks.ramp_up import tempered_kl
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 SMALL = {"gcn": {"hidden": 8}}
@@ -150,7 +150,7 @@ def test_without_transfer_every_student_is_alone(bench: Any, variant: str) -> No
 def test_students_of_other_widths_are_refused() -> None:
     _, hidden, joint = situation(2)
     traces = (joint.traces[0], Trace(joint.traces[1].logits, (hidden[1][:, :2],)))
-    joint = Joint(1, joint.inputs, traces, joint.rows, joint.labels)
+    joint = JointForward(1, joint.inputs, traces, joint.rows, joint.labels)
     with pytest.raises(UserError, match="one width; got 4, 2"):
         oad().losses(joint, multi_label=False, judges=judges_of(2))
 

@@ -7,7 +7,7 @@ import torch
 from support.peer_formulas import ITEMS, assert_equal_with_gradients, cross_entropy, joint_of, logits_of
 from torch import Tensor
 
-from gkdbench.methods.mutual.okddip import Gate
+from gkdbench.methods.mutual.okddip import PeerAttention
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
 from gkdbench.training.blocks.ramp_up import ramp
@@ -21,16 +21,18 @@ def okddip(**overrides: Any) -> Any:
     return resolve("okddip", {"peers": ["gcn"] * 4, "epochs": 50, **overrides})
 
 
-def situation(epoch: int = 4) -> tuple[list[Tensor], list[Tensor], Any, Gate]:
+def situation(epoch: int = 4) -> tuple[list[Tensor], list[Tensor], Any, PeerAttention]:
     """Logits and hidden features of a leader and three auxiliaries, their joint forward, a gate."""
     logits = logits_of(4)
     generator = torch.Generator().manual_seed(3)
     hidden = [torch.randn(ITEMS, WIDTH, generator=generator).double().requires_grad_() for _ in range(4)]
-    gate = Gate(WIDTH, Randomness(0)).double()
+    gate = PeerAttention(WIDTH, Randomness(0)).double()
     return logits, hidden, joint_of(logits, hidden=hidden, epoch=epoch), gate
 
 
-def written_out(method: Any, logits: list[Tensor], hidden: list[Tensor], joint: Any, gate: Gate | None) -> Tensor:
+def written_out(
+    method: Any, logits: list[Tensor], hidden: list[Tensor], joint: Any, gate: PeerAttention | None
+) -> Tensor:
     released = method.variant == "as_released"
     rows = joint.rows if method.nodes == "train" else torch.arange(ITEMS)
     held = [z if released else z.detach() for z in logits]

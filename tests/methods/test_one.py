@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.peer_formulas import CLASSES, ITEMS, cross_entropy, joint_of
 
-from gkdbench.methods.mutual.one import Gate
+from gkdbench.methods.mutual.one import BranchGate
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
 from gkdbench.training.blocks.ramp_up import ramp
@@ -23,7 +23,7 @@ def test_loss_and_gradients_are_those_of_the_formula(variant: str) -> None:
     wide = torch.randn(ITEMS, BRANCHES * CLASSES, generator=generator).double().requires_grad_()
     hidden = torch.randn(ITEMS, WIDTH, generator=generator).double().requires_grad_()
     joint = joint_of([wide], hidden=[hidden], epoch=4)
-    gate = Gate(WIDTH, BRANCHES, Randomness(0)).double()
+    gate = BranchGate(WIDTH, BRANCHES, Randomness(0)).double()
     view: Any = type("View", (), {"num_classes": CLASSES, "multi_label": False})
     method: Any = resolve("one", {"variant": variant, "lam": 0.7, "epochs": 50})
     got = method.losses(joint, view=view, gate=gate)[0][0]

@@ -10,7 +10,7 @@ from gkdkernels import CSRGraph, Features, SparseFeatures
 from support.pair_loops import CLASSES, NODES, graph, loop_kl, pairs, random
 
 from gkdbench.data.nodes import Space
-from gkdbench.nn.gcn import GCN
+from gkdbench.nn.gcn import GCNConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.training.blocks import pairs as _pairs
@@ -94,7 +94,7 @@ def inputs(sparse: bool) -> Inputs:
 
 @torch.no_grad()
 def test_sensitivity_is_the_move_of_the_entropy_over_its_largest() -> None:
-    teacher = GCN(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
+    teacher = GCNConfig(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
     given = inputs(sparse=False)
     clean = teacher(given.features, given.graph)
     rho = noise_sensitivity(teacher, given, clean, key=11)
@@ -107,7 +107,7 @@ def test_sensitivity_is_the_move_of_the_entropy_over_its_largest() -> None:
 
 @torch.no_grad()
 def test_sparse_features_are_made_dense_for_noise_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = GCN(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
+    teacher = GCNConfig(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
     dense, sparse = inputs(sparse=False), inputs(sparse=True)
     kept = densified(sparse.features).clone()
     made = []
@@ -125,7 +125,7 @@ def test_sparse_features_are_made_dense_for_noise_once(monkeypatch: pytest.Monke
 
 
 def test_a_teacher_that_noise_does_not_move_keeps_every_pair() -> None:
-    teacher = GCN(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
+    teacher = GCNConfig(hidden=8, layers=2).build(6, CLASSES, Randomness(0)).eval()
     for parameter in teacher.parameters():
         parameter.data.zero_()
     given = inputs(sparse=False)

@@ -11,7 +11,7 @@ from gkdbench.nn.model import settings_of
 from gkdbench.protocol.predictor import State, state_of
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.training.models import backbone_config
-from gkdbench.training.mutual import Joint, Peer, PeersRecipe, build_peers, train_peers
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, build_peers, train_peers
 from gkdbench.training.mutual_method import label_losses
 from gkdbench.training.resolve import resolve
 
@@ -21,7 +21,7 @@ BATCHED = {"hidden": 8, "layers": 2, "dropout": 0.5, "norm": "batch"}
 
 
 def peers_of(
-    bench: Any, setting: str, names: list[str], recipe: PeersRecipe, **options: Any
+    bench: Any, setting: str, names: list[str], recipe: MutualTrainingSettings, **options: Any
 ) -> tuple[list[Peer], Any, Any]:
     """Trained peers, the history of their terms, and the view."""
     view = bench.given(setting).view
@@ -38,7 +38,7 @@ def weights(peers: list[Peer]) -> list[State]:
     return [state_of(peer.model) for peer in peers]
 
 
-def pull(joint: Joint) -> tuple[Tensor, dict[str, Tensor]]:
+def pull(joint: JointForward) -> tuple[Tensor, dict[str, Tensor]]:
     """Labels, and the others' detached logits."""
     own = label_losses(joint, joint.logits, multi_label=False)
     mean = sum(z.detach() for z in joint.logits) / len(joint.logits)
@@ -68,7 +68,7 @@ def test_without_transfer_the_first_peer_is_the_solo_run(
         model=settings_of(model),
         **options,
     )
-    recipe = PeersRecipe(lr=0.01, weight_decay=5e-4, epochs=4, batch_size=batch_size, update=update)  # type: ignore[arg-type]
+    recipe = MutualTrainingSettings(lr=0.01, weight_decay=5e-4, epochs=4, batch_size=batch_size, update=update)  # type: ignore[arg-type]
     peers, _, _ = peers_of(bench, setting, [first, "gcn"], recipe)
     assert identical(weights(peers)[0], alone)
     assert not identical(weights(peers_of(bench, setting, ["gcn", first], recipe)[0])[1], alone)
@@ -79,7 +79,7 @@ def test_a_turn_sees_the_others_after_their_step(bench: Any, setting: str) -> No
     """Of one batch: peer 0 steps as in the joint form, peer 1 sees another peer 0, whose statistics are untouched."""
     found = {}
     for update in ("simultaneous", "alternating"):
-        recipe = PeersRecipe(lr=0.01, weight_decay=0.0, epochs=1, update=update)
+        recipe = MutualTrainingSettings(lr=0.01, weight_decay=0.0, epochs=1, update=update)
         found[update] = weights(peers_of(bench, setting, ["gcn", "gcn"], recipe, losses=pull)[0])
     assert identical(found["simultaneous"][0], found["alternating"][0])
     assert not identical(found["simultaneous"][1], found["alternating"][1])
@@ -87,7 +87,7 @@ def test_a_turn_sees_the_others_after_their_step(bench: Any, setting: str) -> No
 
 def test_seeds_are_the_peers_own_unless_weights_are_copied(bench: Any) -> None:
     view = bench.given("tran").view
-    recipe, config = PeersRecipe(lr=0.01, weight_decay=0.0, epochs=1), backbone_config("gcn", SMALL)
+    recipe, config = MutualTrainingSettings(lr=0.01, weight_decay=0.0, epochs=1), backbone_config("gcn", SMALL)
     first, second = (state_of(peer.model) for peer in build_peers(view, 0, [config, config], recipe))
     assert not identical(first, second)
     peers = build_peers(view, 0, [config, config], recipe, copied=True)
@@ -102,7 +102,7 @@ def test_a_clipped_gradient_has_that_norm(bench: Any) -> None:
     """Under plain gradient steps, weights move by no more than lr times the bound, each peer by its own."""
     moved = {}
     for clip in (None, 1e-3):
-        recipe = PeersRecipe(lr=0.0, weight_decay=0.0, epochs=1, clip=clip)
+        recipe = MutualTrainingSettings(lr=0.0, weight_decay=0.0, epochs=1, clip=clip)
         peers, _, _ = peers_of(bench, "tran", ["gcn", "sage"], recipe)
         moved[clip] = [torch.cat([p.grad.flatten() for p in peer.model.parameters()]).norm().item() for peer in peers]  # type: ignore[union-attr]
     assert all(norm > 2e-3 for norm in moved[None])
@@ -114,13 +114,13 @@ def test_what_a_peer_owns_is_trained_with_it_and_does_not_decay(bench: Any) -> N
     before = [part.weight.detach().clone() for part in owned]
     bias = owned[0].bias.detach().clone()
 
-    def losses(joint: Joint) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(joint: JointForward) -> tuple[Tensor, dict[str, Tensor]]:
         extra = torch.stack(
             [owned[0](joint.logits[0].detach()).mean() - owned[0].bias.sum(), joint.logits[1].sum() * 0]
         )
         return label_losses(joint, joint.logits, multi_label=False) + extra, {}
 
-    recipe = PeersRecipe(lr=0.01, weight_decay=0.5, epochs=2)
+    recipe = MutualTrainingSettings(lr=0.01, weight_decay=0.5, epochs=2)
     peers_of(bench, "tran", ["gcn", "gcn"], recipe, owned=owned, losses=losses)
     assert not torch.equal(owned[0].weight, before[0])
     assert torch.equal(owned[0].bias, bias), "no gradient, no decay"
@@ -128,7 +128,7 @@ def test_what_a_peer_owns_is_trained_with_it_and_does_not_decay(bench: Any) -> N
 
 
 def test_terms_of_an_epoch_are_means_over_its_steps(bench: Any) -> None:
-    recipe = PeersRecipe(lr=0.0, weight_decay=0.0, epochs=2, batch_size=20)
+    recipe = MutualTrainingSettings(lr=0.0, weight_decay=0.0, epochs=2, batch_size=20)
     _, history, _ = peers_of(bench, "tran", ["gcn", "gcn", "gcn"], recipe, losses=pull)
     assert [sorted(terms) for terms in history] == [["loss", "loss.peer0", "loss.peer1", "loss.peer2", "pull"]] * 2
     for terms in history:
@@ -138,10 +138,10 @@ def test_terms_of_an_epoch_are_means_over_its_steps(bench: Any) -> None:
 def test_targets_and_mask_of_a_step() -> None:
     inputs: Any = type("Inputs", (), {"items": range(4)})
     rows = torch.tensor([3, 1])
-    one = Joint(1, inputs, (), rows, torch.tensor([5, 6]))
+    one = JointForward(1, inputs, (), rows, torch.tensor([5, 6]))
     assert one.targets.tolist() == [-1, 6, -1, 5]
     assert one.labelled.tolist() == [False, True, False, True]
-    several = Joint(1, inputs, (), rows, torch.tensor([[1.0, float("nan")], [0.0, 1.0]])).targets
+    several = JointForward(1, inputs, (), rows, torch.tensor([[1.0, float("nan")], [0.0, 1.0]])).targets
     assert torch.equal(several.isnan(), torch.tensor([[1, 1], [0, 0], [1, 1], [0, 1]]).bool())
 
 
@@ -171,7 +171,7 @@ def test_graph_tasks_have_their_own_peers_and_settings(split: str) -> None:
 
 
 def test_peers_of_one_seed_are_the_first_of_a_larger_group(bench: Any) -> None:
-    recipe = PeersRecipe(lr=0.01, weight_decay=0.0, epochs=2)
+    recipe = MutualTrainingSettings(lr=0.01, weight_decay=0.0, epochs=2)
     two = weights(peers_of(bench, "tran", ["gcn", "gcn"], recipe)[0])
     three = weights(peers_of(bench, "tran", ["gcn", "gcn", "gcn"], recipe)[0])
     assert identical(two[1], three[1]) and relative_gap(two[0], three[2]) > 0

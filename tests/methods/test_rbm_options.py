@@ -13,10 +13,10 @@ from gkdbench.errors import UserError
 from gkdbench.methods.mixture import _student as _mixture
 from gkdbench.methods.mixture import _targets as _mixture_lessons
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.testing.method_case import identical
 from gkdbench.testing.problems import small_problem
-from gkdbench.training.blocks.encodings import Encoder, places
+from gkdbench.training.blocks.encodings import EncodingTable, places
 from gkdbench.training.blocks.pairs import Reliability, without_loops
 from gkdbench.training.losses import kl_to_teacher
 from gkdbench.training.resolve import resolve
@@ -116,7 +116,7 @@ def test_a_node_does_not_read_its_own_label_but_in_the_release(bench: Any, varia
 
 def test_propagated_labels_stand_at_their_nodes_in_every_scene(bench: Any) -> None:
     """protocol trap 15: positions of the observed graph are none of the whole one; nodes keep their labels by id."""
-    view, scenes = bench.given("ind").view, stage(small_problem("ind")).scenes
+    view, scenes = bench.given("ind").view, make_evaluation_graphs(small_problem("ind")).scenes
     known = _mixture.propagated_labels(view, own_label=True, key=0).known
     at = places(known.space, scenes["full"].space)
     assert (at != view.train.position).any(), "else the test says nothing"
@@ -146,7 +146,9 @@ def test_the_release_shares_transductive_encodings_between_seeds(bench: Any, var
     same = {}
     for setting in ("tran", "ind"):
         view = bench.given(setting).view
-        first, second = (next(e for e in method._encoders(view, seed) if isinstance(e, Encoder)) for seed in (1, 2))
+        first, second = (
+            next(e for e in method._encoders(view, seed) if isinstance(e, EncodingTable)) for seed in (1, 2)
+        )
         same[setting] = torch.equal(first.observed.value, second.observed.value)
     assert same == {"tran": variant == "as_released", "ind": False}
 

@@ -15,7 +15,7 @@ from gkdbench.methods.mutual.rod import Averaged, Extremes, Receptions, averaged
 from gkdbench.nn.model import Trace
 from gkdbench.nn.random import Randomness
 from gkdbench.testing.method_case import identical
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 from gkdbench.training.resolve import resolve
 
 HEADS, CLASSES, WIDTH = 4, 3, 5
@@ -29,10 +29,10 @@ def view(*, several: bool = False) -> Any:
     return type("View", (), {"num_classes": CLASSES, "multi_label": several})
 
 
-def situation(*, several: bool = False) -> tuple[Tensor, Tensor, Joint]:
+def situation(*, several: bool = False) -> tuple[Tensor, Tensor, JointForward]:
     z, hidden = drawn(ITEMS, HEADS * CLASSES), drawn(ITEMS, WIDTH, seed=1)
     joint = joint_of([drawn(ITEMS, CLASSES)], several=several)
-    return z, hidden, Joint(1, joint.inputs, (Trace(z, (hidden,)),), joint.rows, joint.labels)
+    return z, hidden, JointForward(1, joint.inputs, (Trace(z, (hidden,)),), joint.rows, joint.labels)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -61,7 +61,7 @@ def test_the_loss_is_the_formula_in_value_and_gradient(several: bool) -> None:
 def test_heads_are_not_moved_by_what_they_teach() -> None:
     """The mean is constant in every head's divergence: with one head there is none."""
     z, _, joint = situation()
-    one = Joint(1, joint.inputs, (Trace(z[:, :CLASSES], ()),), joint.rows, joint.labels)
+    one = JointForward(1, joint.inputs, (Trace(z[:, :CLASSES], ()),), joint.rows, joint.labels)
     method = resolve("rod", {"heads": 1, "kd_weight": 1.0, "pair_weight": 0.0})
     _, terms = method.losses(one, view=view(), extremes=None, randomness=Randomness(0))
     assert terms["kl"].item() == pytest.approx(0.0, abs=1e-12) and set(terms) == {"ce", "kl"}
@@ -112,7 +112,7 @@ def test_only_the_release_answers_by_the_mean_of_logits() -> None:
 
 
 def test_the_release_keeps_the_last_epoch_of_a_score_and_ranks_all_pairs(bench: Any) -> None:
-    assert resolve("rod", {"variant": "as_released"}).ties == "later" and resolve("rod").ties == "earlier"
+    assert resolve("rod", {"variant": "as_released"}).tie_break == "later" and resolve("rod").tie_break == "earlier"
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
     cosine = F.normalize(x, dim=1) @ F.normalize(x, dim=1).T
     alike, unlike = Extremes(x, 3, whole=True).draw(Randomness(0))

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from gkdbench.protocol.monitor import Verdict
+from gkdbench.protocol.monitor import EpochResult
 from gkdbench.testing.method_case import identical
 from gkdbench.training.resolve import resolve
 from gkdbench.training.schedules import schedule
@@ -17,7 +17,7 @@ def rates(kind: Any, improved: list[bool]) -> list[float]:
     found = []
     for epoch, better in enumerate(improved, start=1):
         if after is not None:
-            after(epoch, Verdict({"model": 0.5}, {"model": better}, False))
+            after(epoch, EpochResult({"model": 0.5}, {"model": better}, False))
         found.append(optimiser.param_groups[0]["lr"])
     return found
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from gkdkernels import CSRGraph, SparseFeatures, gcn_weight, spmm
 
-from gkdbench.nn.mlp import MLPModel
+from gkdbench.nn.mlp import MLP
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.sign import SIGN
+from gkdbench.nn.sign import SIGNConfig
 from gkdbench.testing.method_case import identical
 from gkdbench.training.resolve import resolve
 
@@ -27,7 +27,7 @@ def scene() -> tuple[CSRGraph, torch.Tensor]:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_it_is_an_mlp_on_all_powers_beside_each_other(hops: int, layers: int) -> None:
     graph, x = scene()
-    config = SIGN(hops=hops, layers=layers, hidden=4, norm="batch" if layers > 1 else "none")
+    config = SIGNConfig(hops=hops, layers=layers, hidden=4, norm="batch" if layers > 1 else "none")
     model = config.build(D, C, Randomness(0)).eval()
     powers = [x]
     for _ in range(hops):
@@ -37,14 +37,14 @@ def test_it_is_an_mlp_on_all_powers_beside_each_other(hops: int, layers: int) ->
     if layers == 1:
         wanted = first
     else:
-        assert isinstance(model.rest, MLPModel)
+        assert isinstance(model.rest, MLP)
         wanted = model.rest(model.norm(first).relu())  # type: ignore[operator]
     torch.testing.assert_close(model(x, graph), wanted)
     torch.testing.assert_close(model(SparseFeatures.from_dense(x), graph), wanted)
 
 
 def test_initial_weights_are_those_of_one_linear_layer() -> None:
-    model = SIGN(hops=3, hidden=64).build(100, C, Randomness(0))
+    model = SIGNConfig(hops=3, hidden=64).build(100, C, Randomness(0))
     bound = (4 * 100) ** -0.5
     assert 0.95 * bound < model.weight.abs().max() <= bound  # type: ignore[operator]
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from gkdbench.data.splits import Problem
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.data.splits import SplitTask
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.testing.problems import relabelled, renumbered, small_problem, with_other_unseen
 
 
-def hidden_nodes(problem: Problem) -> torch.Tensor:
+def hidden_nodes(problem: SplitTask) -> torch.Tensor:
     if problem.task.kind == "node":
         return torch.from_numpy(problem.split.unseen)
     border = problem.task.graph_ptr
@@ -31,7 +31,7 @@ def test_all_that_is_out_of_sight_changes(setting: str) -> None:
 @pytest.mark.parametrize("setting", ["ind", "graph"])
 def test_nothing_in_sight_changes(setting: str) -> None:
     problem = small_problem(setting)
-    before, after = stage(problem), stage(with_other_unseen(problem))
+    before, after = make_evaluation_graphs(problem), make_evaluation_graphs(with_other_unseen(problem))
     scenes = {"observed", before.val_scene}
     for name in scenes:
         one, two = before.scenes[name], after.scenes[name]

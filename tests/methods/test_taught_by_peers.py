@@ -8,7 +8,7 @@ import torch
 from gkdbench.errors import UserError
 from gkdbench.protocol.bank import BankEntry
 from gkdbench.protocol.view import Teacher
-from gkdbench.training.models import rebuild
+from gkdbench.training.models import load_teacher_model
 from gkdbench.training.resolve import resolve
 
 PEERS = {"models": {"gcn": {"hidden": 8}, "sage": {"hidden": 8}}}
@@ -56,4 +56,4 @@ def test_a_solo_teacher_may_have_settings_of_its_own() -> None:
 def test_a_student_that_runs_its_teacher_again_wants_a_solo_one(bench: Any) -> None:
     peers: Any = type("Teacher", (), {"method": "gml", "config": resolve("gml").config()})
     with pytest.raises(UserError, match="wants a solo teacher; got one of 'gml'"):
-        rebuild(peers, bench.given("tran").view)
+        load_teacher_model(peers, bench.given("tran").view)

@@ -18,7 +18,7 @@ from gkdbench.training.distil import Transfer, train_student
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import backbone_config, build
 from gkdbench.training.resolve import resolve
-from gkdbench.training.solo import SoloRecipe
+from gkdbench.training.solo import TrainingSettings
 
 MLP = {"hidden": 16, "layers": 2, "dropout": 0.5}
 
@@ -89,7 +89,7 @@ def gradient(bench: Any, monkeypatch: pytest.MonkeyPatch, batch_size: int | None
 
     monkeypatch.setattr(_distil, "descend", hold_still)
     transfer = Transfer(teacher=NodeTable(view.items, teacher), soft=kl_to_teacher, label_weight=weight)
-    recipe = SoloRecipe(lr=0.1, weight_decay=0.0, epochs=1, batch_size=batch_size)
+    recipe = TrainingSettings(lr=0.1, weight_decay=0.0, epochs=1, batch_size=batch_size)
     train_student(view, Quiet(), config, recipe, transfer)  # type: ignore[arg-type]
     count = len(view.items)
     assert steps[0] == (1 if batch_size is None else -(-count // batch_size))

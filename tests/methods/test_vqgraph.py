@@ -10,7 +10,7 @@ from support.pair_loops import graph, random
 
 from gkdbench.methods.gnn_to_mlp import vqgraph, vqgraph_teacher
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.vq import VQ, VQModel, cosine_scores, distance_scores
+from gkdbench.nn.vq import VQ, VQConfig, cosine_scores, distance_scores
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
@@ -22,8 +22,8 @@ STILL = {"hidden": 16, "layers": 2, "dropout": 0.0}
 SMALL = {"codes": 16}
 
 
-def tokenizer() -> tuple[VQModel, torch.Tensor]:
-    model = VQ(codes=8, hidden=6).build(5, 3, Randomness(0))
+def tokenizer() -> tuple[VQ, torch.Tensor]:
+    model = VQConfig(codes=8, hidden=6).build(5, 3, Randomness(0))
     return model, random(graph().num_dst, 5).float()
 
 

@@ -13,10 +13,10 @@ from nn_scene import CLASSES, WIDTH
 
 from gkdbench.errors import UserError
 from gkdbench.nn.backbones import BACKBONES
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.model import Backbone, Model
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.sgc import SGC
+from gkdbench.nn.sgc import SGCConfig
 from gkdbench.registry import Entry
 from gkdbench.training import models
 
@@ -33,7 +33,7 @@ class Undeclared(Backbone):
     k: int = 3  # of anything: no name of a field says how far a backbone reads
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return MLP(layers=self.depth).build(in_features, out_features, randomness)
+        return MLPConfig(layers=self.depth).build(in_features, out_features, randomness)
 
     def macs(self, in_features: int, out_features: int, num_nodes: int, num_edges: int, nnz: int) -> int:
         return nnz * out_features
@@ -57,7 +57,7 @@ class Propagated(Undeclared):
         return self.depth
 
     def build(self, in_features: int, out_features: int, randomness: Randomness) -> Model:
-        return SGC(hops=self.depth).build(in_features, out_features, randomness)
+        return SGCConfig(hops=self.depth).build(in_features, out_features, randomness)
 
 
 @pytest.fixture

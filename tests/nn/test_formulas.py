@@ -10,14 +10,14 @@ from gkdkernels import SparseFeatures
 from support.small_graph import CLASSES, NODES, WIDTH, Scene
 from torch import Tensor
 
-from gkdbench.nn.appnp import APPNP
-from gkdbench.nn.gat import GAT
-from gkdbench.nn.gcn import GCN
-from gkdbench.nn.gin import GIN
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.appnp import APPNPConfig
+from gkdbench.nn.gat import GATConfig
+from gkdbench.nn.gcn import GCNConfig
+from gkdbench.nn.gin import GINConfig
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.sage import SAGE
-from gkdbench.nn.sgc import SGC, propagate
+from gkdbench.nn.sage import SAGEConfig
+from gkdbench.nn.sgc import SGCConfig, propagate
 
 
 def adjacency(scene: Scene) -> Tensor:
@@ -35,7 +35,7 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def test_gcn(scene: Scene) -> None:
-    model = GCN(hidden=5).build(WIDTH, CLASSES, Randomness(0)).eval()
+    model = GCNConfig(hidden=5).build(WIDTH, CLASSES, Randomness(0)).eval()
     w1, b1, w2, b2 = (model.get_parameter(f"convs.{i}.{n}") for i in (0, 1) for n in ("linear.weight", "bias"))
     a = normalised(scene)
     close(model(scene.dense, scene.graph), a @ torch.relu(a @ scene.dense @ w1 + b1) @ w2 + b2)
@@ -44,7 +44,7 @@ def test_gcn(scene: Scene) -> None:
 @pytest.mark.parametrize("hidden", [3, 64], ids=["narrow", "wide"])  # both orders of product and aggregation
 @pytest.mark.parametrize("aggregator", ["gcn", "mean"])
 def test_sage(scene: Scene, aggregator: str, hidden: int) -> None:
-    model = SAGE(layers=2, hidden=hidden, aggregator=aggregator).build(WIDTH, CLASSES, Randomness(0)).eval()  # type: ignore[arg-type]
+    model = SAGEConfig(layers=2, hidden=hidden, aggregator=aggregator).build(WIDTH, CLASSES, Randomness(0)).eval()  # type: ignore[arg-type]
     a = adjacency(scene)
     degree = a.sum(1, keepdim=True)
 
@@ -58,7 +58,7 @@ def test_sage(scene: Scene, aggregator: str, hidden: int) -> None:
 
 
 def test_gat(scene: Scene) -> None:
-    model = GAT(head_width=3, heads=2, out_heads=2).build(WIDTH, CLASSES, Randomness(0)).eval()
+    model = GATConfig(head_width=3, heads=2, out_heads=2).build(WIDTH, CLASSES, Randomness(0)).eval()
     a = adjacency(scene)
 
     def layer(x: Tensor, i: int) -> Tensor:
@@ -76,14 +76,14 @@ def test_gat(scene: Scene) -> None:
 
 
 def test_appnp(scene: Scene) -> None:
-    model = APPNP(k=40, alpha=0.2).build(WIDTH, CLASSES, Randomness(0)).eval()
+    model = APPNPConfig(k=40, alpha=0.2).build(WIDTH, CLASSES, Randomness(0)).eval()
     h = model.get_submodule("predict")(scene.dense)
     limit = 0.2 * torch.linalg.inv(torch.eye(NODES) - 0.8 * normalised(scene)) @ h  # eq. 3
     torch.testing.assert_close(model(scene.dense, scene.graph), limit, rtol=1e-2, atol=1e-3)
 
 
 def test_gin(scene: Scene) -> None:
-    model = GIN(layers=1, hidden=6, readout="sum").build(WIDTH, CLASSES, Randomness(0)).eval()
+    model = GINConfig(layers=1, hidden=6, readout="sum").build(WIDTH, CLASSES, Randomness(0)).eval()
     eps = model.get_parameter("convs.0.eps")
     with torch.no_grad():
         eps.fill_(0.5)
@@ -95,7 +95,7 @@ def test_gin(scene: Scene) -> None:
 
 
 def test_sgc_propagates_before_or_after_the_product(scene: Scene) -> None:
-    model = SGC(hops=2).build(WIDTH, CLASSES, Randomness(0))
+    model = SGCConfig(hops=2).build(WIDTH, CLASSES, Randomness(0))
     a = normalised(scene)
     for x in (scene.dense, scene.sparse, scene.mixed):
         ahead = propagate(x, scene.graph, 2)
@@ -104,10 +104,10 @@ def test_sgc_propagates_before_or_after_the_product(scene: Scene) -> None:
 
 
 def test_initial_weights_are_the_papers() -> None:
-    kipf = GCN(hidden=200).build(300, 7, Randomness(0)).get_parameter("convs.0.linear.weight")
-    torch_style = MLP(hidden=200).build(300, 7, Randomness(0)).get_parameter("linears.0.weight")
-    sage = SAGE(hidden=200).build(300, 7, Randomness(0)).get_parameter("convs.0.neighbours.weight")
-    gat = GAT(head_width=200, heads=2).build(300, 7, Randomness(0)).get_parameter("convs.0.linear.weight")
+    kipf = GCNConfig(hidden=200).build(300, 7, Randomness(0)).get_parameter("convs.0.linear.weight")
+    torch_style = MLPConfig(hidden=200).build(300, 7, Randomness(0)).get_parameter("linears.0.weight")
+    sage = SAGEConfig(hidden=200).build(300, 7, Randomness(0)).get_parameter("convs.0.neighbours.weight")
+    gat = GATConfig(head_width=200, heads=2).build(300, 7, Randomness(0)).get_parameter("convs.0.linear.weight")
     glorot = math.sqrt(6 / 500)
     for weight, bound in ((kipf, glorot), (torch_style, 300**-0.5), (sage, glorot * math.sqrt(2)), (gat, glorot)):
         assert 0.99 * bound < float(weight.detach().abs().max()) <= bound
@@ -115,7 +115,7 @@ def test_initial_weights_are_the_papers() -> None:
 
 
 def test_sparse_dropout_acts_on_non_zeros_with_the_dense_rate(scene: Scene) -> None:
-    model = GCN(layers=1, dropout=0.5).build(WIDTH, CLASSES, Randomness(0)).train()
+    model = GCNConfig(layers=1, dropout=0.5).build(WIDTH, CLASSES, Randomness(0)).train()
     means = []
     for x in (scene.dense, scene.sparse, scene.mixed):
         total = torch.zeros(NODES, CLASSES)

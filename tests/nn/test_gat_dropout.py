@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from gkdkernels import CSRGraph, SparseFeatures
 
-from gkdbench.nn.gat import GAT, GATModel
+from gkdbench.nn.gat import GAT, GATConfig
 from gkdbench.nn.random import Randomness
 
 GRAPH = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 1, 2]]), 4)
 
 
-def model(**settings: float | bool) -> GATModel:
-    config = GAT(heads=3, head_width=2, dropout=0.5, attention_dropout=0.0, **settings)  # type: ignore[arg-type]
+def model(**settings: float | bool) -> GAT:
+    config = GATConfig(heads=3, head_width=2, dropout=0.5, attention_dropout=0.0, **settings)  # type: ignore[arg-type]
     built = config.build(5, 2, Randomness(0))
-    assert isinstance(built, GATModel)
+    assert isinstance(built, GAT)
     return built
 
 

@@ -10,12 +10,12 @@ from support.small_graph import CLASSES, WIDTH, Scene
 
 from gkdbench.nn.mixture import MixtureModel
 from gkdbench.nn.model import parameter_count
-from gkdbench.nn.moe import MoE
+from gkdbench.nn.moe import MoEConfig
 from gkdbench.nn.random import Randomness
 
 
 def make(**fields: Any) -> MixtureModel:
-    model = MoE(**{"hidden": 8, "experts": 5, "k": 2, **fields}).build(WIDTH, CLASSES, Randomness(0))
+    model = MoEConfig(**{"hidden": 8, "experts": 5, "k": 2, **fields}).build(WIDTH, CLASSES, Randomness(0))
     assert isinstance(model, MixtureModel)
     return model
 
@@ -76,7 +76,7 @@ def test_the_release_adds_noise_in_training_only(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("router", "used", "routing"), [("linear", 2, 5 * (50 + 80)), ("released", 3, None)])
 def test_cost(router: Any, used: int, routing: int | None) -> None:
-    config = MoE(hidden=8, experts=5, k=2, router=router)
+    config = MoEConfig(hidden=8, experts=5, k=2, router=router)
     nnz, nodes = 50, 10
     if routing is None:
         routing = (nnz * 8 + nodes * 8 * 8) + 2 * nodes * 8 * 5

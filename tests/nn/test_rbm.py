@@ -15,12 +15,12 @@ from gkdbench.errors import UserError
 from gkdbench.nn.clustering import direction_kmeans
 from gkdbench.nn.model import parameter_count
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.rbm import RbM, RbMModel
+from gkdbench.nn.rbm import RbMConfig, RbMModel
 from gkdbench.nn.stats import update_stats
 
 
 def make(seed: int = 0, **fields: Any) -> RbMModel:
-    model = RbM(**{"hidden": 8, **fields}).build(WIDTH, CLASSES, Randomness(seed))
+    model = RbMConfig(**{"hidden": 8, **fields}).build(WIDTH, CLASSES, Randomness(seed))
     assert isinstance(model, RbMModel)
     return model
 
@@ -195,7 +195,7 @@ def test_kmeans_with_fewer_rows_than_clusters_is_finite() -> None:
 
 
 def test_cost_counts_router_and_used_experts() -> None:
-    config = RbM(hidden=8, layers=3, experts=5, k=2)
+    config = RbMConfig(hidden=8, layers=3, experts=5, k=2)
     nnz, nodes = 50, 10
     experts = 2 * (nnz * 8 + nodes * (8 * 8 + 8 * 3))
     assert config.macs(20, 3, nodes, 0, nnz) == experts + 5 * (nnz + nodes * (8 + 8))
@@ -215,4 +215,4 @@ def test_cost_counts_router_and_used_experts() -> None:
 )
 def test_bad_field(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        RbM(**fields)
+        RbMConfig(**fields)

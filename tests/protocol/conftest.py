@@ -11,21 +11,21 @@ from gkdkernels.graph import CSRGraph
 from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeSet, Space
-from gkdbench.data.splits import Problem
-from gkdbench.protocol.evaluation_graphs import Staging
+from gkdbench.data.splits import SplitTask
+from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.monitor import Monitor, Verdict, Watch
+from gkdbench.protocol.monitor import EpochResult, Monitor, ScoredSet
 from gkdbench.protocol.predictor import Predictor
-from gkdbench.protocol.view_io import write_handover
+from gkdbench.protocol.view_io import write_bundle
 from gkdbench.testing.problems import small_problem
 
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A problem, its staging and its handover folder."""
+    """A problem, its evaluation_graphs and its handover folder."""
 
-    problem: Problem
-    staging: Staging
+    problem: SplitTask
+    evaluation_graphs: EvaluationGraphs
     folder: Path
 
 
@@ -38,7 +38,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ready]:
         if setting not in made:
             problem = small_problem(setting)
             folder = tmp_path_factory.mktemp("views") / setting
-            made[setting] = Ready(problem, write_handover(problem, folder), folder)
+            made[setting] = Ready(problem, write_bundle(problem, folder), folder)
         return made[setting]
 
     return of
@@ -73,7 +73,7 @@ class Stage:
             val_scene="observed",
             val_items=NodeSet(space, torch.arange(4)),
             val_labels=torch.tensor([0, 0, 1, 1]),
-            watches=[Watch("tran", "observed", NodeSet(space, torch.tensor([4, 5])), live=True)],
+            watches=[ScoredSet("tran", "observed", NodeSet(space, torch.tensor([4, 5])), live=True)],
             metric=options.pop("metric", "accuracy"),
             num_classes=2,
             scratch=scratch,
@@ -85,7 +85,7 @@ class Stage:
         answer = torch.where(torch.arange(6) < right, truth, 1 - truth)
         return nn.functional.one_hot(answer, 2).float()
 
-    def score(self, epoch: int, right: int | Mapping[str, int], **options: Any) -> Verdict:
+    def score(self, epoch: int, right: int | Mapping[str, int], **options: Any) -> EpochResult:
         for name, model in self.models.items():
             model.module.logits = self.logits(right if isinstance(right, int) else right[name])
             model.module.weight.data.fill_(epoch)

@@ -11,15 +11,15 @@ import torch
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.protocol.bank import BankEntry
-from gkdbench.protocol.session import Outcome, run_session
-from gkdbench.protocol.view_io import read_handover
-from gkdbench.training.models import rebuild
+from gkdbench.protocol.session import RunOutcome, run_session
+from gkdbench.protocol.view_io import read_bundle
+from gkdbench.training.models import load_teacher_model
 from gkdbench.training.resolve import resolve
 
 Get = Callable[[str], Any]
 
 
-def trained(case: Any, folder: Path, scratch: Path, **overrides: Any) -> tuple[BankEntry, Outcome]:
+def trained(case: Any, folder: Path, scratch: Path, **overrides: Any) -> tuple[BankEntry, RunOutcome]:
     method = resolve("teacher", {"backbone": "gcn", "epochs": 4, **overrides})
     outcome = run_session(method, handover=case.folder, scratch=scratch, seed=3, teachers={}, bank=folder)
     assert outcome.status == "ok", outcome.traceback
@@ -27,7 +27,7 @@ def trained(case: Any, folder: Path, scratch: Path, **overrides: Any) -> tuple[B
 
 
 @pytest.fixture
-def banked(ready: Get, tmp_path: Path) -> tuple[Any, BankEntry, Outcome]:
+def banked(ready: Get, tmp_path: Path) -> tuple[Any, BankEntry, RunOutcome]:
     (tmp_path / "scratch").mkdir()
     case = ready("ind")
     return (case, *trained(case, tmp_path / "bank", tmp_path / "scratch"))
@@ -35,10 +35,10 @@ def banked(ready: Get, tmp_path: Path) -> tuple[Any, BankEntry, Outcome]:
 
 def test_a_teacher_survives_the_bank_and_its_module_can_be_made_again(banked: Any) -> None:
     case, entry, outcome = banked
-    view = read_handover(case.folder).view
+    view = read_bundle(case.folder).view
     teacher = entry.read(view)
     assert teacher.weights_sha256 == outcome.models[0]["weights_sha256"]
-    model = rebuild(teacher, view)
+    model = load_teacher_model(teacher, view)
     assert not model.training
     with torch.no_grad():
         trace = model.trace(view.inputs.features, view.inputs.graph)
@@ -54,19 +54,19 @@ def test_every_kind_of_teacher_can_be_made_again(ready: Get, tmp_path: Path, bac
     (tmp_path / "scratch").mkdir()
     case = ready(setting)
     entry, _ = trained(case, tmp_path / "bank", tmp_path / "scratch", backbone=backbone, fanouts=())
-    view = read_handover(case.folder).view
+    view = read_bundle(case.folder).view
     teacher = entry.read(view)
     with torch.no_grad():
-        logits = rebuild(teacher, view)(view.inputs.features, view.inputs.graph, view.inputs.segments)
+        logits = load_teacher_model(teacher, view)(view.inputs.features, view.inputs.graph, view.inputs.segments)
     assert torch.equal(logits, teacher.logits[view.inputs.everything])
     assert (teacher.hidden is None) == (backbone == "sgc")
 
 
 def test_teacher_logits_of_unseen_nodes_do_not_exist(banked: Any) -> None:
     case, entry, _ = banked
-    teacher = entry.read(read_handover(case.folder).view)
+    teacher = entry.read(read_bundle(case.folder).view)
     assert len(teacher.logits.space) == case.problem.task.num_nodes - len(case.problem.split.unseen)
-    full = case.staging.scenes["full"].items
+    full = case.evaluation_graphs.scenes["full"].items
     with pytest.raises(UserError, match="positions of"):
         teacher.logits[NodeSet(full, torch.tensor([0]))]
 
@@ -74,7 +74,7 @@ def test_teacher_logits_of_unseen_nodes_do_not_exist(banked: Any) -> None:
 def test_a_teacher_of_another_graph_is_refused(banked: Any, ready: Get) -> None:
     _, entry, _ = banked
     with pytest.raises(UserError, match=r"was trained on '.*ind20.*', the student sees '.*builtin-random/0"):
-        entry.read(read_handover(ready("tran").folder).view)
+        entry.read(read_bundle(ready("tran").folder).view)
 
 
 @pytest.mark.parametrize("name", ["state.npz", "logits.npy", "hidden.npy"])
@@ -91,12 +91,12 @@ def test_a_damaged_teacher_is_refused(banked: Any, name: str) -> None:
         array.flat[0] += 1e-3
         np.save(path, array)
     with pytest.raises(UserError, match="does not match its hash; delete the folder and run again"):
-        entry.read(read_handover(case.folder).view)
+        entry.read(read_bundle(case.folder).view)
 
 
 def test_training_again_replaces_the_entry(banked: Any, tmp_path: Path) -> None:
     case, entry, _ = banked
     (tmp_path / "again").mkdir()
     _, outcome = trained(case, entry.folder, tmp_path / "again", epochs=2)
-    assert entry.read(read_handover(case.folder).view).weights_sha256 == outcome.models[0]["weights_sha256"]
+    assert entry.read(read_bundle(case.folder).view).weights_sha256 == outcome.models[0]["weights_sha256"]
     assert [path.name for path in entry.folder.parent.iterdir() if path.name.startswith(".")] == []

@@ -11,24 +11,24 @@ import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
-from gkdbench.protocol.corruption import CLEAN, Disturbance, disturbances, disturbed
-from gkdbench.protocol.evaluation_graphs import stage
+from gkdbench.protocol.corruption import CLEAN, Corruption, disturbances, disturbed
+from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.testing.problems import small_problem
 
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def noise(level: float) -> Disturbance:
-    return Disturbance("feature_noise", level)
+def noise(level: float) -> Corruption:
+    return Corruption("feature_noise", level)
 
 
-def drop(level: float) -> Disturbance:
-    return Disturbance("edge_drop", level)
+def drop(level: float) -> Corruption:
+    return Corruption("edge_drop", level)
 
 
 def observed(setting: str = "tran") -> Inputs:
-    return stage(small_problem(setting)).scenes["observed"]
+    return make_evaluation_graphs(small_problem(setting)).scenes["observed"]
 
 
 def bags() -> Inputs:
@@ -116,7 +116,7 @@ def test_edge_features_go_with_their_edges_in_batches_of_graphs() -> None:
 
 
 @pytest.mark.parametrize("kind", [noise, drop])
-def test_draws_depend_on_the_seed_and_levels_are_nested(kind: Callable[[float], Disturbance]) -> None:
+def test_draws_depend_on_the_seed_and_levels_are_nested(kind: Callable[[float], Corruption]) -> None:
     inputs = bags()
 
     def touched(level: float, seed: int) -> Tensor:

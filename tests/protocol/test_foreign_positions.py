@@ -42,9 +42,9 @@ def test_nodes_that_are_not_there_are_named(target: Space) -> None:
 
 
 def test_inputs_refuse_rows_of_nodes_that_they_do_not_hold(ready: Callable[[str], Any]) -> None:
-    staging = ready("ind").staging
-    observed, full = staging.scenes["observed"], staging.scenes["full"]
-    unseen = next(watch.items for watch in staging.watches if watch.column == "ind")
+    evaluation_graphs = ready("ind").evaluation_graphs
+    observed, full = evaluation_graphs.scenes["observed"], evaluation_graphs.scenes["full"]
+    unseen = next(watch.items for watch in evaluation_graphs.watches if watch.column == "ind")
     with pytest.raises(UserError, match="are not in"):
         observed.rows(unseen)
     with pytest.raises(ForeignPositions):

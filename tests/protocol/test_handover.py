@@ -11,7 +11,7 @@ import torch
 from gkdkernels.graph import SparseFeatures
 
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.view_io import read_handover, write_handover
+from gkdbench.protocol.view_io import read_bundle, write_bundle
 from gkdbench.testing.problems import relabelled
 
 Get = Callable[[str], Any]
@@ -36,7 +36,7 @@ def test_no_byte_of_the_view_depends_on_a_test_label(ready: Get, setting: str, t
     case = ready(setting)
     changed = relabelled(case.problem, case.problem.split.test)
     assert not torch.equal(changed.task.labels, case.problem.task.labels)
-    write_handover(changed, tmp_path / "view")
+    write_bundle(changed, tmp_path / "view")
     assert contents(tmp_path / "view") == contents(case.folder)
 
 
@@ -45,7 +45,7 @@ def test_the_labels_on_disk_are_those_of_train_and_val(ready: Get, setting: str,
     """Every label is changed: the files that differ are the label files, and they hold what they should."""
     case = ready(setting)
     labels, split = case.problem.task.labels, case.problem.split
-    write_handover(relabelled(case.problem, np.arange(len(labels))), tmp_path / "view")
+    write_bundle(relabelled(case.problem, np.arange(len(labels))), tmp_path / "view")
     old, new = contents(case.folder), contents(tmp_path / "view")
     assert {name for name in old if old[name] != new[name]} == {"train.labels.npy", "val.labels.npy"}
     assert np.array_equal(np.load(case.folder / "train.labels.npy"), labels[split.train].numpy())
@@ -55,15 +55,15 @@ def test_the_labels_on_disk_are_those_of_train_and_val(ready: Get, setting: str,
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_what_is_read_is_what_was_staged(ready: Get, setting: str) -> None:
     case = ready(setting)
-    given, task = read_handover(case.folder), case.problem.task
-    for name, inputs in case.staging.scenes.items():
+    given, task = read_bundle(case.folder), case.problem.task
+    for name, inputs in case.evaluation_graphs.scenes.items():
         assert equal(given.scene(name), inputs), name
-    assert given.view.train.ids.tolist() == case.staging.train.ids.tolist()
-    assert torch.equal(given.view.labels, task.labels[case.staging.train.ids])
-    assert given.val.ids.tolist() == case.staging.val.ids.tolist()
-    assert given.val_scene == case.staging.val_scene
+    assert given.view.train.ids.tolist() == case.evaluation_graphs.train.ids.tolist()
+    assert torch.equal(given.view.labels, task.labels[case.evaluation_graphs.train.ids])
+    assert given.val.ids.tolist() == case.evaluation_graphs.val.ids.tolist()
+    assert given.val_scene == case.evaluation_graphs.val_scene
     assert [(w.column, w.scene, w.live, w.items.ids.tolist()) for w in given.watches] == [
-        (w.column, w.scene, w.live, w.items.ids.tolist()) for w in case.staging.watches
+        (w.column, w.scene, w.live, w.items.ids.tolist()) for w in case.evaluation_graphs.watches
     ]
     assert (given.view.num_classes, given.view.multi_label, given.metric) == (
         task.num_classes,
@@ -77,26 +77,26 @@ def test_sparse_and_edge_features_survive(ready: Get, tmp_path: Path) -> None:
     problem = ready("ind").problem
     ends = torch.stack([problem.task.graph.index, problem.task.graph.row], dim=1).float()
     sparse = SparseFeatures.from_dense(problem.task.features)
-    staging = write_handover(
+    evaluation_graphs = write_bundle(
         replace(problem, task=problem.task.with_(features=sparse, edge_features=ends)), tmp_path / "v"
     )
-    observed = read_handover(tmp_path / "v").view.inputs
+    observed = read_bundle(tmp_path / "v").view.inputs
     assert isinstance(observed.features, SparseFeatures)
-    wanted = staging.scenes["observed"]
+    wanted = evaluation_graphs.scenes["observed"]
     assert torch.equal(observed.features.dense(), wanted.features.dense())
     assert torch.equal(observed.edge_features, wanted.edge_features)
 
 
 def test_the_training_view_of_an_inductive_run_holds_no_unseen_node(ready: Get) -> None:
     case = ready("ind")
-    view = read_handover(case.folder).view
+    view = read_bundle(case.folder).view
     assert not set(view.inputs.space.ids.tolist()) & set(case.problem.split.unseen.tolist())
 
 
 def test_writing_into_the_view_leaves_the_files_alone(ready: Get) -> None:
     folder = ready("tran").folder
     before = contents(folder)
-    view = read_handover(folder).view
+    view = read_bundle(folder).view
     view.labels.fill_(0)
     view.inputs.features.zero_()
     assert contents(folder) == before
@@ -106,9 +106,9 @@ def test_a_finished_view_is_kept_and_a_partial_one_leaves_no_trace(
     ready: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, folder = ready("tran").problem, tmp_path / "view"
-    write_handover(problem, folder)
+    write_bundle(problem, folder)
     stamp = (folder / "meta.json").stat().st_mtime_ns
-    write_handover(problem, folder)
+    write_bundle(problem, folder)
     assert (folder / "meta.json").stat().st_mtime_ns == stamp
 
     def full_disk(*_: object, **__: object) -> None:
@@ -116,5 +116,5 @@ def test_a_finished_view_is_kept_and_a_partial_one_leaves_no_trace(
 
     monkeypatch.setattr(np, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_handover(problem, tmp_path / "other")
+        write_bundle(problem, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -13,7 +13,7 @@ import pytest
 from support.label_search import found
 
 from gkdbench.data.splits import prepare_named
-from gkdbench.protocol.view_io import write_handover
+from gkdbench.protocol.view_io import write_bundle
 
 HIDING_PLACES = (
     "closure", "slice", "one hot", "list", "by id", "bytes", "renamed", "attribute", "saved array", "json",
@@ -27,7 +27,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """What the planted method brought home from a worker of its own, and what only this process knows."""
     folder = tmp_path_factory.mktemp("search")
     problem = prepare_named("csbm:n=600,classes=3,d=8", "builtin-random-ind20")
-    staging = write_handover(problem, folder / "view")
+    evaluation_graphs = write_bundle(problem, folder / "view")
     (folder / "scratch").mkdir()
     (folder / "cwd").mkdir()
     count = problem.task.num_nodes
@@ -57,17 +57,23 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     with np.load(folder / "report.npz") as stored:
         collected = {name: stored[name] for name in stored.files}
     report = json.loads((folder / "report.json").read_text())
-    return {"problem": problem, "staging": staging, "collected": collected, "report": report, "decoys": decoys}
+    return {
+        "problem": problem,
+        "evaluation_graphs": evaluation_graphs,
+        "collected": collected,
+        "report": report,
+        "decoys": decoys,
+    }
 
 
 def test_it_finds_no_test_label(searched: Mapping[str, Any]) -> None:
-    problem, staging = searched["problem"], searched["staging"]
+    problem, evaluation_graphs = searched["problem"], searched["evaluation_graphs"]
     secret = np.full(problem.task.num_nodes, -1)
     secret[problem.split.test] = problem.task.labels.numpy()[problem.split.test]
     orders = {"the task's order": np.arange(problem.task.num_nodes), "test": problem.split.test}
     orders["sorted test"] = np.sort(problem.split.test)
-    orders |= {f"scene {name}": inputs.items.ids.numpy() for name, inputs in staging.scenes.items()}
-    orders |= {f"column {watch.column}": watch.items.ids.numpy() for watch in staging.watches}
+    orders |= {f"scene {name}": inputs.items.ids.numpy() for name, inputs in evaluation_graphs.scenes.items()}
+    orders |= {f"column {watch.column}": watch.items.ids.numpy() for watch in evaluation_graphs.watches}
     assert found(searched["collected"], orders, secret) == []
 
 

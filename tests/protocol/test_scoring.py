@@ -25,7 +25,7 @@ def walked(ready: Get, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
         if setting not in made:
             case, scratch = ready(setting), tmp_path_factory.mktemp("scratch")
             outcome = run_session(Walk(epochs=3), handover=case.folder, scratch=scratch, seed=0, teachers={})
-            made[setting] = (case, score_run(case.problem, case.staging, scratch, outcome.models))
+            made[setting] = (case, score_run(case.problem, case.evaluation_graphs, scratch, outcome.models))
         return made[setting]
 
     return of
@@ -35,7 +35,7 @@ def walked(ready: Get, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 def test_scores_are_the_metric_on_the_kept_predictions(walked: Get, setting: str) -> None:
     case, result = walked(setting)
     task = case.problem.task
-    for watch in case.staging.watches:
+    for watch in case.evaluation_graphs.watches:
         kept = result.arrays[f"model/{watch.column}/selected"]
         truth = task.labels[watch.items.ids].numpy()
         found = result.models[0].scores[watch.column]
@@ -45,7 +45,7 @@ def test_scores_are_the_metric_on_the_kept_predictions(walked: Get, setting: str
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_an_untouched_side_car_confirms_its_record(walked: Get, setting: str) -> None:
     case, result = walked(setting)
-    assert rescore(case.problem, case.staging, result.arrays, result.models[0]) == []
+    assert rescore(case.problem, case.evaluation_graphs, result.arrays, result.models[0]) == []
 
 
 def one_changed(result: Scored, key: str, at: int, to: int) -> dict[str, np.ndarray]:
@@ -58,17 +58,21 @@ def one_changed(result: Scored, key: str, at: int, to: int) -> dict[str, np.ndar
 @pytest.mark.parametrize("setting", ["tran", "ind", "graph"])
 def test_one_changed_prediction_is_found_even_between_two_wrong_classes(walked: Get, setting: str) -> None:
     case, result = walked(setting)
-    columns = [("val", case.staging.val)] + [(watch.column, watch.items) for watch in case.staging.watches]
+    columns = [("val", case.evaluation_graphs.val)] + [
+        (watch.column, watch.items) for watch in case.evaluation_graphs.watches
+    ]
     for column, items in columns:
         key = f"model/{column}/selected"
         kept, truth = result.arrays[key], case.problem.task.labels[items.ids].numpy()
         wrong = np.flatnonzero(kept != truth)
         at = int(wrong[0])
         other = next(c for c in range(case.problem.task.num_classes) if c not in (kept[at], truth[at]))
-        found = rescore(case.problem, case.staging, one_changed(result, key, at, other), result.models[0])
+        found = rescore(case.problem, case.evaluation_graphs, one_changed(result, key, at, other), result.models[0])
         assert len(found) == 1, f"{column}: {found}"
         assert column in found[0]
-        found = rescore(case.problem, case.staging, one_changed(result, key, at, int(truth[at])), result.models[0])
+        found = rescore(
+            case.problem, case.evaluation_graphs, one_changed(result, key, at, int(truth[at])), result.models[0]
+        )
         assert found, f"{column}: a wrong prediction made right was not found"
 
 
@@ -77,7 +81,7 @@ def test_every_changed_decision_of_a_multilabel_run_that_moves_the_score_is_foun
     key = "model/tran/selected"
     arrays = {name: array.copy() for name, array in result.arrays.items()}
     arrays[key][0, 0] ^= True
-    assert rescore(case.problem, case.staging, arrays, result.models[0])
+    assert rescore(case.problem, case.evaluation_graphs, arrays, result.models[0])
 
 
 def test_a_score_changed_in_the_record_is_found(walked: Get) -> None:
@@ -86,16 +90,20 @@ def test_a_score_changed_in_the_record_is_found(walked: Get) -> None:
     for column, old in model.scores.items():
         scores = {**model.scores, column: old.model_copy(update={"value": old.value - 1e-6})}
         changed = model.model_copy(update={"scores": scores})
-        assert any(column in line for line in rescore(case.problem, case.staging, result.arrays, changed)), column
-    assert rescore(case.problem, case.staging, result.arrays, model.model_copy(update={"val": model.val - 1e-6}))
+        assert any(column in line for line in rescore(case.problem, case.evaluation_graphs, result.arrays, changed)), (
+            column
+        )
+    assert rescore(
+        case.problem, case.evaluation_graphs, result.arrays, model.model_copy(update={"val": model.val - 1e-6})
+    )
     fewer = {column: old for column, old in model.scores.items() if column != "coldstart"}
-    assert rescore(case.problem, case.staging, result.arrays, model.model_copy(update={"scores": fewer}))
+    assert rescore(case.problem, case.evaluation_graphs, result.arrays, model.model_copy(update={"scores": fewer}))
 
 
 def test_missing_predictions_are_named(walked: Get) -> None:
     case, result = walked("ind")
     arrays = {name: array for name, array in result.arrays.items() if name != "model/ind/selected"}
-    assert rescore(case.problem, case.staging, arrays, result.models[0]) == ["model: no predictions for ind"]
+    assert rescore(case.problem, case.evaluation_graphs, arrays, result.models[0]) == ["model: no predictions for ind"]
 
 
 def test_the_hash_covers_names_types_shapes_and_values() -> None:

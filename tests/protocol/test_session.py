@@ -14,22 +14,22 @@ from support.toy_predictors import Does, Linear, Walk
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor, state_bytes, state_from_bytes, state_of
 from gkdbench.protocol.scoring import Scored, score_run
-from gkdbench.protocol.session import Outcome, run_session
+from gkdbench.protocol.session import RunOutcome, run_session
 from gkdbench.protocol.view import Fitted
-from gkdbench.protocol.view_io import read_handover, write_handover
+from gkdbench.protocol.view_io import read_bundle, write_bundle
 from gkdbench.testing.problems import renumbered
 
 Get = Callable[[str], Any]
 
 
-def session(case: Any, method: Any, scratch: Path, **options: Any) -> Outcome:
+def session(case: Any, method: Any, scratch: Path, **options: Any) -> RunOutcome:
     return run_session(method, handover=case.folder, scratch=scratch, seed=0, teachers={}, **options)
 
 
-def scored(case: Any, method: Any, scratch: Path, **options: Any) -> tuple[Outcome, Scored]:
+def scored(case: Any, method: Any, scratch: Path, **options: Any) -> tuple[RunOutcome, Scored]:
     outcome = session(case, method, scratch, **options)
     assert outcome.status == "ok", outcome.traceback
-    return outcome, score_run(case.problem, case.staging, scratch, outcome.models)
+    return outcome, score_run(case.problem, case.evaluation_graphs, scratch, outcome.models)
 
 
 def weights_per_epoch(case: Any, epochs: int, hops: int) -> list[torch.Tensor]:
@@ -41,7 +41,7 @@ def weights_per_epoch(case: Any, epochs: int, hops: int) -> list[torch.Tensor]:
             kept.append(models["model"].module.weight.detach().clone())
             return type("Verdict", (), {"stop": False})
 
-    view = read_handover(case.folder).view
+    view = read_bundle(case.folder).view
     Walk(epochs=epochs, hops=hops).fit(view, type("Ctx", (), {"monitor": Ear(), "seed": 0}))  # type: ignore[arg-type]
     return kept
 
@@ -89,7 +89,7 @@ def test_observed_test_nodes_are_predicted_without_the_unseen(ready: Get, tmp_pa
     adjacency[task.graph.row.long(), task.graph.index.long()] = 1
     adjacency[:, torch.from_numpy(unseen)] = 0
     predicted = (adjacency @ task.features @ weight).argmax(dim=1).numpy()
-    ids = case.staging.test_ids("tran")
+    ids = case.evaluation_graphs.test_ids("tran")
     assert result.arrays["model/tran/selected"].tolist() == predicted[ids].tolist()
 
 
@@ -134,7 +134,7 @@ def test_an_ensemble_is_the_mean_probability_of_peers_at_their_own_epochs(ready:
     assert len({m["selected_epoch"] for m in outcome.models[:3]}) > 1, (
         "the peers must differ for this test to mean anything"
     )
-    view = read_handover(case.folder).view
+    view = read_bundle(case.folder).view
     mean = torch.zeros(case.problem.task.num_nodes, 3)
     for i, model in enumerate(outcome.models[:3]):
         weight = Linear(view, i).weight.detach()
@@ -143,7 +143,7 @@ def test_an_ensemble_is_the_mean_probability_of_peers_at_their_own_epochs(ready:
         mean += (case.problem.task.features @ weight).softmax(dim=1) / 3
     labels = case.problem.task.labels
     for column in ("tran", "ind"):
-        ids = torch.from_numpy(case.staging.test_ids(column))
+        ids = torch.from_numpy(case.evaluation_graphs.test_ids(column))
         assert result.arrays[f"ensemble/{column}/selected"].tolist() == mean[ids].argmax(1).tolist()
         share = (mean[ids].argmax(1) == labels[ids]).double().mean().item()
         assert result.models[3].scores[column].value == pytest.approx(share)
@@ -188,17 +188,23 @@ def test_shuffled_ids_permute_predictions_and_leave_scores(ready: Get, tmp_path:
     case = ready(setting)
     order = np.random.default_rng(1).permutation(case.problem.task.num_nodes)
     moved = renumbered(case.problem, order)
-    other = SimpleNamespace(problem=moved, folder=tmp_path / "view", staging=write_handover(moved, tmp_path / "view"))
+    other = SimpleNamespace(
+        problem=moved, folder=tmp_path / "view", evaluation_graphs=write_bundle(moved, tmp_path / "view")
+    )
     results = []
     for number, here in enumerate((case, other)):
         (tmp_path / str(number)).mkdir()
         results.append(scored(here, Walk(epochs=4, hops=1), tmp_path / str(number))[1])
     first, second = results
     assert first.models[0].scores == second.models[0].scores
-    for watch in case.staging.watches:
+    for watch in case.evaluation_graphs.watches:
         key = f"model/{watch.column}/selected"
-        old = dict(zip(case.staging.test_ids(watch.column).tolist(), first.arrays[key].tolist(), strict=True))
-        new = dict(zip(order[other.staging.test_ids(watch.column)].tolist(), second.arrays[key].tolist(), strict=True))
+        old = dict(zip(case.evaluation_graphs.test_ids(watch.column).tolist(), first.arrays[key].tolist(), strict=True))
+        new = dict(
+            zip(
+                order[other.evaluation_graphs.test_ids(watch.column)].tolist(), second.arrays[key].tolist(), strict=True
+            )
+        )
         assert old == new, watch.column
 
 

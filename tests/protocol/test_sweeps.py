@@ -13,26 +13,26 @@ from support.toy_predictors import Linear, Walk
 
 from gkdbench.metrics.diagnostics import ece
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.corruption import Disturbance, disturbed
+from gkdbench.protocol.corruption import Corruption, disturbed
 from gkdbench.protocol.scoring import Scored, score_run
-from gkdbench.protocol.session import Outcome, run_session
+from gkdbench.protocol.session import RunOutcome, run_session
 from gkdbench.protocol.sweeps import resweep, with_sweeps
-from gkdbench.protocol.view_io import read_handover
-from gkdbench.records.schema import Disturbed, Row
+from gkdbench.protocol.view_io import read_bundle
+from gkdbench.records.schema import CorruptedResult, Row
 
 SWEEPS = {"feature_noise": [0.3, 1.0], "edge_drop": [0.5]}
 Get = Callable[[str], Any]
 
 
-def swept(case: Any, method: Any, scratch: Path, sweeps: dict[str, list[float]]) -> tuple[Outcome, Scored]:
+def swept(case: Any, method: Any, scratch: Path, sweeps: dict[str, list[float]]) -> tuple[RunOutcome, Scored]:
     scratch.mkdir()
     outcome = run_session(method, handover=case.folder, scratch=scratch, seed=5, teachers={}, sweeps=sweeps)
     assert outcome.status == "ok", outcome.traceback
-    scored = score_run(case.problem, case.staging, scratch, outcome.models)
-    return outcome, with_sweeps(case.problem, case.staging, scratch, scored, sweeps)
+    scored = score_run(case.problem, case.evaluation_graphs, scratch, outcome.models)
+    return outcome, with_sweeps(case.problem, case.evaluation_graphs, scratch, scored, sweeps)
 
 
-def step(found: Scored, kind: str, level: float) -> Disturbed:
+def step(found: Scored, kind: str, level: float) -> CorruptedResult:
     (one,) = [s for s in found.sweeps if (s.kind, s.level) == (kind, level)]
     return one
 
@@ -64,9 +64,9 @@ def test_scores_and_calibration_are_those_of_the_selected_weights_on_the_disturb
 ) -> None:
     case = ready("ind")
     outcome, found = swept(case, Walk(epochs=4, peers=2, hops=1), tmp_path / "run", SWEEPS)
-    view = read_handover(case.folder).view
-    watch = next(w for w in case.staging.watches if w.column == column)
-    inputs = disturbed(case.staging.scenes[watch.scene], Disturbance(kind, level), 5)
+    view = read_bundle(case.folder).view
+    watch = next(w for w in case.evaluation_graphs.watches if w.column == column)
+    inputs = disturbed(case.evaluation_graphs.scenes[watch.scene], Corruption(kind, level), 5)
     adjacency = torch.zeros(len(inputs.space), len(inputs.space))
     adjacency[inputs.graph.row.long(), inputs.graph.index.long()] = 1
     labels = case.problem.task.labels[watch.items.ids].numpy()
@@ -101,7 +101,7 @@ def test_a_model_of_features_alone_does_not_mind_lost_edges(ready: Get, tmp_path
     assert found.sweeps[0].disagreement == {}
 
 
-def row_of(found: Scored, sweeps: list[Disturbed]) -> Row:
+def row_of(found: Scored, sweeps: list[CorruptedResult]) -> Row:
     return Row(index=0, seed=5, status="ok", command="", split_sha256="", models=found.models, sweeps=sweeps)
 
 
@@ -109,8 +109,8 @@ def test_what_a_side_car_does_not_confirm_is_said(ready: Get, tmp_path: Path) ->
     case = ready("tran")
     _, found = swept(case, Walk(epochs=3, peers=2, hops=1), tmp_path / "run", SWEEPS)
 
-    def problems(sweeps: list[Disturbed], arrays: Any = found.arrays) -> str:
-        return "\n".join(resweep(case.problem, case.staging, arrays, row_of(found, sweeps), SWEEPS))
+    def problems(sweeps: list[CorruptedResult], arrays: Any = found.arrays) -> str:
+        return "\n".join(resweep(case.problem, case.evaluation_graphs, arrays, row_of(found, sweeps), SWEEPS))
 
     assert problems(found.sweeps) == ""
     assert "has 3 steps, wanted 4" in problems(found.sweeps[:-1])

@@ -13,14 +13,14 @@ from gkdbench.records.schema import Record, TeacherInfo
 from gkdbench.report import Expected, build, column
 from gkdbench.report.cells import BY_KEY, filled, score
 from gkdbench.report.markdown import Selection, markdown_table
-from gkdbench.report.model import Column, Entry
+from gkdbench.report.model import Table, TableRow
 from gkdbench.report.naming import distinct_labels
 from gkdbench.report.wide import WideSelection, wide_table
 
 SAGE = teacher()
 
 
-def entry_of(columns: tuple[Column, ...] | list[Column], name: str) -> Entry:
+def entry_of(columns: tuple[Table, ...] | list[Table], name: str) -> TableRow:
     (found,) = [entry for column in columns for entry in column.entries if entry.name == name]
     return found
 

@@ -10,14 +10,14 @@ from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
-from gkdbench.records.sidecar import Arrays
+from gkdbench.records.sidecar import SidecarArrays
 from gkdbench.report.claimpage import claim_page
-from gkdbench.report.convergence import Arrival, arrivals, pace
+from gkdbench.report.convergence import EpochsToTarget, arrivals, pace
 
 
-def curves(*peers: list[float], run: tuple[int, int] = (3, 7), every: int = 1) -> Arrays:
+def curves(*peers: list[float], run: tuple[int, int] = (3, 7), every: int = 1) -> SidecarArrays:
     prefix = f"{run[0]}-{run[1]}"
-    found: Arrays = {f"{prefix}/peer{k}/val/curve": np.array(p, dtype=np.float32) for k, p in enumerate(peers)}
+    found: SidecarArrays = {f"{prefix}/peer{k}/val/curve": np.array(p, dtype=np.float32) for k, p in enumerate(peers)}
     found[f"{prefix}/terms/epoch"] = np.arange(1, len(peers[0]) + 1, dtype=np.float32) * every
     return found
 
@@ -27,7 +27,7 @@ def test_epochs_to_the_rivals_best_are_counted_peer_by_peer() -> None:
     fast = curves([0.7, 0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.9])
     (found,) = arrivals(fast, solo, [(3, 7)])
     # the second peer is as late as counts: twice 2
-    assert found == Arrival(ours=(1 + 4) / 2, theirs=(4 + 2) / 2, saved=(3 / 4 - 1) / 2, reached=2, models=2)
+    assert found == EpochsToTarget(ours=(1 + 4) / 2, theirs=(4 + 2) / 2, saved=(3 / 4 - 1) / 2, reached=2, models=2)
     (never,) = arrivals(curves([0.1] * 5, [0.1] * 5), solo, [(3, 7)])
     assert (never.ours, never.reached) == ((8 + 4) / 2, 0)
     assert arrivals(solo, solo, [(3, 7)])[0].saved == 0
@@ -51,7 +51,7 @@ def run_of(seconds: float, steps: float | None = 2.0, **fields: object) -> Recor
 
 
 def test_steps_and_seconds_follow_from_those_of_an_epoch() -> None:
-    found = [Arrival(5.0, 10.0, 0.5, 1, 2) for _ in TEN]
+    found = [EpochsToTarget(5.0, 10.0, 0.5, 1, 2) for _ in TEN]
     got = pace(run_of(30.0, steps=4.0), run_of(10.0), found, TEN)
     assert (got.reached, got.models) == (10, 20)
     assert got.epochs == pytest.approx((0.5, 0.5, 0.5))

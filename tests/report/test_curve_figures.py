@@ -11,12 +11,12 @@ import pytest
 from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
-from gkdbench.records.sidecar import Arrays
+from gkdbench.records.sidecar import SidecarArrays
 from gkdbench.report.claimfile import CurveFigure, Side
 from gkdbench.report.claimpage import claim_page
 from gkdbench.report.forest import Interval, forest_plot
-from gkdbench.report.learning_curves import courses
-from gkdbench.report.lines import HIGH, MOST_POINTS, WIDTHS, Curve, Panel, line_plot, ticks
+from gkdbench.report.learning_curves import learning_curves
+from gkdbench.report.lines import HIGH, MOST_POINTS, WIDTHS, Panel, PlotCurve, line_plot, ticks
 
 SIDES = {name: Side(name=name.upper(), method=name) for name in "ab"}
 RECORDS = [record("a", "A", runs=TEN), record("b", "B", runs=TEN)]
@@ -28,9 +28,11 @@ def figure(readings: dict[str, str], per: str = "row") -> CurveFigure:
     return CurveFigure.model_validate(of | PLACE)
 
 
-def side_car(_: object = None, lengths: tuple[int, ...] = (5,) * 10, names: tuple[str, ...] = ("p0", "p1")) -> Arrays:
+def side_car(
+    _: object = None, lengths: tuple[int, ...] = (5,) * 10, names: tuple[str, ...] = ("p0", "p1")
+) -> SidecarArrays:
     """Run r has value r + k + epoch for peer k."""
-    found: Arrays = {}
+    found: SidecarArrays = {}
     for (index, seed), length in zip(TEN, lengths, strict=True):
         epochs = np.arange(1, length + 1, dtype=np.float32)
         found[f"{index}-{seed}/terms/epoch"] = epochs
@@ -40,7 +42,7 @@ def side_car(_: object = None, lengths: tuple[int, ...] = (5,) * 10, names: tupl
 
 
 def test_a_curve_is_the_mean_over_runs_up_to_the_shortest() -> None:
-    panels, counts = courses(figure({"terms/kl.p0": "first"}), SIDES, RECORDS[:1],
+    panels, counts = learning_curves(figure({"terms/kl.p0": "first"}), SIDES, RECORDS[:1],
                              lambda _: side_car(lengths=(5,) * 9 + (3,)))  # fmt: skip
     assert counts == [10]
     (panel,) = panels
@@ -54,23 +56,23 @@ def test_a_curve_is_the_mean_over_runs_up_to_the_shortest() -> None:
 
 def test_a_star_is_the_mean_of_what_fits_and_panels_may_be_readings() -> None:
     readings = {"terms/kl.p*": "both", "terms/kl.p1": "second", "terms/none": "nothing"}
-    by_row, _ = courses(figure(readings), SIDES, RECORDS, side_car)
+    by_row, _ = learning_curves(figure(readings), SIDES, RECORDS, side_car)
     assert [(p.title, [c.label for c in p.curves]) for p in by_row] == [(n, ["both", "second"]) for n in ("A", "B")]
     assert by_row[0].curves[0].y[0] == pytest.approx(6.0)
-    by_reading, _ = courses(figure(readings, "reading"), SIDES, RECORDS, side_car)
+    by_reading, _ = learning_curves(figure(readings, "reading"), SIDES, RECORDS, side_car)
     assert [(p.title, [c.label for c in p.curves]) for p in by_reading] == [(n, ["A", "B"]) for n in ("both", "second")]
 
 
 def test_what_not_every_run_has_or_says_when_is_left_out_or_refused() -> None:
     arrays = side_car()
     del arrays["3-3/terms/kl.p0"]
-    assert courses(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: arrays) == ([], [])
+    assert learning_curves(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: arrays) == ([], [])
     short = side_car() | {"3-3/terms/kl.p0": np.ones(2)}
     with pytest.raises(UserError, match=r"one value for each of 5 reports, got shapes \(2,\)"):
-        courses(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: short)
+        learning_curves(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: short)
     late = side_car() | {"3-3/terms/epoch": np.arange(5) * 2.0}
     with pytest.raises(UserError, match="different epochs"):
-        courses(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: late)
+        learning_curves(figure({"terms/kl.p0": "first"}), SIDES, RECORDS, lambda _: late)
 
 
 def numbers(text: str) -> list[float]:
@@ -80,7 +82,7 @@ def numbers(text: str) -> list[float]:
 def test_curves_and_bands_stay_inside_their_panels() -> None:
     wide = WIDTHS[3]
     x = tuple(float(i) for i in range(1, 301))
-    curve = Curve("layer <1>", x, tuple(v**2 for v in x), tuple(v**2 - 5 for v in x), tuple(v**2 + 9 for v in x))
+    curve = PlotCurve("layer <1>", x, tuple(v**2 for v in x), tuple(v**2 - 5 for v in x), tuple(v**2 + 9 for v in x))
     panels = [Panel(f"p{k}", (curve,)) for k in range(4)]
     root = ElementTree.fromstring(line_plot("a title", panels, across="epoch", unit="nats"))
     space = "{http://www.w3.org/2000/svg}"
@@ -108,7 +110,7 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
 
 
 def test_a_constant_is_drawn() -> None:
-    flat = Curve("c", (1.0,), (2.0,), (2.0,), (2.0,))
+    flat = PlotCurve("c", (1.0,), (2.0,), (2.0,), (2.0,))
     assert "polyline" in line_plot("t", [Panel("p", (flat,))], across="epoch")
 
 

@@ -11,13 +11,13 @@ from support.records_factory import MLP_SETTINGS, SGC, TEN, record, teacher, tea
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.entries import entries
-from gkdbench.report.published import Claim, Verdict, claims, grade, published, verdict
+from gkdbench.report.published import Claim, PublishedVerdict, claims, grade, published, verdict
 
 SETTINGS = ("tran", "ind", "prod")
 CLAIMS = {claim.name: claim for claim in claims()}
 
 
-def only_verdict(made: Record, setting: str = "tran") -> Verdict:
+def only_verdict(made: Record, setting: str = "tran") -> PublishedVerdict:
     (found,) = entries(made, setting)[0].verdicts
     return found
 

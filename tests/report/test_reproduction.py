@@ -12,7 +12,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.board import build
 from gkdbench.report.published import claims
-from gkdbench.report.reproduction import Group, counts_text, lines_of, load_page, numbers, reproduction_page
+from gkdbench.report.reproduction import PublishedGroup, counts_text, lines_of, load_page, numbers, reproduction_page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproduction.toml"
 CLAIMS = {claim.name: claim for claim in claims()}
@@ -30,8 +30,8 @@ def krd(mean: float) -> Record:
     return record("krd", "KRD", split="cpf-lcc-20-30", mean=mean, teachers=taught, config=config)
 
 
-def group(**fields: Any) -> Group:
-    return Group.model_validate({"says": "MLPs", "claims": ["VQGraph Table 1, MLP"], **fields})
+def group(**fields: Any) -> PublishedGroup:
+    return PublishedGroup.model_validate({"says": "MLPs", "claims": ["VQGraph Table 1, MLP"], **fields})
 
 
 def test_the_page_of_this_repository_has_all_sixty_six_rows() -> None:

@@ -11,7 +11,7 @@ from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import identity_of
-from gkdbench.records.schema import Disturbed, Record
+from gkdbench.records.schema import CorruptedResult, Record
 from gkdbench.report.claimfile import Side, SweepFigure
 from gkdbench.report.claimpage import claim_page
 from gkdbench.report.loading import without_repeats
@@ -69,7 +69,7 @@ def swept(lam: float, lost: float, levels: tuple[float, ...] = (0.5,)) -> Record
         for kind, level in [("clean", 0.0), *(("feature_noise", level) for level in levels)]:
             value = 0.8 - 2 * level * (lost + 0.001 * row.seed)
             steps.append(
-                Disturbed(
+                CorruptedResult(
                     kind=kind,  # type: ignore[arg-type]
                     level=level,
                     scores={"peer0": {"tran": value}, "peer1": {"tran": value - 0.02}, "ensemble": {"tran": 0.9}},

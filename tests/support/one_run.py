@@ -8,7 +8,7 @@ import numpy as np
 
 from gkdbench.records.key import GroupIdentity
 from gkdbench.records.schema import DataInfo, ModelResult, Record, Row, Score
-from gkdbench.records.sidecar import Arrays
+from gkdbench.records.sidecar import SidecarArrays
 from gkdbench.records.store import CellAddress, GroupAddress
 
 DATA = DataInfo(name="cora", sha256="d" * 64, preprocessing={}, nodes=5, edges=8, features=3, classes=2)
@@ -78,7 +78,7 @@ def record(run: Row, *, threads: int = 1, **changes: Any) -> Record:
     )
 
 
-def arrays(seed: int, size: int = 4) -> Arrays:
+def arrays(seed: int, size: int = 4) -> SidecarArrays:
     draw = np.random.default_rng(seed)
     return {"model/tran/selected": draw.integers(0, 2, size).astype(np.uint8)}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gkdbench.nn.model import Trace
-from gkdbench.training.mutual import Joint
+from gkdbench.training.mutual import JointForward
 
 ITEMS, CLASSES = 20, 3
 
@@ -21,7 +21,7 @@ def logits_of(peers: int, *, scale: float = 2.0, seed: int = 0) -> list[Tensor]:
 
 def joint_of(
     logits: Sequence[Tensor], *, several: bool = False, hidden: Sequence[Tensor] = (), epoch: int = 1
-) -> Joint:
+) -> JointForward:
     """A joint forward on 20 items, of which 7 are labelled; with `several` labels one entry of them is unknown."""
     generator = torch.Generator().manual_seed(7)
     rows = torch.randperm(ITEMS, generator=generator)[:7]
@@ -31,10 +31,10 @@ def joint_of(
         labels[3, 1] = float("nan")
     traces = tuple(Trace(z, (hidden[k],) if hidden else ()) for k, z in enumerate(logits))
     inputs: Any = type("Inputs", (), {"items": range(ITEMS), "segments": None})
-    return Joint(epoch, inputs, traces, rows, labels)
+    return JointForward(epoch, inputs, traces, rows, labels)
 
 
-def cross_entropy(z: Tensor, joint: Joint) -> Tensor:
+def cross_entropy(z: Tensor, joint: JointForward) -> Tensor:
     """Mean over labelled items (known entries) of minus the log-likelihood."""
     if joint.labels.is_floating_point():
         known = ~joint.labels.isnan()
@@ -72,7 +72,7 @@ def assert_equal_with_gradients(got: Tensor, wanted: Tensor, of: Sequence[Tensor
             torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
 
 
-def assert_one_loss_moves_one_peer(losses: Callable[[Joint], Any], peers: int, **options: Any) -> None:
+def assert_one_loss_moves_one_peer(losses: Callable[[JointForward], Any], peers: int, **options: Any) -> None:
     """The gradient of loss j in peer i's logits is 0 for i != j, and something for i = j (trap 13)."""
     logits = logits_of(peers)
     values = losses(joint_of(logits, **options))[0]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from gkdbench.data.build import Array
+from gkdbench.data.build import NumpyArray
 from gkdbench.data.rawfiles import RawFiles
 from gkdbench.data.readers.npz import open_npz
 
 PARTS = ("train", "val", "test")
 
 
-def numbered_mask_files(raw: RawFiles) -> dict[str, Array]:
+def numbered_mask_files(raw: RawFiles) -> dict[str, NumpyArray]:
     """``official-10/<k>/<part>`` -> [N] mask, for every split file that is there."""
-    found: dict[str, Array] = {}
+    found: dict[str, NumpyArray] = {}
     for path in raw.matching("_split_0.6_0.2_"):
         number = re.search(r"_(\d+)\.npz$", path.name)
         arrays = open_npz(path, [f"{part}_mask" for part in PARTS])

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gkdbench.data.build import Array
+from gkdbench.data.build import NumpyArray
 from gkdbench.data.rawfiles import CorruptData, refuse_in_worker
 
 
-def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Array]:
+def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, NumpyArray]:
     """The arrays `keys` of an npz, and those of `optional` that it has; others (object arrays) are never touched.
 
     Raises:

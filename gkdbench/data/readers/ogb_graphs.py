@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array, features_of, graph_of, multi_hot
+from gkdbench.data.build import NumpyArray, features_of, graph_of, multi_hot
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.tables import official_split, table
@@ -49,7 +49,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     )
 
 
-def bond_columns(src: Array, dst: Array, codes: Array, num_nodes: int) -> torch.Tensor:
+def bond_columns(src: NumpyArray, dst: NumpyArray, codes: NumpyArray, num_nodes: int) -> torch.Tensor:
     """[E, F] float32 one-hot codes of ``graph_of(src, dst, num_nodes, undirected=True)``'s edges, in its order.
 
     Args:

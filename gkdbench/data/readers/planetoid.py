@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from gkdbench.data.build import Array, features_of, graph_of, mask_ids
+from gkdbench.data.build import NumpyArray, features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.masks import numbered_mask_files
@@ -46,7 +46,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     src = np.concatenate([np.full(len(out), node, np.int64) for node, out in neighbours.items()])
     dst = np.concatenate([np.asarray(out, np.int64) for out in neighbours.values()])
     train = len(part["y"])
-    official: dict[str, Array] = {
+    official: dict[str, NumpyArray] = {
         "planetoid-public/0/train": np.arange(train),
         "planetoid-public/0/val": np.arange(train, train + 500),
         "planetoid-public/0/test": np.sort(test),

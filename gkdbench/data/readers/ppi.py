@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array, features_of, graph_of
+from gkdbench.data.build import NumpyArray, features_of, graph_of
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.tables import OFFICIAL_PARTS
@@ -19,7 +19,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     """One block-diagonal graph, training graphs first, then validation, then test; self-loops removed."""
     refuse_in_worker(info.name)
     edges, features, labels, borders = [], [], [], [0]
-    official: dict[str, Array] = {}
+    official: dict[str, NumpyArray] = {}
     offset = 0
     for part, name in OFFICIAL_PARTS.items():
         listed = _edges(raw.ending(f"{name}_graph.json"))
@@ -55,7 +55,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     )
 
 
-def _edges(path: Path) -> Array:
+def _edges(path: Path) -> NumpyArray:
     """[E, 2] int64 links of a node-link JSON."""
     try:
         links = json.loads(path.read_text(encoding="utf-8"))["links"]
@@ -64,9 +64,9 @@ def _edges(path: Path) -> Array:
         raise CorruptData(f"{path} is no readable node-link JSON ({error!r}); fetch it again") from error
 
 
-def _array(path: Path) -> Array:
+def _array(path: Path) -> NumpyArray:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        array: NumpyArray = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise CorruptData(f"{path} is no readable npy ({error}); fetch it again") from error
     return array

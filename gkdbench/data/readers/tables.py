@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gkdbench.data.build import Array
+from gkdbench.data.build import NumpyArray
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 
 OFFICIAL_PARTS = {"train": "train", "val": "valid", "test": "test"}
 
 
-def table(path: Path, dtype: DTypeLike = np.int64) -> Array:
+def table(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
     """[rows, columns] of `dtype`; an empty field is NaN and wants a float dtype.
 
     Raises:
@@ -32,7 +32,7 @@ def table(path: Path, dtype: DTypeLike = np.int64) -> Array:
         raise CorruptData(f"{path} is no readable table ({error}); fetch it again") from error
 
 
-def official_split(raw: RawFiles, family: str) -> dict[str, Array]:
+def official_split(raw: RawFiles, family: str) -> dict[str, NumpyArray]:
     """``<family>/0/<part>`` -> [M] int64 ids, from the ``split/<rule>/<part>.csv.gz`` files."""
     return {f"{family}/0/{part}": table(raw.ending(f"/{name}.csv.gz")).ravel() for part, name in OFFICIAL_PARTS.items()}
 

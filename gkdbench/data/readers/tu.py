@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from gkdbench.data.build import Array, features_of, graph_of, one_hot
+from gkdbench.data.build import NumpyArray, features_of, graph_of, one_hot
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.task import Task
@@ -45,7 +45,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     )
 
 
-def _edge_features(raw: RawFiles, edges: Array, num_nodes: int) -> torch.Tensor | None:
+def _edge_features(raw: RawFiles, edges: NumpyArray, num_nodes: int) -> torch.Tensor | None:
     """[E, F] float32 one-hot edge labels in the order of the graph's edges: by destination, then source."""
     found = raw.matching("_edge_labels.txt")
     if not found:
@@ -56,7 +56,7 @@ def _edge_features(raw: RawFiles, edges: Array, num_nodes: int) -> torch.Tensor 
     return torch.from_numpy(one_hot((codes - codes.min())[keep][first]).toarray())
 
 
-def _numbers(path: Path, dtype: DTypeLike = np.int64) -> Array:
+def _numbers(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
     """All numbers of a text file separated by commas and line ends, flat."""
     try:
         return np.array(path.read_text(encoding="ascii").replace(",", " ").split(), dtype=dtype)

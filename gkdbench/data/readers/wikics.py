@@ -7,7 +7,7 @@ import json
 import numpy as np
 import torch
 
-from gkdbench.data.build import Array, features_of, graph_of, mask_ids
+from gkdbench.data.build import NumpyArray, features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.task import Task
@@ -29,7 +29,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     if not len(labels) == len(features) == train.shape[-1] == val.shape[-1] == len(test):
         raise CorruptData(f"{path}: labels, features and masks differ in length")
     src, dst = np.array(links, np.int64).reshape(-1, 2).T
-    official: dict[str, Array] = {}
+    official: dict[str, NumpyArray] = {}
     for k in range(len(train)):
         masks = {"train": train[k], "val": val[k], "test": test}
         official |= {f"wikics-20/{k}/{part}": mask_ids(mask) for part, mask in masks.items()}

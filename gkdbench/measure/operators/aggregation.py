@@ -13,10 +13,10 @@ from torch import Tensor
 from gkdbench.measure.operators.compiled import library
 from gkdbench.measure.operators.problem import (
     Candidate,
+    CandidateUnavailable,
     Case,
-    Forward,
-    Missing,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     by_blocks,
     compiled,
@@ -30,7 +30,7 @@ from gkdbench.measure.operators.problem import (
 _BLOCK_ELEMENTS = 1 << 25  # [edges of a block, D] of the oracle
 
 
-def problem(case: Case, graph: CSRGraph) -> Problem:
+def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
     """``y_i = reduce_e w_e x_j``: GCN's weights for the sum, none for mean and max. Sizes: width."""
     width, reduce, device, dtype = case.sizes["width"], case.option, graph.device, case.torch_dtype
     x = normal(graph.num_src, width, seed=1, dtype=dtype, device=device)
@@ -42,12 +42,12 @@ def problem(case: Case, graph: CSRGraph) -> Problem:
         blocks = edge_blocks(graph, max(1, _BLOCK_ELEMENTS // width))
         return by_blocks(inputs, g, blocks, lambda t, rows, edges: _rows(graph, t["x"], wide, reduce, rows, edges))
 
-    def call(backend: str) -> Forward:
+    def call(backend: str) -> OperatorCall:
         graph.prepare()
         return lambda t: spmm(graph, t["x"], weight, reduce, backend=backend)
 
     candidates = [*ours("spmm max" if reduce == "max" else "spmm", device, call), *_peers(graph, weight, reduce)]
-    return Problem(
+    return OperatorProblem(
         {"x": x}, upstream, oracle, candidates, _cost(case, graph, reuse=False), _cost(case, graph, reuse=True)
     )
 
@@ -114,18 +114,18 @@ def _peers(graph: CSRGraph, weight: Tensor | None, reduce: str) -> list[Candidat
         zero = messages.new_zeros(graph.num_dst, messages.size(1))
         return zero.scatter_reduce(0, row[:, None].expand(messages.shape), messages, "amax", include_self=False)
 
-    def matrix_product() -> Forward:
+    def matrix_product() -> OperatorCall:
         a = _csr(graph, weight)
         return lambda t: divided(a @ t["x"])
 
-    def kept_transpose() -> Forward:
-        a, turned = _csr(graph, weight), graph.transposed
-        at = _csr(turned.graph, None if weight is None else weight[turned.edge])
+    def kept_transpose() -> OperatorCall:
+        a, transposed = _csr(graph, weight), graph.transposed
+        at = _csr(transposed.graph, None if weight is None else weight[transposed.edge])
         return lambda t: divided(_Product.apply(a, at, t["x"]))  # type: ignore[no-untyped-call]
 
-    def sparse_mm() -> Forward:
+    def sparse_mm() -> OperatorCall:
         if graph.device.type != "cpu":
-            raise Missing("torch.sparse.mm(reduce=) exists on the CPU only")
+            raise CandidateUnavailable("torch.sparse.mm(reduce=) exists on the CPU only")
         a = _csr(graph, weight)
         return lambda t: torch.sparse.mm(a, t["x"], reduce=scatter)
 
@@ -180,7 +180,7 @@ class _Product(torch.autograd.Function):
         return None, None, ctx.at @ g
 
 
-def _edge_index(graph: CSRGraph, weight: Tensor | None, reduce: str) -> Forward:
+def _edge_index(graph: CSRGraph, weight: Tensor | None, reduce: str) -> OperatorCall:
     from torch_geometric import EdgeIndex
 
     pairs = torch.stack([graph.row.long(), graph.index.long()])
@@ -188,14 +188,14 @@ def _edge_index(graph: CSRGraph, weight: Tensor | None, reduce: str) -> Forward:
     return lambda t: edges.matmul(t["x"], input_value=weight, reduce=reduce)
 
 
-def _segment_csr(graph: CSRGraph, weighted: Callable[[Tensor], Tensor], reduce: str) -> Forward:
+def _segment_csr(graph: CSRGraph, weighted: Callable[[Tensor], Tensor], reduce: str) -> OperatorCall:
     from torch_scatter import segment_csr
 
     col, indptr = graph.index.long(), graph.indptr.long()
     return lambda t: segment_csr(weighted(t["x"].index_select(0, col)), indptr, reduce=reduce)
 
 
-def _torch_sparse(graph: CSRGraph, weight: Tensor | None, reduce: str) -> Forward:
+def _torch_sparse(graph: CSRGraph, weight: Tensor | None, reduce: str) -> OperatorCall:
     from torch_sparse import SparseTensor, matmul
 
     size = (graph.num_dst, graph.num_src)
@@ -204,12 +204,16 @@ def _torch_sparse(graph: CSRGraph, weight: Tensor | None, reduce: str) -> Forwar
     return lambda t: matmul(a, t["x"], reduce=reduce)
 
 
-def _fused(graph: CSRGraph, weight: Tensor | None, reduce: str) -> Forward:
+def _fused(graph: CSRGraph, weight: Tensor | None, reduce: str) -> OperatorCall:
     if graph.device.type != "cpu" or (weight is not None and weight.dtype != torch.float32) or reduce == "mean":
-        raise Missing("written for fp32 sums and maxima on the CPU")
-    code, turned = library(), graph.transposed
+        raise CandidateUnavailable("written for fp32 sums and maxima on the CPU")
+    code, transposed = library(), graph.transposed
     forth = (graph.indptr.int(), graph.index.int(), weight)
-    back = (turned.graph.indptr.int(), turned.graph.index.int(), None if weight is None else weight[turned.edge])
+    back = (
+        transposed.graph.indptr.int(),
+        transposed.graph.index.int(),
+        None if weight is None else weight[transposed.edge],
+    )
     function = _FusedSum if reduce == "sum" else _FusedMax
     return lambda t: function.apply(code, forth, back, t["x"])  # type: ignore[no-untyped-call]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from gkdbench.measure.operators.compiled import library
 from gkdbench.measure.operators.problem import (
     Candidate,
+    CandidateUnavailable,
     Case,
-    Forward,
-    Missing,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     by_blocks,
     compiled,
@@ -30,7 +30,7 @@ SLOPE = 0.2
 _BLOCK_ELEMENTS = 1 << 25  # [edges of a block, H F] of the oracle
 
 
-def problem(case: Case, graph: CSRGraph) -> Problem:
+def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
     """Softmax of ``leaky_relu(el_j + er_i)`` times h_j, no dropout. Sizes: heads, width (of one head)."""
     heads, width, device, dtype = case.sizes["heads"], case.sizes["width"], graph.device, case.torch_dtype
     shapes = {"h": (graph.num_src, heads, width), "el": (graph.num_src, heads), "er": (graph.num_dst, heads)}
@@ -41,12 +41,12 @@ def problem(case: Case, graph: CSRGraph) -> Problem:
         blocks = edge_blocks(graph, max(1, _BLOCK_ELEMENTS // (heads * width)))
         return by_blocks(leaves, g, blocks, lambda t, rows, edges: _rows(graph, t, rows, edges))
 
-    def call(backend: str) -> Forward:
+    def call(backend: str) -> OperatorCall:
         graph.prepare()
         return lambda t: gat_aggregate(graph, t["h"], t["el"], t["er"], negative_slope=SLOPE, backend=backend)
 
     candidates = [*ours("gat_aggregate", device, call), *_peers(graph, dtype)]
-    return Problem(
+    return OperatorProblem(
         inputs, upstream, oracle, candidates, _cost(case, graph, reuse=False), _cost(case, graph, reuse=True)
     )
 
@@ -109,7 +109,7 @@ def _peers(graph: CSRGraph, dtype: torch.dtype) -> list[Candidate]:
     ]
 
 
-def _geometric(row: Tensor, col: Tensor, nodes: int) -> Forward:
+def _geometric(row: Tensor, col: Tensor, nodes: int) -> OperatorCall:
     """What `GATConv` does after its linear maps."""
     from torch_geometric.utils import scatter, softmax
 
@@ -122,7 +122,7 @@ def _geometric(row: Tensor, col: Tensor, nodes: int) -> Forward:
     return forward
 
 
-def _torch_scatter(graph: CSRGraph) -> Forward:
+def _torch_scatter(graph: CSRGraph) -> OperatorCall:
     from torch_scatter import gather_csr, segment_csr, softmax_csr
 
     indptr, col = graph.indptr.long(), graph.index.long()
@@ -135,11 +135,11 @@ def _torch_scatter(graph: CSRGraph) -> Forward:
     return forward
 
 
-def _fused(graph: CSRGraph, dtype: torch.dtype) -> Forward:
+def _fused(graph: CSRGraph, dtype: torch.dtype) -> OperatorCall:
     if graph.device.type != "cpu" or dtype != torch.float32:
-        raise Missing("written for fp32 on the CPU")
-    code, turned = library(), graph.transposed.graph
-    forth, back = (graph.indptr.int(), graph.index.int()), (turned.indptr.int(), turned.index.int())
+        raise CandidateUnavailable("written for fp32 on the CPU")
+    code, transposed = library(), graph.transposed.graph
+    forth, back = (graph.indptr.int(), graph.index.int()), (transposed.indptr.int(), transposed.index.int())
     return lambda t: _Fused.apply(code, forth, back, t["h"], t["el"], t["er"])  # type: ignore[no-untyped-call]
 
 

@@ -11,20 +11,20 @@ from typing import Any, Literal
 import torch
 from gkdkernels.core.cost import Cost
 
-from gkdbench.measure.machine_peaks import Roofs
+from gkdbench.measure.machine_peaks import MachinePeaks
 from gkdbench.measure.memory import allocated
 from gkdbench.measure.operators.cases import build
-from gkdbench.measure.operators.gate import Verdict, answer, judge, truth
+from gkdbench.measure.operators.gate import GateResult, answer, judge, truth
 from gkdbench.measure.operators.graphs import LoadGraph, graph_named
-from gkdbench.measure.operators.problem import Candidate, Case, Forward, Missing, Problem
+from gkdbench.measure.operators.problem import Candidate, CandidateUnavailable, Case, OperatorCall, OperatorProblem
 from gkdbench.measure.ratios import Ratio, ratio
-from gkdbench.measure.timers import Caches, Clock, Sample, measure
+from gkdbench.measure.timers import Caches, Clock, TimeSample, measure
 
-Status = Literal["ok", "missing", "red", "failed", "left out"]
+CandidateStatus = Literal["ok", "missing", "red", "failed", "left out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BenchSettings:
     """How much is measured.
 
     Attributes:
@@ -46,7 +46,7 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Row:
+class CandidateResult:
     """One candidate of one case.
 
     Attributes:
@@ -59,10 +59,10 @@ class Row:
     name: str
     ours: bool
     yardstick: bool
-    status: Status = "ok"
+    status: CandidateStatus = "ok"
     reason: str = ""
     errors: dict[str, float] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[TimeSample] = field(default_factory=list)
     percent_of_roof: float | None = None
     percent_of_floor: float | None = None
     peak_bytes: int | None = None
@@ -75,16 +75,16 @@ class Row:
 
 
 @dataclass(slots=True)
-class Result:
+class CaseResult:
     """One case: its rows, whether ours may be compared, and what the operator must move and compute."""
 
     case: Case
     caches: Caches
-    rows: list[Row]
+    rows: list[CandidateResult]
     green: bool
     cost: Cost
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> CandidateResult | None:
         """The row of that name if it was timed."""
         return next((row for row in self.rows if row.name == name and row.status == "ok"), None)
 
@@ -100,7 +100,7 @@ class Result:
         clock = clock or ("device" if a.seconds("device") else "wall")
         return ratio(a.seconds(clock), b.seconds(clock))
 
-    def fastest(self, *, ours: bool) -> Row | None:
+    def fastest(self, *, ours: bool) -> CandidateResult | None:
         """The fastest of our backends, or of the peers that were not written for this bench."""
         rows = [row for row in self.rows if row.status == "ok" and row.ours == ours and not row.yardstick]
         return min(rows, key=_typical, default=None)
@@ -126,7 +126,7 @@ class Result:
         }
 
 
-def _typical(row: Row) -> float:
+def _typical(row: CandidateResult) -> float:
     values = sorted(row.seconds("device") or row.seconds("wall"))
     return values[len(values) // 2]
 
@@ -136,10 +136,10 @@ def run_cases(
     *,
     device: torch.device,
     clock: Clock,
-    roofs: Roofs,
-    settings: Settings,
+    roofs: MachinePeaks,
+    settings: BenchSettings,
     load: LoadGraph,
-) -> Iterator[Result]:
+) -> Iterator[CaseResult]:
     """Measure case by case; graphs are kept while the next case is on the same one."""
     name, graph = "", None
     for case in sorted(cases, key=lambda one: one.graph):
@@ -151,15 +151,20 @@ def run_cases(
 
 
 def run_case(
-    case: Case, problem: Problem, device: torch.device, clock: Clock, roofs: Roofs, settings: Settings
-) -> Result:
+    case: Case,
+    problem: OperatorProblem,
+    device: torch.device,
+    clock: Clock,
+    roofs: MachinePeaks,
+    settings: BenchSettings,
+) -> CaseResult:
     """Gate, time and weigh the candidates of one problem."""
     wanted = truth(problem)
     rows, runs = [], {}
     for candidate in problem.candidates:
         if settings.only and candidate.name not in settings.only:
             continue
-        row = Row(candidate.name, candidate.ours, candidate.yardstick)
+        row = CandidateResult(candidate.name, candidate.ours, candidate.yardstick)
         rows.append(row)
         if candidate.slow and not settings.slow:
             row.status, row.reason = "left out", "takes long to compile or to run"
@@ -181,10 +186,10 @@ def run_case(
             if settings.memory:
                 used = allocated(runs[row.name], device)
                 row.peak_bytes, row.largest_bytes = used.peak_bytes, used.largest_bytes
-    return Result(case, settings.caches, rows, green, problem.cost)
+    return CaseResult(case, settings.caches, rows, green, problem.cost)
 
 
-def timed(problem: Problem, forward: Forward, case: Case) -> Callable[[], object]:
+def timed(problem: OperatorProblem, forward: OperatorCall, case: Case) -> Callable[[], object]:
     """What is timed: a forward pass without gradients, or one with all gradients."""
     if case.direction == "fwd":
 
@@ -204,16 +209,21 @@ def timed(problem: Problem, forward: Forward, case: Case) -> Callable[[], object
 
 
 def _admit(
-    row: Row, candidate: Candidate, problem: Problem, case: Case, wanted: dict[str, torch.Tensor], settings: Settings
-) -> Forward | None:
+    row: CandidateResult,
+    candidate: Candidate,
+    problem: OperatorProblem,
+    case: Case,
+    wanted: dict[str, torch.Tensor],
+    settings: BenchSettings,
+) -> OperatorCall | None:
     """Build a candidate and hold it against the truth; None, and the reason in `row`, if it may not be timed."""
     try:
         forward = candidate.make()
-        verdict: Verdict = judge(answer(problem, forward, case.direction), wanted, case.torch_dtype)
+        verdict: GateResult = judge(answer(problem, forward, case.direction), wanted, case.torch_dtype)
         begin = time.monotonic()
         timed(problem, forward, case)()
         took = time.monotonic() - begin
-    except Missing as missing:
+    except CandidateUnavailable as missing:
         row.status, row.reason = "missing", str(missing)
         return None
     except ImportError as error:

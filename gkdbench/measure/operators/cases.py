@@ -11,7 +11,7 @@ from gkdkernels import CSRGraph
 
 from gkdbench.errors import UserError
 from gkdbench.measure.operators.graphs import DATA_SETS
-from gkdbench.measure.operators.problem import Case, Problem
+from gkdbench.measure.operators.problem import Case, OperatorProblem
 
 MODULES = {
     "spmm": "aggregation",
@@ -35,10 +35,10 @@ _PEERS = ((4, 40), (8, 47))  # K, C
 _EXPERTS = ((8, 3), (32, 2))  # E, k
 
 
-def build(case: Case, graph: CSRGraph | None, device: torch.device) -> Problem:
+def build(case: Case, graph: CSRGraph | None, device: torch.device) -> OperatorProblem:
     """The problem of a case; `graph` is the one it names, None where it names none."""
     module = import_module(f"gkdbench.measure.operators.{MODULES[case.operator]}")
-    found: Problem = module.problem(case, graph if case.graph else device)
+    found: OperatorProblem = module.problem(case, graph if case.graph else device)
     return found
 
 

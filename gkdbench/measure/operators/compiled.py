@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gkdbench.measure.operators.problem import Missing
+from gkdbench.measure.operators.problem import CandidateUnavailable
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 COMPILE = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-std=c++17", "-c")
@@ -55,12 +55,12 @@ def library() -> Library:
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
-        raise Missing("no C++ compiler (g++ or $CXX)")
+        raise CandidateUnavailable("no C++ compiler (g++ or $CXX)")
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
         native = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise Missing(f"{compiler} does not run: {error}") from error
+        raise CandidateUnavailable(f"{compiler} does not run: {error}") from error
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gkdbench" / "bench"
     parts = (SOURCE.read_bytes(), " ".join((*COMPILE, *LINK)).encode(), version, native)
     path = root / f"fused-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
@@ -71,6 +71,6 @@ def library() -> Library:
             for words in ((*COMPILE, str(SOURCE), "-o", part), (*LINK, part, "-o", str(made))):
                 done = subprocess.run([compiler, *words], capture_output=True, text=True)
                 if done.returncode:
-                    raise Missing(f"{compiler} cannot build {SOURCE.name}: {done.stderr.strip()[:200]}")
+                    raise CandidateUnavailable(f"{compiler} cannot build {SOURCE.name}: {done.stderr.strip()[:200]}")
             made.replace(path)
     return Library(path)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gkdbench.measure.operators.problem import (
     Candidate,
+    CandidateUnavailable,
     Case,
-    Forward,
-    Missing,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     compiled,
     gradient_of,
@@ -27,7 +27,7 @@ _MARGIN = 1e-4  # between the last expert taken and the first left out: no round
 _BLOCK_ROWS = 1 << 12
 
 
-def problem(case: Case, device: torch.device) -> Problem:
+def problem(case: Case, device: torch.device) -> OperatorProblem:
     """RbM's layer, weights of experts detached, no gate, no dropout. Sizes: nodes, width, experts, chosen."""
     nodes, width, experts, chosen = (case.sizes[name] for name in ("nodes", "width", "experts", "chosen"))
     dtype = case.torch_dtype
@@ -53,7 +53,7 @@ def problem(case: Case, device: torch.device) -> Problem:
             value[rows] = part.detach()
         return {"value": value} | {name: gradient_of(leaf) for name, leaf in found.items()}
 
-    def call(backend: str) -> Forward:
+    def call(backend: str) -> OperatorCall:
         def forward(t: Tensors) -> Tensor:
             with torch.no_grad():
                 index, alpha, _ = route_by_memory(t["x"], memory, chosen, backend=backend)
@@ -65,7 +65,7 @@ def problem(case: Case, device: torch.device) -> Problem:
     back = experts_cost(nodes, width, width, experts, chosen, backward=True, feature_bytes=dtype.itemsize)
     total = forth + back if case.direction == "fwd+bwd" else forth
     candidates = [*ours("expert_linear", device, call), *_peers(memory, chosen, dtype)]
-    return Problem(inputs, upstream, oracle, candidates, total, total)
+    return OperatorProblem(inputs, upstream, oracle, candidates, total, total)
 
 
 def _decided(x: Tensor, memory: Tensor, chosen: int) -> Tensor:
@@ -116,10 +116,10 @@ def _peers(memory: Tensor, chosen: int, dtype: torch.dtype) -> list[Candidate]:
         every = torch.einsum("nd,edh->neh", x, t["weight"]) + t["bias"]
         return torch.einsum("neh,ne->nh", every, share)
 
-    def grouped() -> Forward:
+    def grouped() -> OperatorCall:
         product = getattr(F, "grouped_mm", None)
         if product is None:
-            raise Missing("this torch has no torch.nn.functional.grouped_mm")
+            raise CandidateUnavailable("this torch has no torch.nn.functional.grouped_mm")
 
         def forward(t: Tensors) -> Tensor:
             x, (index, alpha) = t["x"], routed(t["x"])

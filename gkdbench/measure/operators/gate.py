@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gkdbench.measure.operators.problem import Direction, Forward, Problem
+from gkdbench.measure.operators.problem import OperatorCall, OperatorProblem, TimedPass
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 """Relative L2 error per dtype: several roundings of the output, and far below one wrong term."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """Relative L2 errors of "value" and the gradients by name, and whether all are within the tolerance."""
 
     errors: dict[str, float]
@@ -25,13 +25,13 @@ class Verdict:
         return f"{'green' if self.green else 'red'}: {worst} is off by {self.errors[worst]:.1e}"
 
 
-def truth(problem: Problem) -> dict[str, Tensor]:
+def truth(problem: OperatorProblem) -> dict[str, Tensor]:
     """fp64 value and gradients of the problem's own inputs."""
     inputs = {name: tensor.detach().double() for name, tensor in problem.inputs.items()}
     return problem.oracle(inputs, problem.upstream.double())
 
 
-def answer(problem: Problem, forward: Forward, direction: Direction) -> dict[str, Tensor]:
+def answer(problem: OperatorProblem, forward: OperatorCall, direction: TimedPass) -> dict[str, Tensor]:
     """What a candidate says: its value and, for "fwd+bwd", its gradients."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in problem.inputs.items()}
     value = forward(leaves)
@@ -41,10 +41,10 @@ def answer(problem: Problem, forward: Forward, direction: Direction) -> dict[str
     return {"value": value.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
-def judge(found: dict[str, Tensor], wanted: dict[str, Tensor], dtype: torch.dtype) -> Verdict:
+def judge(found: dict[str, Tensor], wanted: dict[str, Tensor], dtype: torch.dtype) -> GateResult:
     """Compare `found` with the entries of `wanted` that it has."""
     errors = {name: relative_error(tensor, wanted[name]) for name, tensor in found.items()}
-    return Verdict(errors, all(error <= TOLERANCE[dtype] for error in errors.values()))
+    return GateResult(errors, all(error <= TOLERANCE[dtype] for error in errors.values()))
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from gkdkernels import CSRGraph
 
-from gkdbench.measure.machine_peaks import Roofs
-from gkdbench.measure.operators.bench import Settings, run_cases
+from gkdbench.measure.machine_peaks import MachinePeaks
+from gkdbench.measure.operators.bench import BenchSettings, run_cases
 from gkdbench.measure.operators.problem import Case
 from gkdbench.measure.timers import Clock
 
@@ -45,7 +45,7 @@ class Growth:
 
 
 def grow(
-    device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, edges: Sequence[int] = EDGES
+    device: torch.device, clock: Clock, roofs: MachinePeaks, settings: BenchSettings, edges: Sequence[int] = EDGES
 ) -> Iterator[Growth]:
     """Measure every operator on graphs of growing size, forward and backward, our backends only."""
     backend = "gkdkernels triton" if device.type == "cuda" else "gkdkernels cpu"
@@ -53,7 +53,7 @@ def grow(
     table = [("spmm", name, sizes) for name in ("sum", "mean", "max")]
     table += [("gat_aggregate", "", {"heads": 4, "width": WIDTH // 4})]
     table += [("structure_kl", name, sizes) for name in ("cosine", "laplace")]
-    only = Settings(settings.rounds, settings.budget_s, settings.longest_s, slow=False, only=frozenset({backend}))
+    only = BenchSettings(settings.rounds, settings.budget_s, settings.longest_s, slow=False, only=frozenset({backend}))
     for operator, option, shape in table:
         cases = [Case(operator, shape, f"edges={count}", option) for count in edges]
         seconds, peaks, largest = [], [], 0

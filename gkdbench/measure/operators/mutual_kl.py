@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gkdbench.measure.operators.problem import (
     Candidate,
+    CandidateUnavailable,
     Case,
-    Forward,
-    Missing,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     compiled,
     gradient_of,
@@ -27,7 +27,7 @@ _BROADCAST_ELEMENTS = 1 << 29  # [K, K, N, C] above this is not even tried
 _UNROLLED_PEERS = 4  # compiling the loop over pairs takes most of a minute with 8
 
 
-def problem(case: Case, device: torch.device) -> Problem:
+def problem(case: Case, device: torch.device) -> OperatorProblem:
     """Every peer teaches every other with weight 1 / (K - 1), targets detached: [K]. Sizes: peers, nodes, classes."""
     peers, nodes, classes = (case.sizes[name] for name in ("peers", "nodes", "classes"))
     logits = normal(peers, nodes, classes, seed=3, dtype=case.torch_dtype, device=device, scale=2.0)
@@ -45,12 +45,12 @@ def problem(case: Case, device: torch.device) -> Problem:
 
     weight = torch.full((peers, peers), 1.0 / max(1, peers - 1), device=device)
 
-    def call(backend: str) -> Forward:
+    def call(backend: str) -> OperatorCall:
         return lambda t: mutual_kl(t["logits"], pair_weight=weight, backend=backend)[0]
 
     cost = mutual_kl_cost(peers, nodes, classes, feature_bytes=case.torch_dtype.itemsize)
     candidates = [*ours("mutual_kl", device, call), *_peers(peers, nodes, classes, device)]
-    return Problem({"logits": logits}, upstream, oracle, candidates, cost, cost)
+    return OperatorProblem({"logits": logits}, upstream, oracle, candidates, cost, cost)
 
 
 def _pairs(z: Tensor) -> Tensor:
@@ -96,9 +96,9 @@ def _peers(peers: int, nodes: int, classes: int, device: torch.device) -> list[C
             loss.append(torch.stack(terms).mean())
         return torch.stack(loss)
 
-    def broadcast() -> Forward:
+    def broadcast() -> OperatorCall:
         if peers * peers * nodes * classes > _BROADCAST_ELEMENTS:
-            raise Missing(f"[K, K, N, C] would have {peers * peers * nodes * classes:.1e} elements")
+            raise CandidateUnavailable(f"[K, K, N, C] would have {peers * peers * nodes * classes:.1e} elements")
 
         def forward(t: Tensors) -> Tensor:
             log_p = t["logits"].log_softmax(-1)
@@ -129,9 +129,9 @@ def _mean_over(constant: Tensor, learner: Tensor, j: int) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def _liger(peers: int, device: torch.device) -> Forward:
+def _liger(peers: int, device: torch.device) -> OperatorCall:
     if device.type != "cuda":
-        raise Missing("Liger's kernels run on a GPU only")
+        raise CandidateUnavailable("Liger's kernels run on a GPU only")
     from liger_kernel.transformers import LigerKLDIVLoss
 
     loss = LigerKLDIVLoss(reduction="batchmean", log_target=True)

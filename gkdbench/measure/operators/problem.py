@@ -14,12 +14,12 @@ from gkdkernels.core.cost import Cost
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
-Forward = Callable[[Tensors], Tensor]
+OperatorCall = Callable[[Tensors], Tensor]
 """The differentiable inputs by name -> the one output, differentiable in them."""
-Direction = Literal["fwd", "fwd+bwd"]
+TimedPass = Literal["fwd", "fwd+bwd"]
 
 
-class Missing(Exception):
+class CandidateUnavailable(Exception):
     """A candidate that cannot take part; the message is the reason that is printed."""
 
 
@@ -39,7 +39,7 @@ class Case:
     graph: str = ""
     option: str = ""
     dtype: str = "float32"
-    direction: Direction = "fwd+bwd"
+    direction: TimedPass = "fwd+bwd"
 
     @property
     def name(self) -> str:
@@ -59,21 +59,21 @@ class Candidate:
     """One way to compute the output.
 
     Attributes:
-        make: builds what may be kept between calls (a transpose, compiled code); raises `Missing`.
+        make: builds what may be kept between calls (a transpose, compiled code); raises `CandidateUnavailable`.
         ours: an operator of gkdkernels, and no peer.
         yardstick: written for the bench alone, so that no ratio "to the fastest peer" counts it.
         slow: seconds of compilation or of one call: left out of quick runs.
     """
 
     name: str
-    make: Callable[[], Forward]
+    make: Callable[[], OperatorCall]
     ours: bool = False
     yardstick: bool = False
     slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class OperatorProblem:
     """Inputs, the truth, and who competes.
 
     Attributes:
@@ -94,7 +94,7 @@ class Problem:
     notes: list[str] = field(default_factory=list)
 
 
-def ours(operator: str, device: torch.device, forward: Callable[[str], Forward]) -> list[Candidate]:
+def ours(operator: str, device: torch.device, forward: Callable[[str], OperatorCall]) -> list[Candidate]:
     """One candidate for each backend of `operator` that is made for this kind of device.
 
     Args:
@@ -104,12 +104,12 @@ def ours(operator: str, device: torch.device, forward: Callable[[str], Forward])
     names = [name for name in (found.backend, *found.others) if name != "reference"]
     fitting = [name for name in names if (name == "triton") == (device.type == "cuda")]
 
-    def make(backend: str) -> Callable[[], Forward]:
-        def build() -> Forward:
+    def make(backend: str) -> Callable[[], OperatorCall]:
+        def build() -> OperatorCall:
             try:
                 explain(operator, torch.empty(0, device=device), backend=backend)
             except ValueError as error:
-                raise Missing(str(error)) from error
+                raise CandidateUnavailable(str(error)) from error
             return forward(backend)
 
         return build
@@ -117,19 +117,19 @@ def ours(operator: str, device: torch.device, forward: Callable[[str], Forward])
     return [Candidate(f"gkdkernels {name}", make(name), ours=True) for name in fitting]
 
 
-def peer(name: str, make: Callable[[], Forward], *needs: str, slow: bool = False) -> Candidate:
+def peer(name: str, make: Callable[[], OperatorCall], *needs: str, slow: bool = False) -> Candidate:
     """A candidate of others; `needs` are the modules it imports."""
 
-    def build() -> Forward:
+    def build() -> OperatorCall:
         for module in needs:
             if find_spec(module) is None:
-                raise Missing(f"{module} is not installed")
+                raise CandidateUnavailable(f"{module} is not installed")
         return make()
 
     return Candidate(name, build, slow=slow)
 
 
-def compiled(name: str, forward: Forward) -> Candidate:
+def compiled(name: str, forward: OperatorCall) -> Candidate:
     """`torch.compile` of `forward`, its default mode."""
     return Candidate(name, lambda: torch.compile(forward, dynamic=False), slow=True)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from gkdbench.measure.operators.problem import (
     Candidate,
     Case,
-    Forward,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     compiled,
     gradient_of,
@@ -22,7 +22,7 @@ from gkdbench.measure.operators.problem import (
 OURS = {"sum": segment_sum, "mean": segment_mean, "max": segment_max, "softmax": segment_softmax}
 
 
-def problem(case: Case, device: torch.device) -> Problem:
+def problem(case: Case, device: torch.device) -> OperatorProblem:
     """Segments of random lengths, empty ones among them. Sizes: graphs, nodes, width."""
     graphs, nodes, width = (case.sizes[name] for name in ("graphs", "nodes", "width"))
     kind, dtype = case.option, case.torch_dtype
@@ -50,7 +50,7 @@ def problem(case: Case, device: torch.device) -> Problem:
 
     total = cost(False) + cost(True) if case.direction == "fwd+bwd" else cost(False)
     mine = Candidate("gkdkernels", lambda: lambda t: OURS[kind](t["x"], ptr), ours=True)
-    return Problem({"x": x}, upstream, oracle, [mine, *_peers(ptr, kind)], total, total)
+    return OperatorProblem({"x": x}, upstream, oracle, [mine, *_peers(ptr, kind)], total, total)
 
 
 def _reduced(rows: Tensor, kind: str) -> Tensor:
@@ -77,7 +77,7 @@ def _peers(ptr: Tensor, kind: str) -> list[Candidate]:
     def segment_reduce(t: Tensors) -> Tensor:
         return torch.segment_reduce(t["x"], kind, lengths=length, initial=0 if kind != "max" else None)
 
-    def geometric() -> Forward:
+    def geometric() -> OperatorCall:
         from torch_geometric import utils
 
         if kind == "softmax":

@@ -13,10 +13,10 @@ from torch import Tensor
 from gkdbench.measure.operators.compiled import library
 from gkdbench.measure.operators.problem import (
     Candidate,
+    CandidateUnavailable,
     Case,
-    Forward,
-    Missing,
-    Problem,
+    OperatorCall,
+    OperatorProblem,
     Tensors,
     compiled,
     edge_blocks,
@@ -31,7 +31,7 @@ SIGMA = 10.0  # of laplace: scores of width 128 then differ by about 1
 _BLOCK_ELEMENTS = 1 << 25  # [edges of a block, D] of the oracle
 
 
-def problem(case: Case, graph: CSRGraph) -> Problem:
+def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
     """Student against the features of one teacher: a scalar. Sizes: width; options: cosine, laplace."""
     width, kernel, device, dtype = case.sizes["width"], case.option, graph.device, case.torch_dtype
     student, teacher = (normal(graph.num_dst, width, seed=s, dtype=dtype, device=device) for s in (5, 6))
@@ -51,12 +51,12 @@ def problem(case: Case, graph: CSRGraph) -> Problem:
             value += part.detach()
         return {"value": value, "student": gradient_of(x)}
 
-    def call(backend: str) -> Forward:
+    def call(backend: str) -> OperatorCall:
         graph.prepare()
         return lambda t: structure_kl(graph, t["student"], teacher, kernel=kernel, sigma=SIGMA, backend=backend)
 
     candidates = [*ours("structure_kl", device, call), *_peers(graph, teacher, kernel)]
-    return Problem(
+    return OperatorProblem(
         {"student": student},
         upstream,
         oracle,
@@ -107,9 +107,9 @@ def _peers(graph: CSRGraph, teacher: Tensor, kernel: str) -> list[Candidate]:
         log_t = _log_softmax(_score(teacher, col, row, kernel, fancy=fancy), row, graph.num_dst)
         return (log_t.exp() * (log_t - log_s)).sum() / graph.num_dst
 
-    def sampled() -> Forward:
+    def sampled() -> OperatorCall:
         if kernel != "cosine":
-            raise Missing("products of rows give the cosine only")
+            raise CandidateUnavailable("products of rows give the cosine only")
         zero = sparse_matrix(graph, torch.zeros(graph.num_edges, device=row.device))
 
         def log_probs(x: Tensor) -> Tensor:
@@ -147,14 +147,14 @@ class _Sampled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor, None]:
         (x,), graph = ctx.saved_tensors, ctx.graph
-        turned = graph.transposed
-        a, at = sparse_matrix(graph, g), sparse_matrix(turned.graph, g[turned.edge])
+        transposed = graph.transposed
+        a, at = sparse_matrix(graph, g), sparse_matrix(transposed.graph, g[transposed.edge])
         return None, a @ x + at @ x, None
 
 
-def _fused(graph: CSRGraph, teacher: Tensor, kernel: str) -> Forward:
+def _fused(graph: CSRGraph, teacher: Tensor, kernel: str) -> OperatorCall:
     if graph.device.type != "cpu" or teacher.dtype != torch.float32 or kernel != "cosine" or not graph.symmetric:
-        raise Missing("written for fp32 cosines of symmetric graphs on the CPU")
+        raise CandidateUnavailable("written for fp32 cosines of symmetric graphs on the CPU")
     code, edges = library(), (graph.indptr.int(), graph.index.int())
     return lambda t: _Fused.apply(code, edges, t["student"], teacher)  # type: ignore[no-untyped-call]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from gkdbench.measure.operators.gate import relative_error
 from gkdbench.measure.ratios import Ratio, ratio
-from gkdbench.measure.timers import Clock, Run, measure
-from gkdbench.nn.gat import GAT
-from gkdbench.nn.gcn import GCN
+from gkdbench.measure.timers import Clock, TimedCall, measure
+from gkdbench.nn.gat import GATConfig
+from gkdbench.nn.gcn import GCNConfig
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
 
@@ -42,7 +42,7 @@ class StepData:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepComparison:
     """One comparison.
 
     Attributes:
@@ -59,7 +59,7 @@ class Step:
 
 def compare_steps(
     data: StepData, clock: Clock, device: torch.device, *, rounds: int, budget_s: float
-) -> Iterator[Step]:
+) -> Iterator[StepComparison]:
     """GCN and GAT of two layers: forward, cross-entropy on a tenth of the nodes, backward, Adam.
 
     Raises:
@@ -85,7 +85,7 @@ def compare_steps(
                 wanted = theirs.eval()(dense, edge_index)
                 error = relative_error(ours.eval()(inputs, graph), wanted.double())
             if error > LOGITS_TOLERANCE:
-                yield Step(data.name, name, way, error, None)
+                yield StepComparison(data.name, name, way, error, None)
                 continue
             graph.prepare()
             runs = {
@@ -94,10 +94,10 @@ def compare_steps(
             }
             found = measure(runs, clock, rounds=rounds, budget_s=budget_s)
             a, b = ([sample.wall_s for sample in found[side]] for side in ("ours", "theirs"))
-            yield Step(data.name, name, way, error, ratio(a, b))
+            yield StepComparison(data.name, name, way, error, ratio(a, b))
 
 
-def faster(steps: list[Step], way: Way) -> float | None:
+def faster(steps: list[StepComparison], way: Way) -> float | None:
     """How many times faster than PyG, the geometric mean; None unless every comparison of that way has its ratio."""
     ratios = [step.ratio for step in steps if step.way == way]
     known = [found.value for found in ratios if found is not None]
@@ -128,7 +128,7 @@ def _call(model: nn.Module, *inputs: object) -> Callable[[], Tensor]:
     return call
 
 
-def _step(model: nn.Module, call: Callable[[], Tensor], labels: Tensor, train: Tensor) -> Run:
+def _step(model: nn.Module, call: Callable[[], Tensor], labels: Tensor, train: Tensor) -> TimedCall:
     optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
 
     def step() -> None:
@@ -142,9 +142,9 @@ def _step(model: nn.Module, call: Callable[[], Tensor], labels: Tensor, train: T
 def _ours(name: str, width: int, classes: int, p: float) -> Model:
     randomness = Randomness(seed=0)
     if name == "gcn":
-        return GCN(hidden=_HIDDEN["gcn"][0], dropout=p).build(width, classes, randomness)
+        return GCNConfig(hidden=_HIDDEN["gcn"][0], dropout=p).build(width, classes, randomness)
     heads, features = _HIDDEN["gat"]
-    config = GAT(heads=heads, head_width=features, dropout=p, attention_dropout=p)
+    config = GATConfig(heads=heads, head_width=features, dropout=p, attention_dropout=p)
     return config.build(width, classes, randomness)
 
 

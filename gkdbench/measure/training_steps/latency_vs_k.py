@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.operators.bench import BenchSettings
 from gkdbench.measure.operators.gate import relative_error
 from gkdbench.measure.ratios import Ratio, ratio
 from gkdbench.measure.timers import Clock, measure
@@ -16,7 +16,7 @@ from gkdbench.measure.training_steps.gnn_steps import StepData, dense_features
 from gkdbench.measure.training_steps.official_code import PlainRbM
 from gkdbench.measure.training_steps.pairwise import TOLERANCE
 from gkdbench.measure.training_steps.whole_methods import BATCHES, quiet, started
-from gkdbench.nn.rbm import FoldedRbM, RbM
+from gkdbench.nn.rbm import FoldedRbM, RbMConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LatencyCurve:
     """Inference of `rows` dense rows by one network of which each row uses 1, 2, ... all experts."""
 
     data: str
@@ -52,8 +52,8 @@ def sizes(data: StepData) -> tuple[int, ...]:
 
 
 def latency_against_k(
-    data: StepData, config: RbM, wanted: tuple[int, ...], clock: Clock, settings: Settings
-) -> Iterator[Curve]:
+    data: StepData, config: RbMConfig, wanted: tuple[int, ...], clock: Clock, settings: BenchSettings
+) -> Iterator[LatencyCurve]:
     """The curves of batches of `wanted` rows; all k of one batch are timed in turns, folded, on the same weights."""
     dense, model = dense_features(data.features), started(config, data).eval()
     layers = model.folded().folded
@@ -79,9 +79,9 @@ def latency_against_k(
             )
             for k in range(1, config.experts + 1)
         ]
-        yield Curve(data.name, size, config.experts, tuple(points))
+        yield LatencyCurve(data.name, size, config.experts, tuple(points))
 
 
-def _macs(config: RbM, k: int, width: int, classes: int) -> int:
+def _macs(config: RbMConfig, k: int, width: int, classes: int) -> int:
     """Multiply-adds of one dense row by k experts."""
     return replace(config, k=k).macs(width, classes, 1, 0, width)

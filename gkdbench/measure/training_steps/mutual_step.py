@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from gkdkernels import mutual_kl
 from torch import Tensor, nn
 
-from gkdbench.measure.timers import Run
+from gkdbench.measure.timers import TimedCall
 from gkdbench.measure.training_steps import pyg_baselines as pyg_peers
 from gkdbench.measure.training_steps.gnn_steps import StepData, dense_features, tenth
-from gkdbench.measure.training_steps.pairwise import Duel, largest_error
-from gkdbench.nn.gcn import GCN
-from gkdbench.nn.gin import GIN
+from gkdbench.measure.training_steps.pairwise import PairwiseTiming, largest_error
+from gkdbench.nn.gcn import GCNConfig
+from gkdbench.nn.gin import GINConfig
 from gkdbench.nn.model import Model
 from gkdbench.nn.parts import KeyedDropout
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.sage import SAGE
+from gkdbench.nn.sage import SAGEConfig
 from gkdbench.protocol.inputs import Inputs
 
 HIDDEN, GRAPH_LAYERS, GRAPHS = 64, 3, 256
@@ -50,7 +50,7 @@ class GraphData:
     classes: int
 
 
-def joint_on_nodes(data: StepData) -> Iterator[Duel]:
+def joint_on_nodes(data: StepData) -> Iterator[PairwiseTiming]:
     """GCN and GraphSAGE of two layers on the whole graph: cross-entropy on a tenth, mutual KL on all nodes."""
     graph, dense = data.graph.prepare(), dense_features(data.features)
     train = tenth(data.labels)
@@ -58,7 +58,7 @@ def joint_on_nodes(data: StepData) -> Iterator[Duel]:
     targets[train] = data.labels[train]
     edge_index = torch.stack([graph.index.long(), graph.row.long()])
     for way, inputs, p in (("as the house runs it", data.features, 0.5), ("dense inputs, no dropout", dense, 0.0)):
-        configs = (GCN(hidden=HIDDEN, dropout=p), SAGE(hidden=HIDDEN, aggregator="mean", dropout=p))
+        configs = (GCNConfig(hidden=HIDDEN, dropout=p), SAGEConfig(hidden=HIDDEN, aggregator="mean", dropout=p))
         ours = [c.build(dense.size(1), data.classes, Randomness(seed=0, peer=k)) for k, c in enumerate(configs)]
         theirs = pyg_peers.on_nodes(dense.size(1), HIDDEN, data.classes, p)
         _copy_weights(ours, theirs)
@@ -69,12 +69,12 @@ def joint_on_nodes(data: StepData) -> Iterator[Duel]:
         yield _duel(f"joint step of GCN and GraphSAGE, {way}", data.name, sides)
 
 
-def joint_on_graphs(data: GraphData) -> Duel:
+def joint_on_graphs(data: GraphData) -> PairwiseTiming:
     """GIN and GCN of three layers on batches of 256 graphs, from the ids of the graphs to the updated weights."""
     width = data.inputs.features.shape[1]
     configs = (
-        GIN(hidden=HIDDEN, layers=GRAPH_LAYERS, dropout=0.5),
-        GCN(hidden=HIDDEN, layers=GRAPH_LAYERS, dropout=0.5, input_dropout=False, norm="batch", readout="mean",
+        GINConfig(hidden=HIDDEN, layers=GRAPH_LAYERS, dropout=0.5),
+        GCNConfig(hidden=HIDDEN, layers=GRAPH_LAYERS, dropout=0.5, input_dropout=False, norm="batch", readout="mean",
             self_loops=True),
     )  # fmt: skip
     ours = [c.build(width, data.classes, Randomness(seed=0, peer=k)) for k, c in enumerate(configs)]
@@ -101,7 +101,7 @@ def _same(inputs: tuple[Any, ...], targets: Tensor) -> tuple[tuple[Any, ...], Te
     return inputs, targets
 
 
-Losses = Callable[[Sequence[Tensor], Tensor], Tensor]
+JointLosses = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class _Side:
     """Peers, their losses [K] from logits and targets (-1: none), and where a step's inputs come from."""
 
     peers: Sequence[nn.Module]
-    losses: Losses
+    losses: JointLosses
     batch: Callable[[], tuple[tuple[Any, ...], Tensor]]
 
     def value(self) -> Tensor:
@@ -120,7 +120,7 @@ class _Side:
                 peer.randomness.step += 1
         return self.losses([peer(*inputs) for peer in self.peers], targets).sum()
 
-    def step(self) -> Run:
+    def step(self) -> TimedCall:
         """One joint forward, one backward, a step of every peer's optimiser."""
         optimisers = [torch.optim.Adam(peer.parameters(), lr=_LR, fused=True) for peer in self.peers]
 
@@ -134,7 +134,7 @@ class _Side:
         return run
 
 
-def _duel(what: str, data: str, sides: tuple[_Side, _Side]) -> Duel:
+def _duel(what: str, data: str, sides: tuple[_Side, _Side]) -> PairwiseTiming:
     """Both steps, and by how much the loss and each peer's gradient differ without dropout.
 
     A gradient is compared as one vector: a bias before a BatchNorm has none but rounding.
@@ -148,8 +148,10 @@ def _duel(what: str, data: str, sides: tuple[_Side, _Side]) -> Duel:
     pairs = [(values[0], values[1])]
     for one, other in zip(ours.peers, theirs.peers, strict=True):
         twins = [(a.grad, b.grad) for a, b in _twins(one, other) if a.grad is not None and b.grad is not None]
-        pairs.append((torch.cat([a.flatten() for a, _ in twins]), torch.cat([_turned(b).flatten() for _, b in twins])))
-    return Duel(what, data, PYG, 1.0, largest_error(pairs), ours.step(), theirs.step())
+        pairs.append(
+            (torch.cat([a.flatten() for a, _ in twins]), torch.cat([_transposed_values(b).flatten() for _, b in twins]))
+        )
+    return PairwiseTiming(what, data, PYG, 1.0, largest_error(pairs), ours.step(), theirs.step())
 
 
 @contextmanager
@@ -183,10 +185,10 @@ def _pair_losses(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
 def _copy_weights(ours: Sequence[nn.Module], theirs: Sequence[nn.Module]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         for a, b in _twins(one, other):
-            b.copy_(_turned(a).reshape(b.shape))
+            b.copy_(_transposed_values(a).reshape(b.shape))
 
 
-def _turned(parameter: Tensor) -> Tensor:
+def _transposed_values(parameter: Tensor) -> Tensor:
     """A matrix transposed, anything else as it is."""
     return parameter.t() if parameter.dim() == 2 else parameter
 

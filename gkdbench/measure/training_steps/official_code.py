@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gkdkernels import CSRGraph
 from torch import Tensor, nn
 
-from gkdbench.nn.gat import GATConv, GATModel
+from gkdbench.nn.gat import GAT, GATConv
 from gkdbench.nn.model import Trace
 from gkdbench.nn.rbm import RbMLayer, RbMModel
 
@@ -94,7 +94,7 @@ class PlainRbM(nn.Module):
         return [torch.stack(each) for each in found]
 
 
-def plain_gat(model: GATModel, x: Tensor, row: Tensor, col: Tensor) -> Trace:
+def plain_gat(model: GAT, x: Tensor, row: Tensor, col: Tensor) -> Trace:
     """Attention with a tensor of edges x features per layer, on the weights of `model` (no dropout, no skips).
 
     Args:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gkdbench.measure.operators.bench import Settings
+from gkdbench.measure.operators.bench import BenchSettings
 from gkdbench.measure.operators.gate import relative_error
 from gkdbench.measure.ratios import Ratio, ratio
-from gkdbench.measure.timers import Clock, Run, measure
+from gkdbench.measure.timers import Clock, TimedCall, measure
 
 TOLERANCE = 1e-3
 """Relative error of logits, losses and gradients: below one wrong term, above what another order of sums leaves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class TimingComparison:
     """One line of the table.
 
     Attributes:
@@ -42,25 +42,25 @@ class Contest:
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
-    """What stands on both sides of a `Contest`."""
+class PairwiseTiming:
+    """What stands on both sides of a `TimingComparison`."""
 
     what: str
     data: str
     against: str
     limit: float | None
     error: float
-    ours: Run
-    theirs: Run
+    ours: TimedCall
+    theirs: TimedCall
 
-    def fight(self, clock: Clock, settings: Settings) -> Contest:
+    def compare(self, clock: Clock, settings: BenchSettings) -> TimingComparison:
         """Both sides in turns, if they agree."""
         found = None
         if self.error <= TOLERANCE:
             runs = {"ours": self.ours, "theirs": self.theirs}
             samples = measure(runs, clock, rounds=settings.rounds, budget_s=settings.budget_s)
             found = ratio(*([sample.wall_s for sample in samples[side]] for side in runs))
-        return Contest(self.what, self.data, self.against, self.limit, self.error, found)
+        return TimingComparison(self.what, self.data, self.against, self.limit, self.error, found)
 
 
 def largest_error(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:

@@ -14,32 +14,32 @@ import torch.nn.functional as F
 from gkdkernels import CSRGraph, Features, structure_kl
 from torch import Tensor, nn
 
-from gkdbench.measure.machine_peaks import Roofs
+from gkdbench.measure.machine_peaks import MachinePeaks
 from gkdbench.measure.memory import allocated
-from gkdbench.measure.operators.bench import Settings, run_cases
+from gkdbench.measure.operators.bench import BenchSettings, run_cases
 from gkdbench.measure.operators.gate import relative_error
 from gkdbench.measure.operators.graphs import POWER_LAWS, power_law
 from gkdbench.measure.operators.problem import Case, normal
 from gkdbench.measure.ratios import Ratio
-from gkdbench.measure.timers import Clock, Run
+from gkdbench.measure.timers import Clock, TimedCall
 from gkdbench.measure.training_steps.gnn_steps import StepData, dense_features, tenth
 from gkdbench.measure.training_steps.official_code import PlainRbM, Routed, plain_gat, plain_structure_kl
-from gkdbench.measure.training_steps.pairwise import TOLERANCE, Contest, Duel, largest_error
-from gkdbench.nn.gat import GAT, GATModel
+from gkdbench.measure.training_steps.pairwise import TOLERANCE, PairwiseTiming, TimingComparison, largest_error
+from gkdbench.nn.gat import GAT, GATConfig
 from gkdbench.nn.mixture import Routing
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.model import Trace, parameter_count
 from gkdbench.nn.random import Randomness
-from gkdbench.nn.rbm import RbM, RbMModel
+from gkdbench.nn.rbm import RbMConfig, RbMModel
 
 RELEASED = "the released structure, re-written plainly"
 RBM = {
-    "cora": RbM(hidden=512, layers=3, dropout=0.3, experts=4, k=3),
-    "pubmed": RbM(hidden=256, layers=2, dropout=0.5, experts=7, k=2, gate=True, gate_start=1.1),
+    "cora": RbMConfig(hidden=512, layers=3, dropout=0.3, experts=4, k=3),
+    "pubmed": RbMConfig(hidden=256, layers=2, dropout=0.5, experts=7, k=2, gate=True, gate_start=1.1),
 }
 """Configurations of Rumiantsev and Coates 2024, transductive."""
 _COMMITMENT, _BALANCE = 0.05, 0.01
-_GAT = GAT(head_width=64, heads=3, out_heads=3, layers=5, dropout=0.0, attention_dropout=0.0)
+_GAT = GATConfig(head_width=64, heads=3, out_heads=3, layers=5, dropout=0.0, attention_dropout=0.0)
 _SIGMA = 100.0  # of the released laplace-exp kernel
 BATCHES = (1, 1024)
 _LR = 0.005
@@ -47,7 +47,7 @@ _LR = 0.005
 StructureLoss = Callable[[CSRGraph, Tensor, Tensor], Tensor]
 
 
-def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
+def rbm(data: StepData, config: RbMConfig) -> Iterator[PairwiseTiming]:
     """RbM: a full-batch training step, and inference for one row, 1,024 rows and all.
 
     Inference reads dense rows on every side, and one row sparse, as it is stored, too. A plain MLP with as many
@@ -62,9 +62,9 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
         mine, plain = copy.deepcopy(model).train(), PlainRbM(model).train()
         ours = _step(mine, partial(_rbm_loss, partial(_routed, mine, inputs), data, config.experts), fused=True)
         theirs = _step(plain, partial(_rbm_loss, partial(plain, dense), data, config.experts))
-        yield Duel(f"RbM, training step, {name}", data.name, RELEASED, limit, error, ours, theirs)
+        yield PairwiseTiming(f"RbM, training step, {name}", data.name, RELEASED, limit, error, ours, theirs)
     folded, plain = model.eval().folded(), PlainRbM(model).eval()
-    mlp = MLP(
+    mlp = MLPConfig(
         hidden=_hidden_for(parameter_count(model), dense.size(1), data.classes, config.layers), layers=config.layers
     )
     other = mlp.build(dense.size(1), data.classes, Randomness(seed=0)).eval()
@@ -74,7 +74,9 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
         with torch.no_grad():
             error = relative_error(folded(sparse), plain(rows)[0].double())
         what = "RbM, inference, 1 row, sparse first layer"
-        yield Duel(what, data.name, RELEASED, 1 / 3, error, quiet(partial(folded, sparse)), quiet(partial(plain, rows)))
+        yield PairwiseTiming(
+            what, data.name, RELEASED, 1 / 3, error, quiet(partial(folded, sparse)), quiet(partial(plain, rows))
+        )
     looped = model.folded(backend="numba") if find_spec("numba") is not None else None
     for size in (*BATCHES, dense.size(0)):
         rows = dense[:size].contiguous()
@@ -82,15 +84,17 @@ def rbm(data: StepData, config: RbM) -> Iterator[Duel]:
         with torch.no_grad():
             error = relative_error(folded(rows), plain(rows)[0].double())
         ours, theirs, small = (quiet(partial(one, rows)) for one in (folded, plain, other))
-        yield Duel(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
+        yield PairwiseTiming(what, data.name, RELEASED, 1 / 3 if size == 1 else None, error, ours, theirs)
         equal, limit = "MLP of equal parameters", 1.25 * macs[0] / macs[1]
-        yield Duel(what, data.name, equal, limit, 0.0, ours, small)
+        yield PairwiseTiming(what, data.name, equal, limit, 0.0, ours, small)
         if looped is not None:
             error = relative_error(looped(rows), folded(rows).double())
-            yield Duel(f"{what}, layers by numba", data.name, equal, limit, error, quiet(partial(looped, rows)), small)
+            yield PairwiseTiming(
+                f"{what}, layers by numba", data.name, equal, limit, error, quiet(partial(looped, rows)), small
+            )
 
 
-def started(config: RbM, data: StepData) -> RbMModel:
+def started(config: RbMConfig, data: StepData) -> RbMModel:
     """A model whose memories are k-means' and whose experts differ."""
     model = config.build(data.features.shape[1], data.classes, Randomness(seed=0))
     if not isinstance(model, RbMModel):
@@ -148,7 +152,7 @@ def _hidden_for(parameters: int, width: int, classes: int, layers: int) -> int:
     return hidden
 
 
-def alignahead(data: StepData) -> Iterator[Duel]:
+def alignahead(data: StepData) -> Iterator[PairwiseTiming]:
     """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer.
 
     Ours runs as the methods' loop does: both students answer once, and the first once more after its step, for the
@@ -160,15 +164,15 @@ def alignahead(data: StepData) -> Iterator[Duel]:
         yield _alignahead(data, "numba", ", structures by numba")
 
 
-def _alignahead(data: StepData, backend: str, addition: str) -> Duel:
+def _alignahead(data: StepData, backend: str, addition: str) -> PairwiseTiming:
     graph, x = data.graph.prepare(), dense_features(data.features)
     row, col = graph.row.long(), graph.index.long()
     first, second = _gats(data)
 
-    def fused(model: GATModel) -> Trace:
+    def fused(model: GAT) -> Trace:
         return model.trace(x, graph)
 
-    def plain(model: GATModel) -> Trace:
+    def plain(model: GAT) -> Trace:
         return plain_gat(model, x, row, col)
 
     structure = partial(_fused_structure, backend=backend)
@@ -184,22 +188,22 @@ def _alignahead(data: StepData, backend: str, addition: str) -> Duel:
     turns = [_step(a, partial(plain_loss, plain, a, b)) for a, b in (pairs[1], pairs[1][::-1])]
     sides = partial(_round, fused, pairs[0], _adams(pairs[0]), data, structure), partial(_in_turn, turns)
     what = f"Alignahead, one step of each of two GATs with four hidden layers{addition}"
-    return Duel(what, data.name, RELEASED, 0.25, error, *sides)
+    return PairwiseTiming(what, data.name, RELEASED, 0.25, error, *sides)
 
 
-def _gats(data: StepData, config: GAT = _GAT) -> tuple[GATModel, GATModel]:
+def _gats(data: StepData, config: GATConfig = _GAT) -> tuple[GAT, GAT]:
     width = data.features.shape[1]
     models = [config.build(width, data.classes, Randomness(seed=0, peer=peer)) for peer in range(2)]
     first, second = (model.train() for model in models)
-    if not isinstance(first, GATModel) or not isinstance(second, GATModel):
+    if not isinstance(first, GAT) or not isinstance(second, GAT):
         raise TypeError("alignahead wants GATs")
     return first, second
 
 
 def _aligned(
-    call: Callable[[GATModel], Trace],
-    student: GATModel,
-    other: GATModel,
+    call: Callable[[GAT], Trace],
+    student: GAT,
+    other: GAT,
     data: StepData,
     structure: StructureLoss | None,
 ) -> Tensor:
@@ -226,8 +230,8 @@ def _following(own: Trace, ahead: Sequence[Tensor], data: StepData, structure: S
 
 
 def _round(
-    call: Callable[[GATModel], Trace],
-    students: Sequence[GATModel],
+    call: Callable[[GAT], Trace],
+    students: Sequence[GAT],
     optimisers: Sequence[torch.optim.Optimizer],
     data: StepData,
     structure: StructureLoss,
@@ -259,7 +263,7 @@ def _plain_structure(graph: CSRGraph, student: Tensor, teacher: Tensor) -> Tenso
     return plain_structure_kl(graph, student, teacher, _SIGMA)
 
 
-def structure_memory(*, quick: bool) -> Contest:
+def structure_memory(*, quick: bool) -> TimingComparison:
     """Peak bytes that the structure loss adds to a step of one fused GAT: ours over the edge-materialising form's.
 
     One hidden layer is aligned: what the other form holds for each more would not fit the memory of a laptop.
@@ -283,22 +287,24 @@ def structure_memory(*, quick: bool) -> Contest:
     share = max(ours - without, 0) / max(theirs - without, 1)
     what = f"Alignahead, extra peak memory of the structure loss, one layer of width {width}"
     found = Ratio(share, share, share, 1) if error <= TOLERANCE else None
-    return Contest(what, name, "edges x features held", 0.1, error, found)
+    return TimingComparison(what, name, "edges x features held", 0.1, error, found)
 
 
-def mutual_loss(device: torch.device, clock: Clock, roofs: Roofs, settings: Settings, *, quick: bool) -> Contest:
+def mutual_loss(
+    device: torch.device, clock: Clock, roofs: MachinePeaks, settings: BenchSettings, *, quick: bool
+) -> TimingComparison:
     """The loss of four peers at pubmed's size, value and gradient, beside the usual loop over pairs."""
     case = Case("mutual_kl", {"peers": 4, "nodes": 200 if quick else 19_717, "classes": 3})
     mine, pairs = "gkdkernels cpu", "torch softmax + kl_div of each pair"
-    only = Settings(settings.rounds, settings.budget_s, memory=False, only=frozenset({mine, pairs}))
+    only = BenchSettings(settings.rounds, settings.budget_s, memory=False, only=frozenset({mine, pairs}))
     (result,) = run_cases([case], device=device, clock=clock, roofs=roofs, settings=only, load=_no_graph)
     error = max((error for row in result.rows for error in row.errors.values()), default=float("inf"))
-    return Contest(
+    return TimingComparison(
         "mutual KL of four peers, the loss alone", "pubmed's size", pairs, 0.4, error, result.ratio(mine, pairs)
     )
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fused: bool = False) -> Run:
+def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fused: bool = False) -> TimedCall:
     optimiser = torch.optim.Adam(model.parameters(), lr=lr, fused=fused)
 
     def step() -> None:
@@ -309,7 +315,7 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], *, lr: float = _LR, fuse
     return step
 
 
-def quiet(call: Callable[[], object]) -> Run:
+def quiet(call: Callable[[], object]) -> TimedCall:
     """`call` without gradients."""
 
     def run() -> object:
@@ -319,7 +325,7 @@ def quiet(call: Callable[[], object]) -> Run:
     return run
 
 
-def _in_turn(runs: Sequence[Run]) -> None:
+def _in_turn(runs: Sequence[TimedCall]) -> None:
     for run in runs:
         run()
 

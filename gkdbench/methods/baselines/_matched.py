@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from gkdbench.nn.mlp import MLP
-from gkdbench.nn.model import NEUTRAL, Backbone
+from gkdbench.nn.mlp import MLPConfig
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT, Backbone
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.losses import kl_to_teacher
 from gkdbench.training.models import backbone_config, describe
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchedMLP(Taught):
+class MatchedMLP(DistilledStudent):
     """A distilled MLP whose width makes it as costly as `match`.
 
     Args:
@@ -30,16 +30,16 @@ class MatchedMLP(Taught):
     backbone: Literal["mlp"] = "mlp"
     match: str = "gcn"
     match_model: Mapping[str, Any] = field(default_factory=dict)
-    label_weight: Share = 0.0
-    tau: Rate = field(default=1.0, metadata=NEUTRAL)
+    label_weight: UnitFloat = 0.0
+    tau: PositiveFloat = field(default=1.0, metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     @abstractmethod
-    def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
+    def widened(self, base: MLPConfig, target: Backbone, view: TrainView) -> MLPConfig:
         """`base` with the width that costs what `target` costs on `view`."""
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         base = self.backbone_config()
-        if not isinstance(base, MLP):
+        if not isinstance(base, MLPConfig):
             raise TypeError(f"a matched control is an MLP, got {type(base).__name__}")
         config = self.widened(base, backbone_config(self.match, self.match_model), view)
         ctx.extra["hidden"] = config.hidden
@@ -48,7 +48,7 @@ class MatchedMLP(Taught):
             soft=partial(kl_to_teacher, tau=self.tau, multi_label=view.multi_label),
             label_weight=self.label_weight,
         )
-        return train_student(view, ctx, config, self.solo_recipe(), transfer)
+        return train_student(view, ctx, config, self.training_settings(), transfer)
 
     def backbones(self) -> tuple[str, ...]:
         return (self.backbone, self.match)

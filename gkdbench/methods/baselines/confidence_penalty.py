@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import entropy, supervised
 from gkdbench.training.solo import train_solo
-from gkdbench.training.types import Weight
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfidencePenalty(Trained):
+class ConfidencePenalty(SingleModelMethod):
     """The solo student with ``CE - beta H(p)`` on the labelled items (Pereyra et al. 2017).
 
     Args:
@@ -31,13 +31,13 @@ class ConfidencePenalty(Trained):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
     control: ClassVar[str] = "regularised"
 
-    beta: Weight = 0.1
+    beta: NonNegativeFloat = 0.1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
             return supervised(logits, labels) - self.beta * entropy(logits)
 
-        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), loss)
+        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss)
 
     @property
     def label(self) -> str:

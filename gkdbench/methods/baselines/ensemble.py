@@ -13,12 +13,12 @@ from gkdkernels import CSRGraph, Features
 from pydantic import Field
 from torch import Tensor, nn
 
-from gkdbench.nn.model import NEUTRAL
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.method import Method, Requirement
-from gkdbench.training.models import as_predictor, backbone_config, rebuild
+from gkdbench.training.models import as_predictor, backbone_config, load_teacher_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Ensemble(Method):
     of: str = "mlp"
     settings: Mapping[str, Any] = field(default_factory=dict)
     members: Annotated[int, Field(ge=2)] = 5
-    each: tuple[Mapping[str, Any], ...] = field(default=(), metadata=NEUTRAL)
+    each: tuple[Mapping[str, Any], ...] = field(default=(), metadata=OMIT_FROM_KEY_AT_DEFAULT)
     keep: Literal["all", "best", "mean"] = "all"
 
     def requires(self) -> Mapping[str, Requirement]:
@@ -60,7 +60,7 @@ class Ensemble(Method):
         for role in self.requires():
             member = ctx.teachers[role]
             config = backbone_config(member.config["backbone"], member.config["model"])
-            predictors[role] = as_predictor(config, rebuild(member, view), view.num_classes)
+            predictors[role] = as_predictor(config, load_teacher_model(member, view), view.num_classes)
         if self.keep == "mean":
             predictors = {"mean": mean_predictor(list(predictors.values()), multi_label=view.multi_label)}
         verdict = ctx.monitor.report(1, predictors, terms={"loss": 0.0})

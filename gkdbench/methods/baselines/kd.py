@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.losses import hinton
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(Taught):
+class KD(DistilledStudent):
     """``(1 - a) CE + a T^2 KL(softmax(z_T / T) || softmax(z_S / T))`` (Hinton et al. 2015, section 2.1).
 
     Several labels per item: ``(1 - a) BCE(y) + a BCE(sigmoid(z_T / T))``, unlabelled entries distilled too. Graph
@@ -48,12 +48,12 @@ class KD(Taught):
 
     backbone: str = "gcn"
     teacher: str = "gat"
-    alpha: Share = 0.9
-    tau: Rate = 4.0
+    alpha: UnitFloat = 0.9
+    tau: PositiveFloat = 4.0
     nodes: Literal["all", "train"] = "all"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.released
+        released = self.as_released
         per_class = view.num_classes if released else 1
         soft = partial(hinton, tau=self.tau, multi_label=view.multi_label, per_class=per_class)
         transfer = Transfer(
@@ -62,7 +62,7 @@ class KD(Taught):
             label_weight=1 - self.alpha,
             nodes="train" if released else self.nodes,
         )
-        return train_student(view, ctx, self.backbone_config(), self.solo_recipe(), transfer)
+        return train_student(view, ctx, self.backbone_config(), self.training_settings(), transfer)
 
     @property
     def label(self) -> str:

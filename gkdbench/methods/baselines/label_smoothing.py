@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.solo import train_solo
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSmoothing(Trained):
+class LabelSmoothing(SingleModelMethod):
     """The solo student with targets ``(1 - s) onehot(y) + s / C`` (Szegedy et al. 2016, section 7).
 
     Args:
@@ -36,7 +36,7 @@ class LabelSmoothing(Trained):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         loss = partial(supervised, smoothing=self.smoothing)
-        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), loss)
+        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss)
 
     @property
     def label(self) -> str:

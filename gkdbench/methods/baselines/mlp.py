@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.solo import train_solo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainMLP(Trained):
+class PlainMLP(SingleModelMethod):
     """An MLP trained with cross-entropy on the labelled nodes; reads features only.
 
     ``as_released`` drops a batch's remainder and lets an equal validation score win and reset patience.
@@ -32,15 +32,15 @@ class PlainMLP(Trained):
         "the remainder of the labelled nodes after full batches is trained on; the release drops it",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
 
     backbone: Literal["mlp"] = "mlp"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe = self.solo_recipe(drop_last=self.released)
+        settings = self.training_settings(drop_last=self.as_released)
         loss = partial(supervised, multi_label=view.multi_label)
-        return train_solo(view, ctx, self.backbone_config(), recipe, loss)
+        return train_solo(view, ctx, self.backbone_config(), settings, loss)
 
     @property
     def label(self) -> str:

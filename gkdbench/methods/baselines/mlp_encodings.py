@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.encoded_method import Encoded
-from gkdbench.training.fields import Trained
+from gkdbench.training.blocks.encoded_method import EncodedMethod
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.solo import train_solo
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLPEncodings(Encoded, Trained):
+class MLPEncodings(EncodedMethod, SingleModelMethod):
     """An MLP trained with cross-entropy on features and DeepWalk encodings, without a teacher.
 
     The control "x + encodings without distillation" between ``mlp`` and ``nosmog``; equals NOSMOG with all its
@@ -35,7 +35,7 @@ class MLPEncodings(Encoded, Trained):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         loss = partial(supervised, multi_label=view.multi_label)
         encoder = self.encoder(view.inputs, ctx.seed)
-        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), loss, encoder)
+        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss, encoder)
 
     @property
     def label(self) -> str:

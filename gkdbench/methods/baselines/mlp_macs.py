@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from gkdbench.methods.baselines._matched import MatchedMLP
 from gkdbench.nn.matching import match_macs
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.model import Backbone
 from gkdbench.protocol.view import TrainView
 from gkdbench.training.models import nonzeros
@@ -28,7 +28,7 @@ class MacMatchedMLP(MatchedMLP):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
     control: ClassVar[str] = "matched_size"
 
-    def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
+    def widened(self, base: MLPConfig, target: Backbone, view: TrainView) -> MLPConfig:
         inputs, count = view.inputs, len(view.inputs.space)
         nnz = nonzeros(inputs.features)
         macs = target.macs(view.num_features, view.num_classes, count, inputs.graph.num_edges, nnz)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from gkdbench.methods.baselines._matched import MatchedMLP
 from gkdbench.nn.matching import match_parameters
-from gkdbench.nn.mlp import MLP
+from gkdbench.nn.mlp import MLPConfig
 from gkdbench.nn.model import Backbone, parameter_count
 from gkdbench.protocol.view import TrainView
 from gkdbench.training.models import build
@@ -25,7 +25,7 @@ class ParameterMatchedMLP(MatchedMLP):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
     control: ClassVar[str] = "matched_size"
 
-    def widened(self, base: MLP, target: Backbone, view: TrainView) -> MLP:
+    def widened(self, base: MLPConfig, target: Backbone, view: TrainView) -> MLPConfig:
         count = parameter_count(build(target, view, seed=0))
         return match_parameters(count, base, view.num_features, view.num_classes)
 

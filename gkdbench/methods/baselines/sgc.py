@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.solo import train_solo
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGCClassifier(Trained):
+class SGCClassifier(SingleModelMethod):
     """Logistic regression on ``A_hat^2 X`` (Wu et al. 2019, eq. 8), full batch, no early stopping.
 
     The release reads the test score once, after the last epoch; here validation selects the epoch. Unseen nodes are
@@ -37,13 +37,13 @@ class SGCClassifier(Trained):
 
     backbone: Literal["sgc"] = "sgc"
     model: Mapping[str, Any] = field(default_factory=dict)
-    lr: Rate = 0.2
-    weight_decay: Weight = 2e-5
-    epochs: Count = 100
-    patience: Count | None = None
+    lr: PositiveFloat = 0.2
+    weight_decay: NonNegativeFloat = 2e-5
+    epochs: PositiveInt = 100
+    patience: PositiveInt | None = None
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        return train_solo(view, ctx, self.backbone_config(), self.solo_recipe(), partial(supervised))
+        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), partial(supervised))
 
     @property
     def label(self) -> str:

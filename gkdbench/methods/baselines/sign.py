@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.method import Requirement
 from gkdbench.training.solo import train_solo
-from gkdbench.training.types import Share
+from gkdbench.training.types import UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class SIGNClassifier(Taught):
+class SIGNClassifier(DistilledStudent):
     """Cross-entropy, or ``lambda * CE + (1 - lambda) * KL(p_T || p_S)``, on ``[X, A_hat X, A_hat^2 X, ...]``
     (Frasca et al. 2020).
 
@@ -44,7 +44,7 @@ class SIGNClassifier(Taught):
 
     backbone: Literal["sign"] = "sign"
     model: Mapping[str, Any] = field(default_factory=dict)
-    label_weight: Share = 1.0
+    label_weight: UnitFloat = 1.0
 
     def requires(self) -> Mapping[str, Requirement]:
         return {} if self.label_weight == 1 else super().requires()
@@ -53,14 +53,14 @@ class SIGNClassifier(Taught):
         config = self.backbone_config()
         if self.label_weight == 1:
             loss = partial(supervised, multi_label=view.multi_label)
-            return train_solo(view, ctx, config, self.solo_recipe(), loss)
+            return train_solo(view, ctx, config, self.training_settings(), loss)
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
             soft=partial(kl_to_teacher, multi_label=view.multi_label),
             label_weight=self.label_weight,
         )
         # every forward runs on the whole graph: batches of nodes would repeat it
-        return train_student(view, ctx, config, self.solo_recipe(batch_size=None), transfer)
+        return train_student(view, ctx, config, self.training_settings(batch_size=None), transfer)
 
     @property
     def label(self) -> str:

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from gkdbench.nn.model import NEUTRAL
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import describe
-from gkdbench.training.schedules import Schedule
+from gkdbench.training.schedules import LRSchedule
 from gkdbench.training.solo import train_solo
-from gkdbench.training.types import Count
+from gkdbench.training.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher(Trained):
+class TeacherMethod(SingleModelMethod):
     """A GNN (or any backbone) trained with cross-entropy on the labelled items.
 
     The standard configuration of each backbone is GLNN's, so that students of different methods share one teacher;
@@ -43,14 +43,14 @@ class Teacher(Trained):
 
     backbone: str = "sage"
     decay: Literal["all", "first_layer"] = "all"
-    fanouts: tuple[Count, ...] = ()
-    schedule: Schedule = field(default="constant", metadata=NEUTRAL)
+    fanouts: tuple[PositiveInt, ...] = ()
+    schedule: LRSchedule = field(default="constant", metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         fanouts = self.fanouts if view.kind == "node" else ()
         loss = partial(supervised, multi_label=view.multi_label)
-        recipe = self.solo_recipe(decay=self.decay, fanouts=fanouts, schedule=self.schedule)
-        return train_solo(view, ctx, self.backbone_config(), recipe, loss)
+        settings = self.training_settings(decay=self.decay, fanouts=fanouts, schedule=self.schedule)
+        return train_solo(view, ctx, self.backbone_config(), settings, loss)
 
     @property
     def label(self) -> str:

@@ -15,22 +15,22 @@ from torch import Tensor
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import dropout_features
-from gkdbench.nn.mlps import MLPsModel
+from gkdbench.nn.mlps import MLPs
 from gkdbench.nn.model import Trace
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.blocks.adversarial import densified
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, descend
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaGMLP(Taught):
+class AdaGMLP(DistilledStudent):
     """``mean_k [lambda CE(V_k) + (1 - lambda) sum_i w_i KL_ki + a MSE(log p, log p') + (1 - a) MSE(h, h')]``
     (Lu et al. 2024), full batch; the answer is ``sum_k alpha_k p_k``.
 
@@ -69,28 +69,28 @@ class AdaGMLP(Taught):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "hidden layers are compared before the activation and dropout; in the release after",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "mask": 0.1}
 
     backbone: Literal["mlps"] = "mlps"
     model: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = "gcn"
-    label_weight: Share = 0.1
-    tau: Rate = 1.0
-    beta: Rate = 1.0
-    align_logits: Share = 0.5
-    mask: Share = 0.0
+    label_weight: UnitFloat = 0.1
+    tau: PositiveFloat = 1.0
+    beta: PositiveFloat = 1.0
+    align_logits: UnitFloat = 0.5
+    mask: UnitFloat = 0.0
     persist: bool = False
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.released
+        released = self.as_released
         if self.batch_size is not None:
             raise UserError(f"adagmlp weights all nodes at once; batch_size wants None, got {self.batch_size}")
         if released:
             ctx = dataclasses.replace(ctx, seed=drifted_seed(ctx.seed))
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed)
-        if not isinstance(model, MLPsModel):
+        if not isinstance(model, MLPs):
             raise TypeError(f"adagmlp wants several MLPs, got {type(model).__name__}")
         student = as_predictor(config, model, view.num_classes)
         if released:
@@ -124,7 +124,7 @@ class SecondOnUnseen(Predictor):
         observed: name of the space it was trained on.
     """
 
-    def __init__(self, whole: Predictor, model: MLPsModel, observed: str) -> None:
+    def __init__(self, whole: Predictor, model: MLPs, observed: str) -> None:
         super().__init__(model, needs=whole.needs, hops=whole.hops, macs=whole.macs)
         self._second, self._observed = model.member(min(1, len(model.members) - 1)), observed
 
@@ -143,9 +143,9 @@ class _Objective:
         terms: name -> what it added to the last loss.
     """
 
-    def __init__(self, method: AdaGMLP, view: TrainView, teacher: Teacher, model: MLPsModel) -> None:
+    def __init__(self, method: AdaGMLP, view: TrainView, teacher: Teacher, model: MLPs) -> None:
         self._method, self._view, self._model = method, view, model
-        self._released = method.released
+        self._released = method.as_released
         self._persist = method.persist or self._released
         self._teacher = teacher.logits[view.inputs.everything]
         self._weight = self._equal()

@@ -18,18 +18,18 @@ from gkdbench.protocol.predictor import Predictor, state_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.label_histogram import LabelHistogram, Reach, disagreement, neighbour_mean
 from gkdbench.training.blocks.pairs import without_loops
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, batches, descend, endless_batches, mean_loss
-from gkdbench.training.types import Count, Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 GRID = [step / 100 for step in range(101)]
 """Mixing weights that are tried, where one is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoHOp(Trained):
+class CoHOp(SingleModelMethod):
     """``CE + gamma * mean_i mean_{j -> i} H(p_i, p_j)`` on features with a label histogram (Winter et al. 2024).
 
     Five rounds: train on the current labels, predict, put the truth on the training rows, mix with the mean of the
@@ -64,21 +64,21 @@ class CoHOp(Trained):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "the MLP of the OGB sets has its norm before the activation and none on the input",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "rounds": 2}
 
     backbone: Literal["mlp"] = "mlp"
     model: Mapping[str, Any] = field(default_factory=lambda: {"layers": 1})
-    lr: Rate = 0.1
-    epochs: Count = 200
+    lr: PositiveFloat = 0.1
+    epochs: PositiveInt = 200
     reach: Reach = "hops"
-    decay: Share = 0.4
+    decay: UnitFloat = 0.4
     depth: Annotated[int, Field(ge=2)] = 10
-    smoothness: Weight = 0.025
-    rounds: Count = 5
-    threshold: Share = 0.5
+    smoothness: NonNegativeFloat = 0.025
+    rounds: PositiveInt = 5
+    threshold: UnitFloat = 0.5
     mixing: Literal["fixed", "held_out"] = "fixed"
-    mix: Share = 0.5
+    mix: UnitFloat = 0.5
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
@@ -99,7 +99,7 @@ class _Rounds:
 
     def __init__(self, method: CoHOp, view: TrainView, ctx: Context) -> None:
         self._method, self._view, self._ctx = method, view, ctx
-        self._released = method.released
+        self._released = method.as_released
         config = method.backbone_config()
         self._model = build(config, view, seed=ctx.seed, extra=view.num_classes)
         histogram = LabelHistogram(

@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from gkdbench.data.nodes import NodeSet, Space
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import dropout_features, feature_product, uniform
-from gkdbench.nn.mlp import MLP, MLPModel
+from gkdbench.nn.mlp import MLP, MLPConfig
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.encodings import places
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.models import nonzeros
 from gkdbench.training.steps import adam, descend
-from gkdbench.training.types import Count, Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class CPF(Taught):
+class CPF(DistilledStudent):
     """``sqrt(sum over v not in V_L of || softmax(h_v) - p_T,v ||^2)`` (Yang et al. 2021), full batch, no label loss.
 
     h starts one-hot on V_L and uniform elsewhere; K times
@@ -64,11 +64,11 @@ class CPF(Taught):
     backbone: Literal["mlp"] = "mlp"
     model: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = "gcn"
-    lr: Rate = 0.001
-    weight_decay: Weight = 0.01
+    lr: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.01
     score: Literal["ind", "tra"] = "ind"
-    steps: Count = 8
-    attention_dropout: Share = 0.2
+    steps: PositiveInt = 8
+    attention_dropout: UnitFloat = 0.2
     transform: bool = True
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
@@ -80,10 +80,10 @@ class CPF(Taught):
                 f"use score='ind'"
             )
         config = self.backbone_config()
-        if not isinstance(config, MLP):
+        if not isinstance(config, MLPConfig):
             raise TypeError(f"cpf wants an MLP beside the propagation, got {type(config).__name__}")
         module = Propagation(self, config, view, Randomness(ctx.seed)).to(view.device)
-        student = Propagator(module, view.inputs.space, binary=self.released)
+        student = Propagator(module, view.inputs.space, binary=self.as_released)
         optimiser = adam(module, lr=self.lr, weight_decay=self.weight_decay)
         others = torch.ones(len(view.items), dtype=torch.bool, device=view.device)
         others[view.train.position] = False
@@ -117,7 +117,7 @@ class Propagation(nn.Module):
         source: w [D], or the score [N] of every observed node.
     """
 
-    def __init__(self, method: CPF, config: MLP, view: TrainView, randomness: Randomness) -> None:
+    def __init__(self, method: CPF, config: MLPConfig, view: TrainView, randomness: Randomness) -> None:
         super().__init__()
         self.randomness, self.steps = randomness, method.steps
         self.dropout, self.attention_dropout = config.dropout, method.attention_dropout
@@ -127,9 +127,9 @@ class Propagation(nn.Module):
         bound = 2**0.5 * (6 / (size + 1)) ** 0.5  # Xavier's for ReLU, of one output
         self.balance = nn.Parameter(torch.zeros(nodes))
         self.source = nn.Parameter(uniform((size,), bound, randomness, "source"))
-        self.mlp: MLPModel | None = None
+        self.mlp: MLP | None = None
         if method.transform:
-            self.mlp = MLPModel(config, width, view.num_classes, Randomness(randomness.seed, randomness.peer))
+            self.mlp = MLP(config, width, view.num_classes, Randomness(randomness.seed, randomness.peer))
         start = torch.full((nodes, view.num_classes), 1 / view.num_classes)
         start[view.train.position.cpu()] = F.one_hot(view.labels.cpu(), view.num_classes).float()
         fixed = torch.zeros(nodes, dtype=torch.bool)

@@ -14,13 +14,13 @@ from torch import Tensor
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.pairs import EDGES_AT_ONCE, PairTargets, pair_kl, without_loops
-from gkdbench.training.fields import Taught
-from gkdbench.training.node_pairs import Terms, train_on_pairs
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.node_pairs import PairTermsFunction, train_on_pairs
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class FFG2M(Taught):
+class FFG2M(DistilledStudent):
     """``lambda * CE(V_L) + (1 - lambda) * (L_low + L_high)`` (Wu et al. 2023), full batch.
 
     ``L_low = mean over edges j -> i and all (i, i) of KL(p_T,j || p_S,i)``, temperature 1, and
@@ -47,12 +47,12 @@ class FFG2M(Taught):
         "dropout is named after the model it acts on; the release stores the student's as the teacher's",
         "terms over edges are computed a part at a time, to the same value",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
-    label_weight: Share = 0.0
-    tau: Rate = 1.0
+    label_weight: UnitFloat = 0.0
+    tau: PositiveFloat = 1.0
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         edges = without_loops(view.inputs.graph)
@@ -62,11 +62,11 @@ class FFG2M(Taught):
         def terms(logits: Tensor) -> Mapping[str, Tensor]:
             return {"low": pair_kl(logits, asked), "high": difference_kl(logits, teacher, edges, tau=self.tau)}
 
-        def begin(epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> Terms:
+        def begin(epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
             return terms
 
-        config, recipe = self.backbone_config(), self.solo_recipe()
-        return train_on_pairs(view, ctx, config, recipe, label_weight=self.label_weight, begin=begin)
+        config, settings = self.backbone_config(), self.training_settings()
+        return train_on_pairs(view, ctx, config, settings, label_weight=self.label_weight, begin=begin)
 
     @property
     def label(self) -> str:

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from gkdbench.nn.model import NEUTRAL
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.solo import item_forward
 from gkdbench.training.steps import adam, batches, descend, mean_loss
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class GLNN(Taught):
+class GLNN(DistilledStudent):
     """``lambda * CE(V_L) + (1 - lambda) * KL(p_T || p_S; V_obs)`` (Zhang et al. 2022, eq. 1) at temperature tau.
 
     ``as_released`` passes over the labelled nodes, then over all observed nodes, each with its own optimiser steps:
@@ -45,22 +45,22 @@ class GLNN(Taught):
         "the remainder after full batches is trained on; the release drops it",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
-    label_weight: Share = 0.0
-    tau: Rate = field(default=1.0, metadata=NEUTRAL)
+    label_weight: UnitFloat = 0.0
+    tau: PositiveFloat = field(default=1.0, metadata=OMIT_FROM_KEY_AT_DEFAULT)
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        if self.released:
+        if self.as_released:
             return self._fit_as_released(view, ctx)
         transfer = Transfer(
             teacher=ctx.teachers["teacher"].logits,
             soft=partial(kl_to_teacher, tau=self.tau, multi_label=view.multi_label),
             label_weight=self.label_weight,
         )
-        return train_student(view, ctx, self.backbone_config(), self.solo_recipe(), transfer)
+        return train_student(view, ctx, self.backbone_config(), self.training_settings(), transfer)
 
     def _fit_as_released(self, view: TrainView, ctx: Context) -> Fitted:
         config = self.backbone_config()

@@ -15,16 +15,16 @@ from torch import Tensor
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.pairs import EDGES_AT_ONCE, PairTargets, drawn, entropies, pair_kl, without_loops
-from gkdbench.training.fields import Taught
-from gkdbench.training.node_pairs import Terms, train_on_pairs
-from gkdbench.training.types import Rate, Share
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.node_pairs import PairTermsFunction, train_on_pairs
+from gkdbench.training.types import PositiveFloat, UnitFloat
 
 CITATIONS = ("cora", "citeseer", "pubmed")
 SMOOTHING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class HGMD(Taught):
+class HGMD(DistilledStudent):
     """``lambda * CE(V_L) + (1 - lambda) * mean over pairs (i, j) of KL(target || softmax(z_S,i / tau))``
     (Wu et al. 2024), full batch.
 
@@ -54,18 +54,18 @@ class HGMD(Taught):
         "pairs are drawn where the graph lies; the release moves logits to the host in every epoch",
         "inductive runs draw pairs on the observed graph; the release is transductive only",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: Literal["mlp"] = "mlp"
-    label_weight: Share = 0.0
-    tau: Rate = 1.0
-    hardness: Rate = 5.0
-    beta: Rate = 0.4
+    label_weight: UnitFloat = 0.0
+    tau: PositiveFloat = 1.0
+    hardness: PositiveFloat = 5.0
+    beta: PositiveFloat = 0.4
     mode: Literal["mixup", "vanilla", "weight"] = "mixup"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        smoothed = self.released and self.mode == "mixup" and view.dataset not in CITATIONS
+        smoothed = self.as_released and self.mode == "mixup" and view.dataset not in CITATIONS
         pairs = _Pairs(
             self, view, ctx.teachers["teacher"].logits[view.inputs.everything], SMOOTHING if smoothed else 0.0
         )
@@ -73,7 +73,7 @@ class HGMD(Taught):
             view,
             ctx,
             self.backbone_config(),
-            self.solo_recipe(),
+            self.training_settings(),
             label_weight=self.label_weight,
             begin=pairs.begin,
         )
@@ -101,7 +101,7 @@ class _Pairs:
         self._entropy = _relative(entropies(teacher))
         self.kept = 1.0
 
-    def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> Terms:
+    def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
         """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.Begin`."""
         probability = torch.ones_like(self._alike)
         keep = probability

@@ -12,14 +12,14 @@ from torch import Tensor
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.blocks.pairs import PairTargets, Reliability, noise_sensitivity, pair_kl, without_loops
-from gkdbench.training.fields import Taught
-from gkdbench.training.models import rebuild
-from gkdbench.training.node_pairs import Terms, train_on_pairs
-from gkdbench.training.types import Count, Rate, Share
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.models import load_teacher_model
+from gkdbench.training.node_pairs import PairTermsFunction, train_on_pairs
+from gkdbench.training.types import PositiveFloat, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class KRD(Taught):
+class KRD(DistilledStudent):
     """``lambda * CE(V_L) + (1 - lambda) * mean_{(i,j) in Q} KL(softmax(z_T,j / tau) || softmax(z_S,i / tau))``
     (Wu et al. 2023, eqs. 9 and 10), full batch.
 
@@ -51,27 +51,27 @@ class KRD(Taught):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "a student that does not follow its teacher is flagged unstable and stays in the table",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "sample_from": 3}
 
     backbone: Literal["mlp"] = "mlp"
-    label_weight: Share = 0.0
-    tau: Rate = 1.0
-    power: Rate = 1.0
-    momentum: Share = 0.99
-    bins: Count = 50
-    sample_from: Count = 50
-    sample_every: Count = 1
+    label_weight: UnitFloat = 0.0
+    tau: PositiveFloat = 1.0
+    power: PositiveFloat = 1.0
+    momentum: UnitFloat = 0.99
+    bins: PositiveInt = 50
+    sample_from: PositiveInt = 50
+    sample_every: PositiveInt = 1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        if self.released:
+        if self.as_released:
             ctx = dataclasses.replace(ctx, seed=drifted_seed(ctx.seed))
         pairs = _Pairs(self, view, ctx.teachers["teacher"])
         fitted = train_on_pairs(
             view,
             ctx,
             self.backbone_config(),
-            self.solo_recipe(),
+            self.training_settings(),
             label_weight=self.label_weight,
             begin=pairs.begin,
         )
@@ -98,7 +98,7 @@ class _Pairs:
         self._asked = self._targets.over()
         self._reliability: Reliability | None = None
 
-    def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> Terms:
+    def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
         """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.Begin`."""
         since = epoch - self._method.sample_from
         if since >= 0 and since % self._method.sample_every == 0:
@@ -113,11 +113,11 @@ class _Pairs:
         method = self._method
         key = randomness.key("noise")
         return Reliability(
-            noise_sensitivity(rebuild(self._teacher, self._view), self._view.inputs, self._logits, key),
+            noise_sensitivity(load_teacher_model(self._teacher, self._view), self._view.inputs, self._logits, key),
             power=method.power,
             momentum=method.momentum,
             bins=method.bins,
-            empty_bins=method.released,
+            empty_bins=method.as_released,
         )
 
     def noted(self) -> dict[str, float]:

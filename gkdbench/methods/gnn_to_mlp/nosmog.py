@@ -17,20 +17,20 @@ from gkdbench.errors import UserError
 from gkdbench.nn.model import Model
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.blocks.adversarial import adversarial_loss
-from gkdbench.training.blocks.encoded_method import Encoded
+from gkdbench.training.blocks.encoded_method import EncodedMethod
 from gkdbench.training.blocks.encodings import encoded
 from gkdbench.training.blocks.similarity import Similarity
 from gkdbench.training.distil import labelled_batches
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, batches, descend, mean_loss
-from gkdbench.training.types import Share, Weight
+from gkdbench.training.types import NonNegativeFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class NOSMOG(Encoded, Taught):
+class NOSMOG(EncodedMethod, DistilledStudent):
     """``lamb * L(KL; V_obs) + (1 - lamb) * L(CE; V_L)`` with ``L(base; V) = base(x) + w * base(x + delta) + mu * S``
     (Tian et al. 2023, eq. 9).
 
@@ -64,18 +64,18 @@ class NOSMOG(Encoded, Taught):
         "running statistics change in clean forwards only; in the release in attacks too",
         "encodings are trained by negative sampling; in the release by a hierarchical softmax",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "num_walks": 1, "dim": 16}
 
     backbone: Literal["mlp"] = "mlp"
-    kd_weight: Share = 1.0
-    adv_weight: Weight = 0.1
-    adv_eps: Weight = 0.04
+    kd_weight: UnitFloat = 1.0
+    adv_weight: NonNegativeFloat = 0.1
+    adv_eps: NonNegativeFloat = 0.04
     adv_steps: Annotated[int, Field(ge=0)] = 5
-    similarity: Weight = 0.1
+    similarity: NonNegativeFloat = 0.1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.released
+        released = self.as_released
         encoder = self.encoder(view.inputs, ctx.seed, softmax="hierarchical" if released else "negative")
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed, extra=encoder.dim)

@@ -15,23 +15,23 @@ from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import Model
-from gkdbench.nn.vq import VQModel, cosine_scores, distance_scores
+from gkdbench.nn.vq import VQ, cosine_scores, distance_scores
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.distil import labelled_batches
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.loop import train
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.method import Requirement
-from gkdbench.training.models import as_predictor, build, rebuild
+from gkdbench.training.models import as_predictor, build, load_teacher_model
 from gkdbench.training.solo import train_solo
 from gkdbench.training.steps import adam, batches, descend, mean_loss
-from gkdbench.training.types import Count, Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_scores, "distance": distance_scores}
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQGraph(Trained):
+class VQGraph(SingleModelMethod):
     """``lambda CE(V_L) + (1 - lambda) KL(p_T || p_S) + w T^2 KL(softmax(s_T / T) || softmax(s_S / T))``
     (Yang et al. 2024), the last two over all observed nodes.
 
@@ -64,23 +64,23 @@ class VQGraph(Trained):
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
         "the student's code is a map of its hidden layer before dropout; in the release after",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "codes": 16}
 
     backbone: Literal["mlp"] = "mlp"
-    label_weight: Share = 0.0
-    token_weight: Weight = 1e-8
-    tau: Rate = 4.0
+    label_weight: UnitFloat = 0.0
+    token_weight: NonNegativeFloat = 1e-8
+    tau: PositiveFloat = 4.0
     score: Literal["distance", "cosine"] = "distance"
-    codes: Count = 5000
+    codes: PositiveInt = 5000
 
     def requires(self) -> Mapping[str, Requirement]:
         return {"teacher": Requirement("vqgraph_teacher", {"model": {"codes": self.codes}, "variant": self.variant})}
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        config, released = self.backbone_config(), self.released
+        config, released = self.backbone_config(), self.as_released
         if self.label_weight == 1 and not self.token_weight and not released:
-            return train_solo(view, ctx, config, self.solo_recipe(), supervised)
+            return train_solo(view, ctx, config, self.training_settings(), supervised)
         model = build(config, view, seed=ctx.seed)
         student = as_predictor(config, model, view.num_classes)
         objective = _Objective(self, view, ctx.teachers["teacher"], model)
@@ -131,15 +131,15 @@ class _Objective:
 
     def __init__(self, method: VQGraph, view: TrainView, teacher: Teacher, model: Model) -> None:
         self._method, self._view, self._model = method, view, model
-        self._released = method.released
+        self._released = method.as_released
         self._logits = teacher.logits[view.inputs.everything]
         self._noted: dict[str, list[float]] = {}
         self._map: FeatureLinear | None = None
         if method.token_weight:
             if method.model["layers"] < 2:
                 raise UserError("vqgraph compares hidden layers, and the student has none; give it two layers")
-            tokenizer = rebuild(teacher, view)
-            if not isinstance(tokenizer, VQModel):
+            tokenizer = load_teacher_model(teacher, view)
+            if not isinstance(tokenizer, VQ):
                 raise UserError(f"vqgraph learns from a teacher with a codebook, got {type(tokenizer).__name__}")
             with torch.no_grad():
                 self._h = tokenizer.tokens(view.inputs.features, view.inputs.graph).h

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import FeatureLinear
-from gkdbench.nn.vq import VQModel
+from gkdbench.nn.vq import VQ
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, descend
-from gkdbench.training.types import Count, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQTeacher(Trained):
+class VQTeacher(SingleModelMethod):
     """``CE + b MSE(h, W q) + g sqrt(MSE(A, minmax(q' q'^T))) + c MSE(h, sg[q])`` (Yang et al. 2024), full batch.
 
     q is the code in the place of h, q' what the decoder makes of it. ``as_released`` compares the whole N x N
@@ -47,23 +47,23 @@ class VQTeacher(Trained):
         "one graph-convolution tokenizer, full batch; the release calls one SAGE that runs it on sampled blocks",
         "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
     )
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "model": {"codes": 16}}
 
     backbone: Literal["vq"] = "vq"
     model: Mapping[str, Any] = field(default_factory=dict)
-    epochs: Count = 100
-    node_weight: Weight = 1e-3
-    edge_weight: Weight = 0.03
-    commitment: Weight = 0.25
-    decay: Share = 0.8
+    epochs: PositiveInt = 100
+    node_weight: NonNegativeFloat = 1e-3
+    edge_weight: NonNegativeFloat = 0.03
+    commitment: NonNegativeFloat = 0.25
+    decay: UnitFloat = 0.8
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.batch_size is not None:
             raise UserError(f"vqgraph_teacher reads the whole graph; batch_size wants None, got {self.batch_size}")
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed)
-        if not isinstance(model, VQModel):
+        if not isinstance(model, VQ):
             raise TypeError(f"vqgraph_teacher wants a model with a codebook, got {type(model).__name__}")
         predictor = as_predictor(config, model, view.num_classes)
         width = view.num_features
@@ -97,7 +97,7 @@ class VQTeacher(Trained):
         return Fitted({"model": predictor})
 
     def _edges(self, decoded: Tensor, graph: CSRGraph, key: int) -> Tensor:
-        if self.released:
+        if self.as_released:
             return dense_reconstruction(decoded, graph)
         return sampled_reconstruction(decoded, graph, key)
 

@@ -18,9 +18,9 @@ from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.view import Teacher, TrainView
 from gkdbench.training.blocks.deepwalk import walks_from
 from gkdbench.training.blocks.louvain import louvain
-from gkdbench.training.graph_student import Structure
+from gkdbench.training.graph_student import GraphStructureTerm
 from gkdbench.training.losses import kl_to_teacher
-from gkdbench.training.models import rebuild
+from gkdbench.training.models import load_teacher_model
 
 
 class Weights(NamedTuple):
@@ -113,7 +113,7 @@ class Granularities:
     walk_length: int
     shared_projection: bool
 
-    def of(self, view: TrainView, teacher: Teacher, model: Model) -> Structure:
+    def of(self, view: TrainView, teacher: Teacher, model: Model) -> GraphStructureTerm:
         """The terms on `view`, for the student `model`.
 
         Raises:
@@ -147,7 +147,7 @@ class Granularities:
                 found["path"] = self.weights.path * path_loss(states, target, walks)
             return found
 
-        return Structure(terms, modules)
+        return GraphStructureTerm(terms, modules)
 
 
 @torch.no_grad()
@@ -158,7 +158,7 @@ def teacher_states(teacher: Teacher, view: TrainView) -> tuple[NodeTable, Tensor
             "mugsi imitates a teacher's hidden layer on graphs, and this teacher has none; take a GIN or GCN"
         )
     states = NodeTable(teacher.hidden.space, torch.relu(teacher.hidden.value))
-    model = rebuild(teacher, view)
+    model = load_teacher_model(teacher, view)
     pooled = model.trace(*view.inputs.arguments(model)).pooled
     return states, segment_mean(states.value, view.inputs.segments) if pooled is None else pooled
 
@@ -172,5 +172,5 @@ def node_positions(inputs: Inputs, graphs: Tensor, borders: Tensor) -> Tensor:
 
 def both_ways(graph: CSRGraph) -> bool:
     """Whether every edge has its reverse (rows sorted by source)."""
-    turned = graph.transposed.graph
-    return torch.equal(turned.indptr, graph.indptr) and torch.equal(turned.index, graph.index)
+    transposed = graph.transposed.graph
+    return torch.equal(transposed.indptr, graph.indptr) and torch.equal(transposed.index, graph.index)

@@ -12,7 +12,7 @@ from pydantic import Field
 from gkdbench.methods.graph_tasks._granularities import Granularities, Weights
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.graph_student import GraphStudent, train_graph_student
-from gkdbench.training.types import Count, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ class MuGSI(GraphStudent):
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 3}
 
-    graph_weight: Weight = 0.01
-    cluster_weight: Weight = 0.01
-    path_weight: Weight = 1e-4
-    walks: Count = 20
+    graph_weight: NonNegativeFloat = 0.01
+    cluster_weight: NonNegativeFloat = 0.01
+    path_weight: NonNegativeFloat = 1e-4
+    walks: PositiveInt = 20
     walk_length: Annotated[int, Field(ge=2)] = 8
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
@@ -58,7 +58,7 @@ class MuGSI(GraphStudent):
             weights,
             walks=self.walks,
             walk_length=self.walk_length,
-            shared_projection=self.released,
+            shared_projection=self.as_released,
         )
         structure = partial(granularities.of, view, ctx.teachers["teacher"]) if any(weights) else None
         return train_graph_student(self, view, ctx, structure)

@@ -6,16 +6,16 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gkdbench.methods.mixture._types import Terms
-from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace
-from gkdbench.nn.model import NEUTRAL
-from gkdbench.training.blocks.encoded_method import Encoded
-from gkdbench.training.fields import Taught
-from gkdbench.training.types import Count, Natural, Rate, Share, Weight
+from gkdbench.methods.mixture._types import LossTerms
+from gkdbench.nn.mixture import MixtureConfig, MixtureModel, MixtureTrace
+from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
+from gkdbench.training.blocks.encoded_method import EncodedMethod
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureFields(Encoded, Taught):
+class MixtureFields(EncodedMethod, DistilledStudent):
     """A mixture trained with ``lambda * CE(V_L) + (1 - lambda) * KL(p_T || p_S; V_obs)`` at temperature tau.
 
     Args:
@@ -33,27 +33,27 @@ class MixtureFields(Encoded, Taught):
         similarity: weight of the Gram loss between the first hidden layer and the teacher's last one.
     """
 
-    label_weight: Share = 0.2
-    tau: Rate = 1.0
-    pretrain: Natural = 12
+    label_weight: UnitFloat = 0.2
+    tau: PositiveFloat = 1.0
+    pretrain: NonNegativeInt = 12
     steps: Literal["per_batch", "per_epoch"] = "per_batch"
-    balance: Weight = 0.01
+    balance: NonNegativeFloat = 0.01
     encodings: bool = False
-    label_propagation: bool = field(default=False, metadata=NEUTRAL)
-    reliable: bool = field(default=False, metadata=NEUTRAL)
-    power: Rate = field(default=1.0, metadata=NEUTRAL)
-    momentum: Share = field(default=0.99, metadata=NEUTRAL)
-    bins: Count = field(default=50, metadata=NEUTRAL)
-    update_from: Natural = field(default=50, metadata=NEUTRAL)
-    adv_weight: Weight = 0.0
-    adv_eps: Weight = 0.04
-    adv_steps: Natural = 5
-    similarity: Weight = 0.0
+    label_propagation: bool = field(default=False, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    reliable: bool = field(default=False, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    power: PositiveFloat = field(default=1.0, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    momentum: UnitFloat = field(default=0.99, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    bins: PositiveInt = field(default=50, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    update_from: NonNegativeInt = field(default=50, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+    adv_weight: NonNegativeFloat = 0.0
+    adv_eps: NonNegativeFloat = 0.04
+    adv_steps: NonNegativeInt = 5
+    similarity: NonNegativeFloat = 0.0
 
     @abstractmethod
-    def student(self) -> Mixture:
+    def student(self) -> MixtureConfig:
         """The backbone of this variant."""
 
     @abstractmethod
-    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
+    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> LossTerms:
         """The weighted losses of the routing of one forward, summed over layers."""

@@ -20,7 +20,7 @@ def spread(directions: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def pushed_apart(memory: Tensor, weight: float) -> Tensor:
+def repelled_memory(memory: Tensor, weight: float) -> Tensor:
     """``M_e - weight * mean_{e'} (Mh_e' - <Mh_e, Mh_e'> Mh_e) / |M_e|`` of ``memory: [E, D]``, Mh its unit rows.
 
     A step of gradient descent on each memory's ``weight * mean_{e'} <Mh_e, sg[Mh_e']>``.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.methods.mixture._fields import MixtureFields
-from gkdbench.methods.mixture._targets import Lessons
-from gkdbench.methods.mixture._types import Batch, Terms
+from gkdbench.methods.mixture._targets import TeacherLoss
+from gkdbench.methods.mixture._types import LossTerms, MixtureBatch
 from gkdbench.nn.mixture import MixtureModel
 from gkdbench.protocol.view import Teacher, TrainView
 from gkdbench.training.blocks.adversarial import adversarial_loss
@@ -20,7 +20,7 @@ from gkdbench.training.losses import supervised
 from gkdbench.training.steps import mean_loss
 
 
-class Objective:
+class MixtureObjective:
     """The loss of a forward, and the mean of what each of its terms added to it.
 
     Attributes:
@@ -30,7 +30,7 @@ class Objective:
 
     def __init__(self, method: MixtureFields, view: TrainView, teacher: Teacher, model: MixtureModel) -> None:
         self._method, self._view, self._teacher, self._model = method, view, teacher, model
-        self.lessons = Lessons(method, view, teacher)
+        self.lessons = TeacherLoss(method, view, teacher)
         self._seen: dict[str, list[float]] = {}
         self._similarity: Similarity | None = None
         if method.similarity:
@@ -40,7 +40,7 @@ class Objective:
             self._similarity = Similarity(*widths, model.randomness).to(view.device)
         self.trained = nn.ModuleList([model, *([self._similarity] if self._similarity else [])])
 
-    def __call__(self, rows: Features, batch: Batch) -> Tensor:
+    def __call__(self, rows: Features, batch: MixtureBatch) -> Tensor:
         """Scalar; `rows` are the inputs [B + B', D] of the batch's observed, then labelled items."""
         method, model = self._method, self._model
         trace = model.node_trace(rows, None)
@@ -52,7 +52,7 @@ class Objective:
                 lambda x: _sum(self._base(batch, model(x))),
                 eps=method.adv_eps,
                 steps=method.adv_steps,
-                freeze_stats=not method.released,
+                freeze_stats=not method.as_released,
             )
             terms["adversarial"] = method.adv_weight * attacked
         if self._similarity and self._teacher.hidden is not None:
@@ -65,10 +65,10 @@ class Objective:
             self._seen.setdefault(name, []).append(float(term.detach()))
         return _sum(terms)
 
-    def _base(self, batch: Batch, logits: Tensor) -> Terms:
+    def _base(self, batch: MixtureBatch, logits: Tensor) -> LossTerms:
         """``lambda * CE`` and ``(1 - lambda) * KL`` of ``logits: [B + B', C]``."""
         method, view, cut = self._method, self._view, batch.observed.numel()
-        terms: Terms = {}
+        terms: LossTerms = {}
         if cut:
             terms["kl"] = (1 - method.label_weight) * self.lessons(batch.observed, logits[:cut])
         if batch.labelled.numel():
@@ -83,5 +83,5 @@ class Objective:
         return found
 
 
-def _sum(terms: Terms) -> Tensor:
+def _sum(terms: LossTerms) -> Tensor:
     return torch.stack(list(terms.values())).sum()

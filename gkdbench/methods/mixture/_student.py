@@ -15,14 +15,14 @@ from gkdbench.data.nodes import NodeSet, NodeTable, Space
 from gkdbench.errors import UserError
 from gkdbench.methods.mixture._diagnostics import diagnose
 from gkdbench.methods.mixture._fields import MixtureFields
-from gkdbench.methods.mixture._objective import Objective
-from gkdbench.methods.mixture._types import Batch
-from gkdbench.nn.mixture import Mixture, MixtureModel
+from gkdbench.methods.mixture._objective import MixtureObjective
+from gkdbench.methods.mixture._types import MixtureBatch
+from gkdbench.nn.mixture import MixtureConfig, MixtureModel
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.encodings import Encodes, encoded
+from gkdbench.training.blocks.encodings import InputEncoder, encoded
 from gkdbench.training.blocks.label_histogram import LabelHistogram
 from gkdbench.training.distil import labelled_batches
 from gkdbench.training.models import as_predictor, build
@@ -45,28 +45,28 @@ class MixtureStudent(MixtureFields):
         predictor = as_predictor(config, model, view.num_classes)
         if encoders:
             predictor = encoded(predictor, *encoders)
-        objective = Objective(self, view, ctx.teachers["teacher"], model)
+        objective = MixtureObjective(self, view, ctx.teachers["teacher"], model)
         start = self._train(view, ctx, predictor, model, objective)
         objective.lessons.note(ctx)
         diagnose(ctx, view, model, predictor.prepared(view.inputs).features, start)
         return Fitted({"model": predictor})
 
-    def _encoders(self, view: TrainView, seed: int) -> list[Encodes]:
+    def _encoders(self, view: TrainView, seed: int) -> list[InputEncoder]:
         """What puts columns beside the features."""
-        found: list[Encodes] = []
+        found: list[InputEncoder] = []
         if self.encodings:
-            softmax: Literal["negative", "hierarchical"] = "hierarchical" if self.released else "negative"
+            softmax: Literal["negative", "hierarchical"] = "hierarchical" if self.as_released else "negative"
             # the release computes encodings of the whole graph once, for the runs of all seeds
-            walks = 0 if self.released and view.setting == "tran" else seed
-            found.append(self.encoder(view.inputs, walks, softmax=softmax, zeros_included=self.released))
+            walks = 0 if self.as_released and view.setting == "tran" else seed
+            found.append(self.encoder(view.inputs, walks, softmax=softmax, zeros_included=self.as_released))
         if self.label_propagation:
             if view.multi_label:
                 raise UserError(f"{self.name}: label propagation wants one label per item; use label_propagation=false")
-            found.append(propagated_labels(view, own_label=self.released, key=Randomness(seed).key("folds")))
+            found.append(propagated_labels(view, own_label=self.as_released, key=Randomness(seed).key("folds")))
         return found
 
     def _train(
-        self, view: TrainView, ctx: Context, predictor: Predictor, model: MixtureModel, objective: Objective
+        self, view: TrainView, ctx: Context, predictor: Predictor, model: MixtureModel, objective: MixtureObjective
     ) -> list[Tensor]:
         """The memories right after the switch, [E, D] per layer."""
         optimiser = adam(objective.trained, lr=self.lr, weight_decay=self.weight_decay)
@@ -75,7 +75,7 @@ class MixtureStudent(MixtureFields):
         model.routed = False
         start: list[Tensor] = []
 
-        def loss(batch: Batch) -> Callable[[], Tensor]:
+        def loss(batch: MixtureBatch) -> Callable[[], Tensor]:
             items = torch.cat([batch.observed, view.train.position[batch.labelled]])
             return lambda: objective(inputs.rows(NodeSet(view.items, items)), batch)
 
@@ -87,37 +87,37 @@ class MixtureStudent(MixtureFields):
                 start = [memory.detach().clone() for memory in model.router_tensors()]
             objective.lessons.begin(epoch, model.randomness, partial(predictor.evaluate, view.inputs))
             model.train()
-            if self.released:
+            if self.as_released:
                 value = descend_together(model, optimiser, [loss(b) for b in self._apart(view)], mean=False)
             elif self.steps == "per_epoch":
                 value = descend_together(model, optimiser, [loss(b) for b in self._together(view, model)], mean=True)
             else:
                 value = mean_loss([descend(model, optimiser, loss(b)) for b in self._together(view, model)])
             terms = {"loss": value, **objective.means()}
-            selectable = self.released or epoch > self.pretrain
+            selectable = self.as_released or epoch > self.pretrain
             if ctx.monitor.report(epoch, {"model": predictor}, terms=terms, selectable=selectable).stop:
                 break
         return start
 
-    def _together(self, view: TrainView, model: Model) -> Iterator[Batch]:
+    def _together(self, view: TrainView, model: Model) -> Iterator[MixtureBatch]:
         """One pass over all observed nodes, labelled ones beside them where they have a weight."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         if self.label_weight == 1:
             for labelled in batches(model, len(view.train), self.batch_size):
-                yield Batch(nothing, labelled)
+                yield MixtureBatch(nothing, labelled)
             return
         labels = labelled_batches(view, model, self.batch_size)
         for batch in batches(model, len(everything), self.batch_size):
-            yield Batch(everything[batch], next(labels) if self.label_weight else batch[:0])
+            yield MixtureBatch(everything[batch], next(labels) if self.label_weight else batch[:0])
 
-    def _apart(self, view: TrainView) -> Iterator[Batch]:
+    def _apart(self, view: TrainView) -> Iterator[MixtureBatch]:
         """The release's forwards of an epoch: labelled nodes, then all observed ones, in the order of their numbers."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         size = self.batch_size or len(everything)
         for labelled in torch.split(torch.arange(len(view.train)), size):
-            yield Batch(nothing, labelled)
+            yield MixtureBatch(nothing, labelled)
         for observed in torch.split(everything, size):
-            yield Batch(observed, torch.arange(0))
+            yield MixtureBatch(observed, torch.arange(0))
 
     @property
     def label(self) -> str:
@@ -150,6 +150,6 @@ def propagated_labels(view: TrainView, *, own_label: bool, key: int) -> LabelHis
     return LabelHistogram(known, view.num_classes, reach="walks", decay=0.1, depth=11, own_label=own_label, key=key)
 
 
-def changed(config: Mixture, **fields: object) -> Mixture:
+def changed(config: MixtureConfig, **fields: object) -> MixtureConfig:
     """`config` with `fields` of its own kind replaced."""
     return dataclasses.replace(config, **fields)  # type: ignore[arg-type]

@@ -14,10 +14,10 @@ from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Teacher, TrainView
 from gkdbench.training.blocks.pairs import PairTargets, Reliability, noise_sensitivity, pair_kl, tempered, without_loops
 from gkdbench.training.losses import kl_to_teacher
-from gkdbench.training.models import rebuild
+from gkdbench.training.models import load_teacher_model
 
 
-class Lessons:
+class TeacherLoss:
     """The transfer term at the method's temperature, over observed items.
 
     With ``reliable`` a node learns from itself and from those in-neighbours j of which ``1 - rho_j^a`` lets an epoch
@@ -31,7 +31,7 @@ class Lessons:
         if method.reliable and view.multi_label:
             raise UserError(f"{method.name}: reliable sampling wants one label per item; use reliable=false")
         self._method, self._view, self._teacher = method, view, teacher
-        self._logs = scaled if method.released else tempered
+        self._logs = scaled if method.as_released else tempered
         self._reliability: Reliability | None = None
 
     def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> None:
@@ -45,13 +45,15 @@ class Lessons:
             return
         logits = self._teacher.logits[view.inputs.everything]
         if self._reliability is None:
-            rho = noise_sensitivity(rebuild(self._teacher, view), view.inputs, logits, randomness.key("noise"))
+            rho = noise_sensitivity(
+                load_teacher_model(self._teacher, view), view.inputs, logits, randomness.key("noise")
+            )
             self._reliability = Reliability(
                 rho,
                 power=method.power,
                 momentum=method.momentum,
                 bins=method.bins,
-                empty_bins=method.released,
+                empty_bins=method.as_released,
             )
             edges = without_loops(view.inputs.graph)
             self._targets = PairTargets(edges, logits, tau=method.tau, logs=self._logs)
@@ -66,7 +68,7 @@ class Lessons:
         if self._reliability is not None:
             return pair_kl(logits, self._asked[items], tau=tau, logs=self._logs)
         target = self._teacher.logits[NodeSet(self._view.items, items)]
-        if self._method.released and not several:
+        if self._method.as_released and not several:
             return scaled_log_probabilities(logits, target, tau=tau)
         return kl_to_teacher(logits, target, tau=tau, multi_label=several)
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-Terms = dict[str, Tensor]
+LossTerms = dict[str, Tensor]
 """Name -> what a term adds to the loss of a step."""
 
 
-class Batch(NamedTuple):
+class MixtureBatch(NamedTuple):
     """What one forward sees: observed items [B] (positions), and labelled ones [B'] (places in ``view.train``)."""
 
     observed: Tensor

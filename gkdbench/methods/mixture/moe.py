@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gkdbench.methods.mixture._losses import load, variation
 from gkdbench.methods.mixture._student import MixtureStudent, changed
-from gkdbench.methods.mixture._types import Terms
-from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace, Routing
+from gkdbench.methods.mixture._types import LossTerms
+from gkdbench.nn.mixture import MixtureConfig, MixtureModel, MixtureTrace, Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,16 @@ class MoE(MixtureStudent):
 
     backbone: Literal["moe"] = "moe"
 
-    def student(self) -> Mixture:
+    def student(self) -> MixtureConfig:
         config = self.backbone_config()
-        if not isinstance(config, Mixture):
+        if not isinstance(config, MixtureConfig):
             raise TypeError(f"moe wants a mixture, got {type(config).__name__}")
-        return changed(config, temperature=2.0, router="released", dropout_per="pair") if self.released else config
+        return changed(config, temperature=2.0, router="released", dropout_per="pair") if self.as_released else config
 
-    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
+    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> LossTerms:
         if not self.balance or not trace.routings:
             return {}
-        unevenness = released_balance if self.released else switch_balance
+        unevenness = released_balance if self.as_released else switch_balance
         return {"balance": self.balance * torch.stack([unevenness(routing) for routing in trace.routings]).sum()}
 
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from gkdbench.methods.mixture._losses import commitment, pushed_apart, spread, variation, weight_per_expert
+from gkdbench.methods.mixture._losses import commitment, repelled_memory, spread, variation, weight_per_expert
 from gkdbench.methods.mixture._student import MixtureStudent, changed
-from gkdbench.methods.mixture._types import Terms
-from gkdbench.nn.mixture import Mixture, MixtureModel, MixtureTrace
+from gkdbench.methods.mixture._types import LossTerms
+from gkdbench.nn.mixture import MixtureConfig, MixtureModel, MixtureTrace
 from gkdbench.nn.rbm import RbMModel
-from gkdbench.training.types import Weight
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,14 @@ class RbM(MixtureStudent):
     control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"model.routing": ("random", "random_each", "frozen")}
 
     backbone: Literal["rbm"] = "rbm"
-    commitment: Weight = 0.05
-    spread: Weight = 0.01
+    commitment: NonNegativeFloat = 0.05
+    spread: NonNegativeFloat = 0.01
 
-    def student(self) -> Mixture:
+    def student(self) -> MixtureConfig:
         config = self.backbone_config()
-        if not isinstance(config, Mixture):
+        if not isinstance(config, MixtureConfig):
             raise TypeError(f"rbm wants a mixture, got {type(config).__name__}")
-        return changed(config, temperature=2.0, gate_start=1.1, dropout_per="pair") if self.released else config
+        return changed(config, temperature=2.0, gate_start=1.1, dropout_per="pair") if self.as_released else config
 
     def train_router(self, model: MixtureModel, optimiser: torch.optim.Optimizer) -> None:
         """The spread moves memories: in a step of its own size, or, as released, by Adam.
@@ -80,7 +80,7 @@ class RbM(MixtureStudent):
         the weight, and 0.01 is much beside 0.026, an entry of a unit row of 1,433: memories became patterns of signs.
         """
         memories = model.router_tensors()
-        if self.released:
+        if self.as_released:
             for memory in memories:
                 memory.requires_grad_()
             optimiser.add_param_group({"params": memories, "weight_decay": self.weight_decay})
@@ -88,7 +88,7 @@ class RbM(MixtureStudent):
 
             def apart(*_: object) -> None:
                 for memory in memories if model.routed else []:
-                    memory.copy_(pushed_apart(memory, self.spread))
+                    memory.copy_(repelled_memory(memory, self.spread))
 
             optimiser.register_step_post_hook(apart)
 
@@ -103,8 +103,8 @@ class RbM(MixtureStudent):
         control = controls.get(self.model["routing"])
         return f"{super().label}, {control}" if control else super().label
 
-    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> Terms:
-        terms: Terms = {}
+    def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> LossTerms:
+        terms: LossTerms = {}
         if not trace.routings:
             return terms
         if self.commitment and self.by_memory:

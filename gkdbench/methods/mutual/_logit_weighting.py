@@ -18,7 +18,7 @@ from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.training.models import as_predictor
 
-Kind = Literal["temp", "gate", "sig"]
+WeightingKind = Literal["temp", "gate", "sig"]
 
 MAX_TEMPERATURE = 4.0
 FIRST_BIAS = -3.0
@@ -30,7 +30,7 @@ PATIENCE_AT_BOUND = 20
 """Epochs in a row."""
 
 
-class Weighting(nn.Module):
+class LogitWeighting(nn.Module):
     """``zt_v = z_v * w_v``, with weights from a two-layer perceptron that reads the detached logits.
 
     temp: ``w = 1 / T``, ``T = 1 + 3 sigmoid(MLP([sg z, H]))`` per item, H the entropy of its prediction;
@@ -42,7 +42,7 @@ class Weighting(nn.Module):
         randomness: of the peer that owns it.
     """
 
-    def __init__(self, kind: Kind, num_classes: int, *, multi_label: bool, randomness: Randomness) -> None:
+    def __init__(self, kind: WeightingKind, num_classes: int, *, multi_label: bool, randomness: Randomness) -> None:
         super().__init__()
         self.kind, self.multi_label = kind, multi_label
         widths = (num_classes + 1, 1) if kind == "temp" else (num_classes, num_classes)
@@ -83,10 +83,10 @@ def uncertainty(z: Tensor, *, multi_label: bool) -> Tensor:
     return -(log_p.exp() * log_p).sum(dim=1)
 
 
-class Weighted(Model):
+class WeightedModel(Model):
     """A model whose answer is weighted by its unit."""
 
-    def __init__(self, model: Model, unit: Weighting) -> None:
+    def __init__(self, model: Model, unit: LogitWeighting) -> None:
         super().__init__(model.randomness)
         self.model, self.unit, self.edge_width = model, unit, model.edge_width
 
@@ -103,19 +103,19 @@ class Weighted(Model):
         return self.model.first_layer_parameters()
 
 
-def weighted_predictor(config: Backbone, model: Model, unit: Weighting, num_classes: int) -> Predictor:
+def weighted_predictor(config: Backbone, model: Model, unit: LogitWeighting, num_classes: int) -> Predictor:
     """`model` answering through `unit`, its multiply-adds counted."""
     plain = as_predictor(config, model, num_classes)
 
     def macs(inputs: Inputs) -> int:
         return (plain.macs(inputs) if plain.macs else 0) + len(inputs.items) * unit.macs
 
-    return replace(plain, module=Weighted(model, unit), macs=macs)
+    return replace(plain, module=WeightedModel(model, unit), macs=macs)
 
 
 @torch.no_grad()
-def weighting_readings(
-    units: Sequence[Weighting], logits: Sequence[Tensor], weighted: Sequence[Tensor]
+def weighting_diagnostics(
+    units: Sequence[LogitWeighting], logits: Sequence[Tensor], weighted: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """Per peer "scale", ``mean |zt| / mean |z|``, and for temperatures their mean "temperature"."""
     found = {}

@@ -16,21 +16,21 @@ from gkdbench.methods.mutual._deep_supervision import DeepSupervision
 from gkdbench.nn.model import Backbone
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.gradient_share import GradientShare, note_shares
-from gkdbench.training.blocks.logit_threshold import late_threshold
-from gkdbench.training.blocks.structure import Structured, note_layers
-from gkdbench.training.fields import Trained
+from gkdbench.training.blocks.gradient_share import GradientShare, log_gradient_shares
+from gkdbench.training.blocks.logit_threshold import logit_threshold
+from gkdbench.training.blocks.structure import StructureMethod, log_layers
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import hidden_width
-from gkdbench.training.mutual import Joint, Peer, PeersRecipe, Update, build_peers, train_peers
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, Update, build_peers, train_peers
 from gkdbench.training.mutual_method import label_losses
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
-Direction = Literal["ahead", "behind", "one-to-one", "none"]
+LayerDirection = Literal["ahead", "behind", "one-to-one", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignahead(Structured, Trained):
+class Alignahead(StructureMethod, SingleModelMethod):
     """``L_m = CE_m + a / (M - 1) sum_{m' != m} sum_l KL(sg LS(m', pi(l)) || LS(m, l))`` (Guo et al. 2022).
 
     LS(m, l) is the local structure (`gkdkernels.structure_kl`) of hidden layer l of student m before its activation,
@@ -94,43 +94,45 @@ class Alignahead(Structured, Trained):
     control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"direction": ("none",)}
 
     backbone: Literal["gat", "gcn", "sage"] = "gat"
-    patience: Count | None = None
-    students: Count = 2
-    direction: Direction = "ahead"
-    a: Weight = 1.0
+    patience: PositiveInt | None = None
+    students: PositiveInt = 2
+    direction: LayerDirection = "ahead"
+    a: NonNegativeFloat = 1.0
     init: Literal["independent", "copied"] = "independent"
     update: Update = "alternating"
-    clip: Rate | None = 1.0
-    eval_every: Count = 10
+    clip: PositiveFloat | None = 1.0
+    eval_every: PositiveInt = 10
     deep_supervision: bool = False
-    b: Weight = 1.0
+    b: NonNegativeFloat = 1.0
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         self._refuse_what_the_release_cannot()
-        config, recipe = self._config(), self._recipe()
+        config, settings = self._config(), self._settings()
         students = range(self.students if self.deep_supervision else 0)
         deep = [_deep(config, int(self.model["layers"]) - 1, view, ctx.seed, m) for m in students]
-        copied = self.released or self.init == "copied"
-        peers = build_peers(view, ctx.seed, [config] * self.students, recipe, owned=deep, copied=copied)
-        if self.released and view.multi_label:
+        copied = self.as_released or self.init == "copied"
+        peers = build_peers(view, ctx.seed, [config] * self.students, settings, owned=deep, copied=copied)
+        if self.as_released and view.multi_label:
             for peer in peers:
-                peer.predictor = late_threshold(peer.predictor)
+                peer.predictor = logit_threshold(peer.predictor)
         objective = _Alignment(self, peers, deep, view.multi_label)
         models = [peer.model for peer in peers]
-        note_layers(ctx, view.inputs, models, *self.structure(), when="before")
-        fitted, _ = train_peers(view, ctx, peers, recipe, objective)
-        note_layers(ctx, view.inputs, models, *self.structure(), when="after")
-        note_shares(ctx, objective.shares)
+        log_layers(ctx, view.inputs, models, *self.structure(), when="before")
+        fitted, _ = train_peers(view, ctx, peers, settings, objective)
+        log_layers(ctx, view.inputs, models, *self.structure(), when="after")
+        log_gradient_shares(ctx, objective.shares)
         ctx.extra["steps"] = float(models[0].randomness.step)
         return fitted
 
     @classmethod
     def figure(cls) -> Mapping[str, list[int]]:
-        return {direction: cls(direction=direction).pi(4) for direction in get_args(Direction)[:3]}  # without "none"
+        return {
+            direction: cls(direction=direction).target_layers(4) for direction in get_args(LayerDirection)[:3]
+        }  # without "none"
 
-    def pi(self, layers: int) -> list[int]:
+    def target_layers(self, layers: int) -> list[int]:
         """Hidden layer (from 0) of a co-student that each hidden layer follows; empty where nothing is aligned."""
-        direction = "behind" if self.released and self.direction == "ahead" else self.direction
+        direction = "behind" if self.as_released and self.direction == "ahead" else self.direction
         if direction == "none" or self.students == 1:
             return []
         shift = {"ahead": 1, "behind": -1, "one-to-one": 0}[direction]
@@ -138,32 +140,32 @@ class Alignahead(Structured, Trained):
 
     def _config(self) -> Backbone:
         model = dict(self.model)
-        if self.released and self.backbone == "gat" and model.get("residual"):
+        if self.as_released and self.backbone == "gat" and model.get("residual"):
             model["skips"] = "identity"
         return type(self.backbone_config())(**model)
 
-    def _recipe(self) -> PeersRecipe:
-        return PeersRecipe(
+    def _settings(self) -> MutualTrainingSettings:
+        return MutualTrainingSettings(
             lr=self.lr,
             weight_decay=self.weight_decay,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            update="alternating" if self.released else self.update,
-            clip=None if self.released else self.clip,
+            update="alternating" if self.as_released else self.update,
+            clip=None if self.as_released else self.clip,
             every=self.eval_every,
-            store_on_loss=self.released,
+            store_on_loss=self.as_released,
         )
 
     def _refuse_what_the_release_cannot(self) -> None:
         hidden = int(self.model["layers"]) - 1
         if hidden < 1:
             raise UserError("alignahead aligns hidden layers, and model.layers=1 has none; give students two or more")
-        if self.released and self.students == 1:
+        if self.as_released and self.students == 1:
             raise UserError(
                 "students=1: the release divides the sum over no co-student by M - 1 = 0 and its loss is NaN; "
                 "take variant=corrected, where one student is the solo run"
             )
-        if self.released and self.backbone == "gat" and hidden == 2:
+        if self.as_released and self.backbone == "gat" and hidden == 2:
             raise UserError(
                 "model.layers=3: the release leaves out a hidden layer of a GAT that has two, and fails; "
                 "take variant=corrected, or model.layers=4"
@@ -174,7 +176,7 @@ class Alignahead(Structured, Trained):
         plus = "Alignahead++ (reconstruction)" if self.deep_supervision else "Alignahead"
         alone = self.students == 1 or self.direction == "none" or self.a == 0
         how = "no alignment" if alone else self.direction
-        unusual = [] if alone or self.released else self._unusual()
+        unusual = [] if alone or self.as_released else self._unusual()
         return ", ".join([f"{plus} {how}", f"{self.students} x {self.model_label()}", *unusual])
 
     def _unusual(self) -> list[str]:
@@ -191,11 +193,11 @@ class _Alignment:
 
     def __init__(self, method: Alignahead, peers: list[Peer], deep: list[DeepSupervision], multi_label: bool) -> None:
         self._method, self._deep, self._multi_label = method, deep, multi_label
-        self._pi = method.pi(int(method.model["layers"]) - 1)
-        aligned = self._pi and (method.a or deep)
+        self._target_layers = method.target_layers(int(method.model["layers"]) - 1)
+        aligned = self._target_layers and (method.a or deep)
         self.shares = [GradientShare(peer.model.parameters()) for peer in peers] if aligned else []
 
-    def __call__(self, joint: Joint) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def __call__(self, joint: JointForward) -> tuple[Tensor, Mapping[str, Tensor]]:
         tasks = label_losses(joint, joint.logits, multi_label=self._multi_label)
         turns = range(len(joint.traces)) if joint.turn is None else [joint.turn]
         if self._deep:
@@ -203,46 +205,48 @@ class _Alignment:
         if not self.shares:
             return tasks, {}
         maps = self._maps(joint) if self._method.a else []
-        losses, readings = list(tasks), dict[str, Tensor]()
+        losses, diagnostics = list(tasks), dict[str, Tensor]()
         for m in turns:
             transfer = tasks.new_zeros(())
             if maps:
                 layers = self._divergences(joint, maps, m)
-                readings |= {f"structure.peer{m}.layer{i}": value for i, value in enumerate(layers.detach(), start=1)}
+                diagnostics |= {
+                    f"structure.peer{m}.layer{i}": value for i, value in enumerate(layers.detach(), start=1)
+                }
                 transfer = transfer + self._method.a * layers.sum()
             if self._deep:
                 transfer = transfer + self._method.b * self._features(joint, m)
             self.shares[m].look(joint.epoch, tasks[m], transfer)
-            readings[f"gradient_share.peer{m}"] = tasks.new_tensor(self.shares[m].value)
+            diagnostics[f"gradient_share.peer{m}"] = tasks.new_tensor(self.shares[m].value)
             losses[m] = tasks[m] + transfer
-        return torch.stack(losses), readings
+        return torch.stack(losses), diagnostics
 
-    def _maps(self, joint: Joint) -> list[list[Tensor]]:
+    def _maps(self, joint: JointForward) -> list[list[Tensor]]:
         """Per student and hidden layer its local structure [E], once."""
         graph, (kernel, sigma) = joint.inputs.graph, self._method.structure()
         return [[edge_log_probs(graph, h, kernel, sigma) for h in trace.hidden] for trace in joint.traces]
 
-    def _divergences(self, joint: Joint, maps: list[list[Tensor]], m: int) -> Tensor:
+    def _divergences(self, joint: JointForward, maps: list[list[Tensor]], m: int) -> Tensor:
         """[L] of student m's layers from those that they follow, a mean over co-students."""
         others, nodes = [other for other in range(len(maps)) if other != m], joint.inputs.graph.num_dst
         return torch.stack(
             [
                 torch.stack([divergence(maps[o][followed].detach(), own, nodes) for o in others]).mean()
-                for followed, own in zip(self._pi, maps[m], strict=True)
+                for followed, own in zip(self._target_layers, maps[m], strict=True)
             ]
         )
 
-    def _auxiliary(self, joint: Joint, m: int) -> Tensor:
+    def _auxiliary(self, joint: JointForward, m: int) -> Tensor:
         """The summed supervised losses of student m's auxiliary classifiers."""
         logits = self._deep[m].logits(joint.traces[m].hidden)
         return torch.stack(
             [supervised(z[joint.rows], joint.labels, multi_label=self._multi_label) for z in logits]
         ).sum()
 
-    def _features(self, joint: Joint, m: int) -> Tensor:
+    def _features(self, joint: JointForward, m: int) -> Tensor:
         """The feature transfer into student m, a mean over co-students."""
         own = joint.traces[m].hidden
-        followed = [[t.hidden[layer] for layer in self._pi] for o, t in enumerate(joint.traces) if o != m]
+        followed = [[t.hidden[layer] for layer in self._target_layers] for o, t in enumerate(joint.traces) if o != m]
         return torch.stack([self._deep[m].transfer(own, targets) for targets in followed]).mean()
 
 

@@ -13,23 +13,23 @@ from pydantic import Field
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeTable
-from gkdbench.methods.mutual._logit_weighting import Weighting, collapsed
+from gkdbench.methods.mutual._logit_weighting import LogitWeighting, collapsed
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.losses import supervised
 from gkdbench.training.method import Requirement
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Peered
-from gkdbench.training.types import Weight
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import MutualMethod
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class BGNN(Peered):
+class BGNN(MutualMethod):
     """``mean_{V_L} w_v CE_v + lam mean_V softCE(softmax(t_v / tau_v), softmax(z_v / tau_v))``, t the teacher's logits.
 
     Peers are trained in order, each from scratch on the frozen one before it; the last answers alone. The paper
-    (Guo et al., AAAI 2023) has no official code, and two readings of its forms differ. Declared here: ``tau_v = 1 + 3
-    sigmoid(MLP([t_v, H(softmax t_v)]))``, learned with the student; ``w_v`` as in SAMME.R, over all stages so far,
+    (Guo et al., AAAI 2023) has no official code, and two interpretations of its formulas differ. Declared here: ``tau_v = 1 +
+    3 sigmoid(MLP([t_v, H(softmax t_v)]))``, learned with the student; ``w_v`` as in SAMME.R, over all stages so far,
     ``prod exp(-(C - 1) / C y_v . log p_T(v))`` with y_v = 1 for the class and -1 / (C - 1) for the others, of mean 1.
     Several labels per item are each a problem of two classes.
 
@@ -57,7 +57,7 @@ class BGNN(Peered):
     )
 
     peers: Annotated[tuple[str, ...], Field(min_length=2)] = ("gcn", "sage")
-    lam: Weight = 1.0
+    lam: NonNegativeFloat = 1.0
     temperature: Literal["adaptive", "one"] = "adaptive"
     boosting: bool = True
     ce_on: Literal["raw", "weighted"] = "raw"
@@ -81,11 +81,13 @@ class BGNN(Peered):
         return Requirement("bgnn", settings | own | {"peers": list(stages), "models": models})
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe, configs = self.recipe_of_peers(), self.configs()
+        settings, configs = self.mutual_settings(), self.configs()
         randomness = Randomness(ctx.seed, len(configs) - 1)
-        unit = Weighting("temp", view.num_classes, multi_label=view.multi_label, randomness=randomness).to(view.device)
+        unit = LogitWeighting("temp", view.num_classes, multi_label=view.multi_label, randomness=randomness).to(
+            view.device
+        )
         owned = [unit] * len(configs) if self._adapts else []
-        student = replace(build_peers(view, ctx.seed, configs, recipe, owned=owned)[-1], name="model")
+        student = replace(build_peers(view, ctx.seed, configs, settings, owned=owned)[-1], name="model")
         stages = [ctx.teachers[role].logits for role in self.requires()]
         labelled = [table[view.train] for table in stages] if self.boosting else []
         weight = item_weights(labelled, view.labels, multi_label=view.multi_label)
@@ -97,7 +99,7 @@ class BGNN(Peered):
             weight=NodeTable(view.items, everywhere),
             unit=unit if self._adapts else None,
         )
-        fitted, history = train_peers(view, ctx, [student], recipe, losses)
+        fitted, history = train_peers(view, ctx, [student], settings, losses)
         if self.boosting:
             ctx.extra["largest_item_weight"] = float(weight.max())
         if collapsed(history):
@@ -105,7 +107,13 @@ class BGNN(Peered):
         return fitted
 
     def losses(
-        self, joint: Joint, *, multi_label: bool, teacher: NodeTable, weight: NodeTable, unit: Weighting | None
+        self,
+        joint: JointForward,
+        *,
+        multi_label: bool,
+        teacher: NodeTable,
+        weight: NodeTable,
+        unit: LogitWeighting | None,
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         items = joint.inputs.everything.within(teacher.space)
         (z,), t = joint.logits, teacher[items]
@@ -117,8 +125,8 @@ class BGNN(Peered):
         if not self.lam:
             return hard[None], {}
         soft = soft_cross_entropy(t / tau, z / tau, multi_label=multi_label)
-        readings = {"ce": hard, "soft": soft} | ({"temperature.model": tau.mean()} if unit else {})
-        return (hard + self.lam * soft)[None], readings
+        diagnostics = {"ce": hard, "soft": soft} | ({"temperature.model": tau.mean()} if unit else {})
+        return (hard + self.lam * soft)[None], diagnostics
 
     @property
     def _adapts(self) -> bool:

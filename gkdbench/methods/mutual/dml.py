@@ -11,15 +11,15 @@ from gkdkernels import mutual_kl
 from torch import Tensor
 
 from gkdbench.training.losses import kl_to_teacher
-from gkdbench.training.mutual import Joint
-from gkdbench.training.mutual_method import Mutual, label_losses, pair_readings
-from gkdbench.training.types import Weight
+from gkdbench.training.mutual import JointForward
+from gkdbench.training.mutual_method import LogitMutualMethod, label_losses, pair_diagnostics
+from gkdbench.training.types import NonNegativeFloat
 
 RELEASED_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DML(Mutual):
+class DML(LogitMutualMethod):
     """``L_j = CE_j + lam / (K - 1) sum_{i != j} KL(sg p_i || p_j; S)`` (Zhang et al. 2018, eqs. 3-5), temperature 1.
 
     ``as_released`` sums over the peers, and adds 1e-8 within its logarithms. The release is for images: what it did
@@ -44,26 +44,28 @@ class DML(Mutual):
     control: ClassVar[str] = "no_transfer"
     control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
-    lam: Weight = 1.0
+    lam: NonNegativeFloat = 1.0
     nodes: Literal["all", "train"] = "all"
 
-    def losses(self, joint: Joint, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(self, joint: JointForward, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits = joint.logits
         others = len(logits) - 1
         mask = joint.labelled if self.nodes == "train" else None
         if self.lam == 0 or not others:
             return label_losses(joint, logits, multi_label=multi_label), {}
-        if self.released:
+        if self.as_released:
             return self._as_released(joint, mask, multi_label)
         weight = logits[0].new_full((others + 1, others + 1), self.lam / others)
         loss, kl = mutual_kl(logits, pair_weight=weight, kl_mask=mask, targets=joint.targets, multi_label=multi_label)
-        return loss, pair_readings(kl)
+        return loss, pair_diagnostics(kl)
 
-    def _as_released(self, joint: Joint, mask: Tensor | None, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _as_released(
+        self, joint: JointForward, mask: Tensor | None, multi_label: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits = joint.logits if mask is None else [z[mask] for z in joint.logits]
         kl = torch.stack([torch.stack([_released_kl(i, j, multi_label) for j in logits]) for i in logits])
         mutual = kl.sum(dim=0) - kl.diagonal()
-        return label_losses(joint, joint.logits, multi_label=multi_label) + self.lam * mutual, pair_readings(kl)
+        return label_losses(joint, joint.logits, multi_label=multi_label) + self.lam * mutual, pair_diagnostics(kl)
 
     @property
     def label(self) -> str:

@@ -12,23 +12,23 @@ from gkdkernels import mutual_kl
 from torch import Tensor
 
 from gkdbench.methods.mutual._logit_weighting import (
-    Weighting,
+    LogitWeighting,
     collapsed,
     uncertainty,
     weighted_predictor,
-    weighting_readings,
+    weighting_diagnostics,
 )
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Mutual, label_losses, pair_readings
-from gkdbench.training.types import Weight
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import LogitMutualMethod, label_losses, pair_diagnostics
+from gkdbench.training.types import NonNegativeFloat
 
 Nodes = Literal["all", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GML(Mutual):
+class GML(LogitMutualMethod):
     """``L_j = CE(zt_j; V_L) + lam / (K - 1) sum_{i != j} KL(sg p_i || p_j; S) - beta mean_{S_e} H(softmax z_j)``.
 
     ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a unit that peer j owns (`_weighting.Weighting`).
@@ -63,32 +63,32 @@ class GML(Mutual):
 
     weighting: Literal["none", "temp", "gate", "sig"] = "temp"
     ce_on: Literal["weighted", "raw"] = "weighted"
-    lam: Weight = 1.0
-    beta: Weight = 0.01
+    lam: NonNegativeFloat = 1.0
+    beta: NonNegativeFloat = 0.01
     nodes: Nodes = "all"
     entropy_nodes: Nodes = "train"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe, configs, units = self.recipe_of_peers(), self.configs(), self._units(view, ctx.seed)
-        peers = build_peers(view, ctx.seed, configs, recipe, owned=units)
+        settings, configs, weightings = self.mutual_settings(), self.configs(), self._make_weightings(view, ctx.seed)
+        peers = build_peers(view, ctx.seed, configs, settings, owned=weightings)
         if self.ce_on == "weighted":
-            for k, unit in enumerate(units):
+            for k, unit in enumerate(weightings):
                 answer = weighted_predictor(configs[k], peers[k].model, unit, view.num_classes)
                 peers[k] = replace(peers[k], predictor=answer)
-        losses = partial(self.losses, multi_label=view.multi_label, units=units)
-        fitted, history = train_peers(view, ctx, peers, recipe, losses)
+        losses = partial(self.losses, multi_label=view.multi_label, weightings=weightings)
+        fitted, history = train_peers(view, ctx, peers, settings, losses)
         ctx.extra |= {name: value for name, value in history[-1].items() if name.startswith(("scale", "temperature"))}
         if collapsed(history):
             ctx.flags.append("collapsed")
         return fitted
 
     def losses(
-        self, joint: Joint, *, multi_label: bool, units: Sequence[Weighting] = ()
+        self, joint: JointForward, *, multi_label: bool, weightings: Sequence[LogitWeighting] = ()
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         raw, others = joint.logits, len(joint.logits) - 1
         if self.beta == 0 and not self._transfers:
             return label_losses(joint, raw, multi_label=multi_label), {}
-        weighted = [unit(z) for unit, z in zip(units, raw, strict=True)] if units else raw
+        weighted = [unit(z) for unit, z in zip(weightings, raw, strict=True)] if weightings else raw
         of_nodes = {"all": None, "train": joint.labelled}
         lam = self.lam / max(others, 1)
         loss, kl = mutual_kl(
@@ -104,20 +104,20 @@ class GML(Mutual):
         )
         with torch.no_grad():
             spread = {f"entropy.peer{k}": uncertainty(z, multi_label=multi_label).mean() for k, z in enumerate(raw)}
-        weights = weighting_readings(units, raw, weighted) if units else {}
-        return loss, pair_readings(kl) | spread | weights
+        weights = weighting_diagnostics(weightings, raw, weighted) if weightings else {}
+        return loss, pair_diagnostics(kl) | spread | weights
 
     @property
     def _transfers(self) -> bool:
         return self.lam > 0 and len(self.peers) > 1
 
-    def _units(self, view: TrainView, seed: int) -> list[Weighting]:
+    def _make_weightings(self, view: TrainView, seed: int) -> list[LogitWeighting]:
         """Every peer's unit, drawn from its own randomness; none where nothing is weighted."""
         if self.weighting == "none" or not self._transfers:
             return []
         kind, several = self.weighting, view.multi_label
         return [
-            Weighting(kind, view.num_classes, multi_label=several, randomness=Randomness(seed, k)).to(view.device)
+            LogitWeighting(kind, view.num_classes, multi_label=several, randomness=Randomness(seed, k)).to(view.device)
             for k in range(len(self.peers))
         ]
 

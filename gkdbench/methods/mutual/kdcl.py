@@ -17,9 +17,9 @@ from gkdbench.errors import UserError
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.ramp_up import tempered_kl
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Mutual, label_losses
-from gkdbench.training.types import Rate, Weight
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import LogitMutualMethod, label_losses
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat
 
 STEPS, FIRST_STEP, DECAY = 40, 2.0, 0.85
 """Of the search for simplex weights: the last step moves a log-ratio by less than 0.01."""
@@ -27,7 +27,7 @@ RIDGE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class KDCL(Mutual):
+class KDCL(LogitMutualMethod):
     """``L_i = c CE_i + lam T^2 KL(sg softmax(z_t / T) || softmax(z_i / T))``, one z_t for all (Guo et al. 2020).
 
     z_t is, of the target called
@@ -57,22 +57,22 @@ class KDCL(Mutual):
     )
 
     target: Literal["naive", "linear", "minlogit", "mean", "general"] = "linear"
-    lam: Weight = 1.0
-    ce_weight: Weight = 1.0
-    tau: Rate = 3.0
+    lam: NonNegativeFloat = 1.0
+    ce_weight: NonNegativeFloat = 1.0
+    tau: PositiveFloat = 3.0
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.target == "minlogit" and view.multi_label:
             raise UserError("KDCL's minlogit wants one label per item; use target = linear, naive, mean or general")
-        recipe = self.recipe_of_peers()
-        peers = build_peers(view, ctx.seed, self.configs(), recipe)
+        settings = self.mutual_settings()
+        peers = build_peers(view, ctx.seed, self.configs(), settings)
         held = self._held_out(view, ctx.seed) if self.target == "general" and self.lam else None
         losses = partial(self.losses, multi_label=view.multi_label, held=held)
-        return train_peers(view, ctx, peers, recipe, losses)[0]
+        return train_peers(view, ctx, peers, settings, losses)[0]
 
     def losses(
-        self, joint: Joint, *, multi_label: bool, held: NodeTable | None = None
+        self, joint: JointForward, *, multi_label: bool, held: NodeTable | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         aside = joint
         if held is not None:
@@ -100,7 +100,7 @@ class KDCL(Mutual):
         soft = torch.stack([kl(logits[chosen]) for logits in joint.logits]) * learners
         return self.ce_weight * hard + self.lam * soft, {"ce": hard.mean(), "soft": soft.mean()}
 
-    def _shares(self, z: Tensor, joint: Joint, aside: Joint, multi_label: bool) -> Tensor:
+    def _shares(self, z: Tensor, joint: JointForward, aside: JointForward, multi_label: bool) -> Tensor:
         """[K] of the mixture, sum 1."""
         if self.target == "linear":
             return simplex_weights(z[:, joint.rows], joint.labels, multi_label=multi_label)

@@ -15,13 +15,13 @@ from torch import Tensor
 from gkdbench.methods.mutual._logit_weighting import uncertainty
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Mutual, label_losses, pair_readings
-from gkdbench.training.types import Weight
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import LogitMutualMethod, label_losses, pair_diagnostics
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerCE(Mutual):
+class LowerCE(LogitMutualMethod):
     """``L_j = CE_j + lam / (K - 1) sum_{i != j} mean over the items that i teaches of KL(sg p_i || p_j)``.
 
     A labelled item is taught by the peer of the lowest cross-entropy there, any other by that of the lowest entropy;
@@ -35,18 +35,18 @@ class LowerCE(Mutual):
     name: ClassVar[str] = "lower_ce"
     paper: ClassVar[str] = "control: the direction of transfer decided by the lower cross-entropy"
 
-    lam: Weight = 1.0
+    lam: NonNegativeFloat = 1.0
     direction: Literal["lower", "random", "higher"] = "lower"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe = self.recipe_of_peers()
-        peers = build_peers(view, ctx.seed, self.configs(), recipe)
+        settings = self.mutual_settings()
+        peers = build_peers(view, ctx.seed, self.configs(), settings)
         draws = Randomness(ctx.seed, len(peers))
         losses = partial(self.losses, multi_label=view.multi_label, draws=draws)
-        return train_peers(view, ctx, peers, recipe, losses)[0]
+        return train_peers(view, ctx, peers, settings, losses)[0]
 
     def losses(
-        self, joint: Joint, *, multi_label: bool, draws: Randomness | None = None
+        self, joint: JointForward, *, multi_label: bool, draws: Randomness | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits, count = joint.logits, len(joint.logits)
         if self.lam == 0 or count == 1:
@@ -55,10 +55,10 @@ class LowerCE(Mutual):
         share = teaches.mean(dim=0)
         weight = self.lam / (count - 1) * teaches / share.clamp_min(1 / len(teaches))
         loss, kl = mutual_kl(logits, pair_weight=weight[..., None], targets=joint.targets, multi_label=multi_label)
-        return loss, pair_readings(kl) | {f"teaches.peer{k}": share[k] for k in range(count)}
+        return loss, pair_diagnostics(kl) | {f"teaches.peer{k}": share[k] for k in range(count)}
 
     @torch.no_grad()
-    def _teachers(self, joint: Joint, multi_label: bool, draws: Randomness | None) -> Tensor:
+    def _teachers(self, joint: JointForward, multi_label: bool, draws: Randomness | None) -> Tensor:
         """[N] int64 who teaches each item."""
         count, items = len(joint.logits), len(joint.logits[0])
         if self.direction == "random" and draws is not None:

@@ -18,14 +18,14 @@ from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.ramp_up import tempered_kl
 from gkdbench.training.models import hidden_width
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Peered, label_losses, node_features
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import MutualMethod, label_losses, node_features
 from gkdbench.training.steps import adam
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class OAD(Peered):
+class OAD(MutualMethod):
     """``L_i = CE_i + w_kd T^2 KL(sg p(mean_{j != i} z_j / T) || p(z_i / T); V_L) + w_g BCE(D_{i+1}(h_i), 1)``.
 
     Discriminator i tells the last hidden features of student i (real) from those of student i - 1, in a circle; it is
@@ -59,48 +59,50 @@ class OAD(Peered):
     smoke: ClassVar[Mapping[str, object]] = {"epochs": 8, "warmup": 2}
 
     peers: Annotated[tuple[str, ...], Field(min_length=1)] = ("gcn", "gcn", "gcn", "gcn")
-    lr: Rate = 0.005
-    patience: Count | None = None
-    tau: Rate = 3.0
-    kd_weight: Weight = 1.0
-    gan_weight: Weight = 1.0
+    lr: PositiveFloat = 0.005
+    patience: PositiveInt | None = None
+    tau: PositiveFloat = 3.0
+    kd_weight: NonNegativeFloat = 1.0
+    gan_weight: NonNegativeFloat = 1.0
     warmup: Annotated[int, Field(ge=0)] = 100
-    width: Count = 16
+    width: PositiveInt = 16
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe, configs = self.recipe_of_peers(), self.configs()
-        peers = build_peers(view, ctx.seed, configs, recipe)
+        settings, configs = self.mutual_settings(), self.configs()
+        peers = build_peers(view, ctx.seed, configs, settings)
         judges = None
         if self.gan_weight and len(peers) > 1:
-            released = self.released
+            released = self.as_released
             judges = Judges([hidden_width(config) for config in configs], self.width, ctx.seed, rectified=released)
             judges = judges.to(view.device)
             judges.optimiser = adam(judges, lr=self.lr, weight_decay=self.weight_decay)
-        return train_peers(view, ctx, peers, recipe, partial(self.losses, multi_label=view.multi_label, judges=judges))[
-            0
-        ]
+        return train_peers(
+            view, ctx, peers, settings, partial(self.losses, multi_label=view.multi_label, judges=judges)
+        )[0]
 
-    def losses(self, joint: Joint, *, multi_label: bool, judges: Judges | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(
+        self, joint: JointForward, *, multi_label: bool, judges: Judges | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits, count = joint.logits, len(joint.logits)
         loss = label_losses(joint, logits, multi_label=multi_label)
-        readings = {"ce": loss.mean()}
+        diagnostics = {"ce": loss.mean()}
         if joint.epoch <= self.warmup or count == 1:
-            return loss, readings
+            return loss, diagnostics
         if self.kd_weight:
             kd = torch.stack([self._imitation(joint, i, multi_label) for i in range(count)])
-            loss, readings["kd"] = loss + self.kd_weight * kd, kd.mean()
+            loss, diagnostics["kd"] = loss + self.kd_weight * kd, kd.mean()
         if judges is not None:
             features = node_features(joint)
-            readings["judge"] = judges.step([h.detach() for h in features], joint.inputs.graph)
+            diagnostics["judge"] = judges.step([h.detach() for h in features], joint.inputs.graph)
             fooled = judges.fooled(features, joint.inputs.graph)
-            loss, readings["fooled"] = loss + self.gan_weight * fooled, fooled.mean()
-        return loss, readings
+            loss, diagnostics["fooled"] = loss + self.gan_weight * fooled, fooled.mean()
+        return loss, diagnostics
 
-    def _imitation(self, joint: Joint, i: int, multi_label: bool) -> Tensor:
+    def _imitation(self, joint: JointForward, i: int, multi_label: bool) -> Tensor:
         labelled = [z[joint.rows] for z in joint.logits]
         others = torch.stack([z.detach() for j, z in enumerate(labelled) if j != i]).mean(dim=0)
         kl = tempered_kl(others, labelled[i], tau=self.tau, multi_label=multi_label)
-        return kl / others.numel() if self.released else kl
+        return kl / others.numel() if self.as_released else kl
 
     @property
     def label(self) -> str:

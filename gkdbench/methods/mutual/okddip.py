@@ -16,13 +16,13 @@ from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.ramp_up import RELEASED_EPSILON, RELEASED_RAMP, ramp, tempered_kl
 from gkdbench.training.models import hidden_width
-from gkdbench.training.mutual import Joint, build_peers, train_peers
-from gkdbench.training.mutual_method import Peered, item_features, label_losses
-from gkdbench.training.types import Rate, Share, Weight
+from gkdbench.training.mutual import JointForward, build_peers, train_peers
+from gkdbench.training.mutual_method import MutualMethod, item_features, label_losses
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class OKDDip(Peered):
+class OKDDip(MutualMethod):
     """``sum_i CE_i + CE_leader + a w(e) (sum_i T^2 KL(x_i || z_i) + T^2 KL(mean_i z_i || leader))``.
 
     Peer 0 is the leader, the only one deployed; the others are auxiliaries. ``x_i = sum_j A_ij z_j`` over auxiliaries,
@@ -54,29 +54,31 @@ class OKDDip(Peered):
     )
 
     peers: Annotated[tuple[str, ...], Field(min_length=2)] = ("gcn", "gcn", "gcn", "gcn")
-    lam: Weight = 1.0
-    tau: Rate = 3.0
-    ramp_share: Share = 0.2
+    lam: NonNegativeFloat = 1.0
+    tau: PositiveFloat = 3.0
+    ramp_share: UnitFloat = 0.2
     gate: Literal["attention", "uniform"] = "attention"
     nodes: Literal["all", "train"] = "all"
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        recipe, configs = self.recipe_of_peers(), self.configs()[: None if self.lam else 1]
+        settings, configs = self.mutual_settings(), self.configs()[: None if self.lam else 1]
         gate, owned = None, []
         if self.lam and self.gate == "attention":
-            gate = Gate(hidden_width(configs[1]), Randomness(ctx.seed, 1)).to(view.device)
+            gate = PeerAttention(hidden_width(configs[1]), Randomness(ctx.seed, 1)).to(view.device)
             owned = [gate if k == 1 else nn.Identity() for k in range(len(configs))]
         peers = [
             replace(peer, name="leader" if k == 0 else f"auxiliary{k}", deployed=k == 0)
-            for k, peer in enumerate(build_peers(view, ctx.seed, configs, recipe, owned=owned))
+            for k, peer in enumerate(build_peers(view, ctx.seed, configs, settings, owned=owned))
         ]
-        return train_peers(view, ctx, peers, recipe, partial(self.losses, multi_label=view.multi_label, gate=gate))[0]
+        return train_peers(view, ctx, peers, settings, partial(self.losses, multi_label=view.multi_label, gate=gate))[0]
 
-    def losses(self, joint: Joint, *, multi_label: bool, gate: Gate | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(
+        self, joint: JointForward, *, multi_label: bool, gate: PeerAttention | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         hard = label_losses(joint, joint.logits, multi_label=multi_label)
         if not self.lam:
             return hard, {}
-        released = self.released
+        released = self.as_released
         kl = partial(tempered_kl, tau=self.tau, multi_label=multi_label, epsilon=RELEASED_EPSILON if released else 0.0)
         chosen = joint.rows if self.nodes == "train" else slice(None)
         leader, *auxiliaries = (z[chosen] for z in joint.logits)
@@ -98,7 +100,7 @@ class OKDDip(Peered):
         return f"OKDDip{uniform}, {self.peers[0].upper()} led by {len(self.peers) - 1}"
 
 
-class Gate(nn.Module):
+class PeerAttention(nn.Module):
     """``softmax(Q K^T)`` over M peers, per item.
 
     Args:

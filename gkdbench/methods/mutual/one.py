@@ -16,17 +16,17 @@ from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.branches import Branch
 from gkdbench.training.blocks.ramp_up import RELEASED_EPSILON, RELEASED_RAMP, ramp, tempered_kl
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build, hidden_width
-from gkdbench.training.mutual import Joint, Peer, PeersRecipe, train_peers
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, train_peers
 from gkdbench.training.mutual_method import features_of_items
 from gkdbench.training.steps import adam
-from gkdbench.training.types import Count, Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class ONE(Trained):
+class ONE(SingleModelMethod):
     """``sum_b CE_b + CE(z_m) + lam w(e) sum_b T^2 KL(sg softmax(z_m / T) || softmax(z_b / T))``.
 
     ``z_m = sum_b g_b z_b``. B last layers on one trunk: the backbone with B times the outputs. ``g = softmax(relu(BN(
@@ -58,34 +58,38 @@ class ONE(Trained):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: str = "gcn"
-    epochs: Count = 200
-    branches: Count = 3
-    lam: Weight = 1.0
-    tau: Rate = 3.0
-    ramp_share: Share = 0.2
+    epochs: PositiveInt = 200
+    branches: PositiveInt = 3
+    lam: NonNegativeFloat = 1.0
+    tau: PositiveFloat = 3.0
+    ramp_share: UnitFloat = 0.2
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         config, classes = self.backbone_config(), view.num_classes
-        recipe = PeersRecipe(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size)
+        settings = MutualTrainingSettings(
+            lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size
+        )
         wide = build(config, replace(view, num_classes=self.branches * classes), seed=ctx.seed)
         branch = as_predictor(config, Branch(wide, classes), classes)
         if not self.lam:
             alone = Peer(wide, branch, adam(wide, lr=self.lr, weight_decay=self.weight_decay), "branch")
-            return train_peers(view, ctx, [alone], recipe, partial(self.losses, view=view, gate=None))[0]
-        gate = Gate(hidden_width(config), self.branches, Randomness(ctx.seed)).to(view.device)
+            return train_peers(view, ctx, [alone], settings, partial(self.losses, view=view, gate=None))[0]
+        gate = BranchGate(hidden_width(config), self.branches, Randomness(ctx.seed)).to(view.device)
         both, own = nn.ModuleList([wide, gate]), list(wide.parameters())
         peer = Peer(wide, branch, adam(both, lr=self.lr, weight_decay=self.weight_decay, decayed=own), "branch")
-        mixture = as_predictor(config, Gated(wide, gate, classes), self.branches * classes)
-        return train_peers(view, ctx, [peer], recipe, partial(self.losses, view=view, gate=gate), mixture)[0]
+        mixture = as_predictor(config, BranchMixture(wide, gate, classes), self.branches * classes)
+        return train_peers(view, ctx, [peer], settings, partial(self.losses, view=view, gate=gate), mixture)[0]
 
-    def losses(self, joint: Joint, *, view: TrainView, gate: Gate | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def losses(
+        self, joint: JointForward, *, view: TrainView, gate: BranchGate | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         (trace,), hard = joint.traces, partial(supervised, labels=joint.labels, multi_label=view.multi_label)
         z = trace.logits.view(len(trace.logits), -1, view.num_classes)  # [N, B, C]
         branches = z.unbind(dim=1)
         loss = torch.stack([hard(logits[joint.rows]) for logits in branches]).sum()
         if gate is None:
             return loss[None], {}
-        released = self.released
+        released = self.as_released
         mixed = gate(trace, joint.inputs.segments, z)
         kl = partial(tempered_kl, mixed.detach(), tau=self.tau, multi_label=view.multi_label)
         soft = torch.stack([kl(logits, epsilon=RELEASED_EPSILON if released else 0.0) for logits in branches]).sum()
@@ -97,7 +101,7 @@ class ONE(Trained):
         return f"ONE, {self.branches} branches, {self.model_label()}"
 
 
-class Gate(nn.Module):
+class BranchGate(nn.Module):
     """The weights of the branches, per item, from the trunk's features.
 
     Args:
@@ -115,10 +119,10 @@ class Gate(nn.Module):
         return (share[:, :, None] * z).sum(dim=1)
 
 
-class Gated(Branch):
+class BranchMixture(Branch):
     """The gated mixture of all branches of `wide`."""
 
-    def __init__(self, wide: Model, gate: Gate, classes: int) -> None:
+    def __init__(self, wide: Model, gate: BranchGate, classes: int) -> None:
         super().__init__(wide, classes)
         self.gate = gate
 

@@ -26,9 +26,9 @@ from gkdbench.training.blocks.branches import Branch
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.method import Method
 from gkdbench.training.models import nonzeros
-from gkdbench.training.mutual import Joint, Peer, PeersRecipe, train_peers
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, train_peers
 from gkdbench.training.steps import adam
-from gkdbench.training.types import Count, Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 RANKED = 10
 """Pairs that are ranked for each one that is taught as alike."""
@@ -61,7 +61,7 @@ class ROD(Method):
     needs: ClassVar[str] = "graph"
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
-    released_ties: ClassVar[str] = "later"
+    as_released_tie_break: ClassVar[str] = "later"
     deviations: ClassVar[tuple[str, ...]] = (
         "heads are averaged as probabilities in training and evaluation; the release averages logits in evaluation",
         "an epoch is selected by strict improvement; the release keeps the last epoch of each validation score",
@@ -71,44 +71,44 @@ class ROD(Method):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     hops: Annotated[int, Field(ge=0)] = 9
-    hidden: Count = 128
-    heads: Count = 10
-    dropout: Share = 0.8
-    kd_weight: Weight = 0.01
-    pair_weight: Weight = 0.001
-    pairs: Count = 1000
-    lr: Rate = 0.02
-    weight_decay: Weight = 5e-4
-    epochs: Count = 200
-    patience: Count | None = None
+    hidden: PositiveInt = 128
+    heads: PositiveInt = 10
+    dropout: UnitFloat = 0.8
+    kd_weight: NonNegativeFloat = 0.01
+    pair_weight: NonNegativeFloat = 0.001
+    pairs: PositiveInt = 1000
+    lr: PositiveFloat = 0.02
+    weight_decay: NonNegativeFloat = 5e-4
+    epochs: PositiveInt = 200
+    patience: PositiveInt | None = None
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         widths = (view.num_features, self.hidden, self.heads * view.num_classes)
         wide = Receptions(*widths, self.hops, self.dropout, Randomness(ctx.seed)).to(view.device)
-        answer = Averaged(wide, view.num_classes, logits=self.released, multi_label=view.multi_label)
+        answer = Averaged(wide, view.num_classes, logits=self.as_released, multi_label=view.multi_label)
         predictor = Predictor(answer, needs="graph", hops=self.hops, macs=partial(_macs, widths, self.hops))
-        recipe = PeersRecipe(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs)
+        settings = MutualTrainingSettings(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs)
         peer = Peer(wide, predictor, adam(wide, lr=self.lr, weight_decay=self.weight_decay), "model")
-        extremes = Extremes(view.inputs.features, self.pairs, whole=self.released) if self.pair_weight else None
+        extremes = Extremes(view.inputs.features, self.pairs, whole=self.as_released) if self.pair_weight else None
         losses = partial(self.losses, view=view, extremes=extremes, randomness=wide.randomness)
-        return train_peers(view, ctx, [peer], recipe, losses)[0]
+        return train_peers(view, ctx, [peer], settings, losses)[0]
 
     def losses(
-        self, joint: Joint, *, view: TrainView, extremes: Extremes | None, randomness: Randomness
+        self, joint: JointForward, *, view: TrainView, extremes: Extremes | None, randomness: Randomness
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         (trace,), several = joint.traces, view.multi_label
         labelled = trace.logits[joint.rows]
         heads = labelled.view(len(labelled), -1, view.num_classes).unbind(dim=1)
         loss = torch.stack([supervised(z, joint.labels, multi_label=several) for z in heads]).sum()
-        readings = {"ce": loss}
+        diagnostics = {"ce": loss}
         if self.kd_weight:
             mean = averaged(torch.stack(heads, dim=1), multi_label=several)
             kl = torch.stack([kl_to_teacher(z, mean, multi_label=several) for z in heads]).sum()
-            loss, readings["kl"] = loss + self.kd_weight * kl, kl
+            loss, diagnostics["kl"] = loss + self.kd_weight * kl, kl
         if extremes is not None:
-            readings["pairs"] = pair_loss(trace.hidden[0], *extremes.draw(randomness))
-            loss = loss + self.pair_weight * readings["pairs"]
-        return loss[None], readings
+            diagnostics["pairs"] = pair_loss(trace.hidden[0], *extremes.draw(randomness))
+            loss = loss + self.pair_weight * diagnostics["pairs"]
+        return loss[None], diagnostics
 
     @property
     def label(self) -> str:

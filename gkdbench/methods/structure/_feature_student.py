@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Taught
-from gkdbench.training.hidden_features import Answer, Schedule, hidden_layer, teacher_features, train_imitator
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.hidden_features import (
+    HiddenFeatureSchedule,
+    StudentForward,
+    hidden_layer,
+    teacher_features,
+    train_imitator,
+)
 from gkdbench.training.losses import hinton
 from gkdbench.training.models import hidden_width
-from gkdbench.training.types import Rate, Share, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, UnitFloat
 
 PAIR_BYTES = 2**30
 """What the pairwise matrices of one step may take; more rows are sampled down to it."""
@@ -49,7 +55,7 @@ class FeatureTerm(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureTaught(Taught):
+class FeatureTaught(DistilledStudent):
     """``(1 - alpha) CE + alpha T^2 KL(p_T || p_S) + beta * term(h_S, h_T)`` of last hidden layers, before activation.
 
     Fields:
@@ -65,9 +71,9 @@ class FeatureTaught(Taught):
 
     backbone: str = "gcn"
     teacher: str = "gat"
-    beta: Weight = 1.0
-    alpha: Share = 0.0
-    temperature: Rate = 4.0
+    beta: NonNegativeFloat = 1.0
+    alpha: UnitFloat = 0.0
+    temperature: PositiveFloat = 4.0
     nodes: Literal["all", "train"] = "all"
 
     @abstractmethod
@@ -83,9 +89,9 @@ class FeatureTaught(Taught):
             made.append(_Features(self, view, model, features, logits))
             return made[0]
 
-        schedule = Schedule(label_weight=1 - self.alpha, decay_projections=self.released)
+        schedule = HiddenFeatureSchedule(label_weight=1 - self.alpha, decay_projections=self.as_released)
         wanted = objective if self.beta or self.alpha else None
-        fitted = train_imitator(view, ctx, self.backbone_config(), self.solo_recipe(), wanted, schedule)
+        fitted = train_imitator(view, ctx, self.backbone_config(), self.training_settings(), wanted, schedule)
         for one in made:
             ctx.extra.update(one.noted)
         return fitted
@@ -105,7 +111,7 @@ class _Features:
         if method.beta:
             width = hidden_width(method.backbone_config())
             self._term = method.term(width, features.size(1), model.randomness).to(view.device)
-        per_class = view.num_classes if method.released else 1
+        per_class = view.num_classes if method.as_released else 1
         self._kd = partial(hinton, tau=method.temperature, multi_label=view.multi_label, per_class=per_class)
 
     @property
@@ -116,11 +122,11 @@ class _Features:
         """The term's projections."""
         return [self._term] if self._term else []
 
-    def terms(self, epoch: int, answer: Answer) -> Mapping[str, Tensor]:
+    def terms(self, epoch: int, answer: StudentForward) -> Mapping[str, Tensor]:
         """The weighted terms."""
         method, of_nodes = self._method, self._view.kind == "node"
         rows = torch.arange(answer.items.numel(), device=answer.items.device)
-        if of_nodes and (method.released or method.nodes == "train"):
+        if of_nodes and (method.as_released or method.nodes == "train"):
             rows = self._view.train.position
         found = {}
         if self._term:

@@ -16,14 +16,14 @@ from gkdbench.errors import UserError
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.capped_simplex import least_norm_weights
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import Trained
+from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import hinton
 from gkdbench.training.method import Requirement
-from gkdbench.training.types import Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class AEKD(Trained):
+class AEKD(SingleModelMethod):
     """``CE + gamma * sum_m a_m T^2 KL(p_m || p_S)``, a of least ``|sum_m a_m g_m|`` (Du et al. 2020, eqs. 5-8).
 
     g_m is the gradient of teacher m's term in the student's logits, ``0 <= a_m <= bound`` and ``sum a = 1``, solved
@@ -58,8 +58,8 @@ class AEKD(Trained):
 
     backbone: str = "gcn"
     teachers: Annotated[tuple[str, ...], Field(min_length=1, max_length=6)] = ("gcn", "gat", "sage")
-    tau: Rate = 4.0
-    gamma: Weight = 0.9
+    tau: PositiveFloat = 4.0
+    gamma: NonNegativeFloat = 0.9
     bound: Annotated[float, Field(gt=0, le=1)] = 0.6
     weights: Literal["agreement", "mean-loss", "mean-logit"] = "agreement"
 
@@ -77,7 +77,7 @@ class AEKD(Trained):
             label_weight=1.0,
             soft_weight=self.gamma,
         )
-        fitted = train_student(view, ctx, self.backbone_config(), self.solo_recipe(), transfer)
+        fitted = train_student(view, ctx, self.backbone_config(), self.training_settings(), transfer)
         ctx.extra.update(disagreement.mean_weights())
         return fitted
 
@@ -109,7 +109,7 @@ class _Disagreement:
         if self._method.weights == "mean-loss":
             return torch.full((count,), 1 / count, dtype=torch.float64)
         gradients = gradients_of(student, teachers, self._method.tau)
-        if self._method.released:
+        if self._method.as_released:
             gradients = gradients.mean(0, keepdim=True)
         gram = torch.einsum("bmc,bnc->mn", gradients, gradients) / len(gradients)
         return torch.from_numpy(least_norm_weights(gram.cpu().numpy(), self._method.bound))

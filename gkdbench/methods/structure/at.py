@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gkdbench.methods.structure._feature_student import FeatureTaught, FeatureTerm
 from gkdbench.nn.random import Randomness
-from gkdbench.training.types import Weight
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class AT(FeatureTaught):
         "KD beside it is a mean over items; the release's is divided by the number of classes too",
     )
 
-    beta: Weight = 1.0
+    beta: NonNegativeFloat = 1.0
 
     def term(self, student: int, teacher: int, randomness: Randomness) -> FeatureTerm:
-        return Attention(mean=self.released)
+        return Attention(mean=self.as_released)
 
 
 class Attention(FeatureTerm):

@@ -13,7 +13,7 @@ from gkdbench.methods.structure._feature_student import FeatureTaught, FeatureTe
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.random import Randomness
 from gkdbench.training.blocks.projections import Projection
-from gkdbench.training.types import Count, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,12 @@ class FitNet(FeatureTaught):
         "KD beside it is a mean over items; the release's is divided by the number of classes too",
     )
 
-    beta: Weight = 1000.0
+    beta: NonNegativeFloat = 1000.0
     project: Literal["student_only", "both"] = "student_only"
-    projection: Count = 256
+    projection: PositiveInt = 256
 
     def term(self, student: int, teacher: int, randomness: Randomness) -> FeatureTerm:
-        if self.released or self.project == "both":
+        if self.as_released or self.project == "both":
             return Hint(
                 Projection(student, self.projection, name="hint.student", randomness=randomness),
                 Projection(teacher, self.projection, name="hint.teacher", randomness=randomness),

@@ -13,7 +13,7 @@ from torch import Tensor
 from gkdbench.methods.structure._feature_student import FeatureTaught, FeatureTerm, sampled
 from gkdbench.nn.random import Randomness
 from gkdbench.training.blocks.projections import Projection
-from gkdbench.training.types import Count, Rate, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class GCRD(FeatureTaught):
         "graph tasks compare graphs as means over nodes; the release's code for molecules was never published",
     )
 
-    beta: Weight = 0.1
-    tau: Rate = 0.075
+    beta: NonNegativeFloat = 0.1
+    tau: PositiveFloat = 0.075
     projector: Literal["nce", "gcd"] = "nce"
-    projection: Count = 256
-    max_samples: Count = 16384
+    projection: PositiveInt = 256
+    max_samples: PositiveInt = 16384
 
     def term(self, student: int, teacher: int, randomness: Randomness) -> FeatureTerm:
         return Contrast(self, student, teacher, randomness)

@@ -16,14 +16,14 @@ from torch import Tensor
 from gkdbench.errors import UserError
 from gkdbench.nn.parts import ACTIVATIONS
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Trained
-from gkdbench.training.mutual import Joint, PeersRecipe, build_peers, train_peers
+from gkdbench.training.fields import SingleModelMethod
+from gkdbench.training.mutual import JointForward, MutualTrainingSettings, build_peers, train_peers
 from gkdbench.training.mutual_method import label_losses
-from gkdbench.training.types import Weight
+from gkdbench.training.types import NonNegativeFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class GNNSD(Trained):
+class GNNSD(SingleModelMethod):
     """``CE + alpha L_N + beta L_G``, one GNN that learns from its own shallower layers (Chen et al. 2021).
 
     ``S_v^l = 1 - cos(h_v^l, sum_{u in N(v)} h_u^l)`` is how far node v stands out from its neighbours at layer l.
@@ -52,35 +52,37 @@ class GNNSD(Trained):
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
     backbone: str = "gcn"
-    alpha: Weight = 1.0
-    beta: Weight = 1.0
+    alpha: NonNegativeFloat = 1.0
+    beta: NonNegativeFloat = 1.0
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         config = self.backbone_config()
-        recipe = PeersRecipe(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size)
-        (peer,) = build_peers(view, ctx.seed, [config], recipe)
+        settings = MutualTrainingSettings(
+            lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size
+        )
+        (peer,) = build_peers(view, ctx.seed, [config], settings)
         activation = getattr(config, "activation", "relu")
         losses = partial(self.losses, multi_label=view.multi_label, activation=activation)
-        return train_peers(view, ctx, [replace(peer, name="model")], recipe, losses)[0]
+        return train_peers(view, ctx, [replace(peer, name="model")], settings, losses)[0]
 
     def losses(
-        self, joint: Joint, *, multi_label: bool, activation: str = "relu"
+        self, joint: JointForward, *, multi_label: bool, activation: str = "relu"
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         (trace,), segments = joint.traces, joint.inputs.segments
         loss = label_losses(joint, joint.logits, multi_label=multi_label)
         if not self.alpha and not self.beta:
             return loss, {}
         layers = [ACTIVATIONS[activation](h) for h in trace.hidden]
-        readings = {"ce": loss[0]}
+        diagnostics = {"ce": loss[0]}
         if self.alpha:
             apart = discrepancies(joint.inputs.graph, layers if segments is not None else [*layers, trace.logits])
-            readings["kept"] = kept_discrepancy(apart)
-            readings |= {f"discrepancy.layer{number}": s.mean() for number, s in enumerate(apart, start=1)}
-            loss = loss + self.alpha * readings["kept"]
+            diagnostics["kept"] = kept_discrepancy(apart)
+            diagnostics |= {f"discrepancy.layer{number}": s.mean() for number, s in enumerate(apart, start=1)}
+            loss = loss + self.alpha * diagnostics["kept"]
         if self.beta and segments is not None:
-            readings["readouts"] = matched([segment_mean(h, segments) for h in layers])
-            loss = loss + self.beta * readings["readouts"]
-        return loss, readings
+            diagnostics["readouts"] = matched([segment_mean(h, segments) for h in layers])
+            loss = loss + self.beta * diagnostics["readouts"]
+        return loss, diagnostics
 
     @property
     def label(self) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gkdbench.methods.structure._feature_student import FeatureTaught, FeatureTerm, sampled
 from gkdbench.nn.random import Randomness
 from gkdbench.training.blocks.projections import Projection
-from gkdbench.training.types import Count, Weight
+from gkdbench.training.types import NonNegativeFloat, PositiveInt
 
 PairKernel = Literal["cosine", "poly", "l2", "rbf"]
 
@@ -48,16 +48,16 @@ class GSP(FeatureTaught):
         "KD beside it is a mean over items; the release's is divided by the number of classes too",
     )
 
-    beta: Weight = 100.0
+    beta: NonNegativeFloat = 100.0
     kernel: PairKernel = "cosine"
-    projection: Count = 128
-    max_samples: Count = 4096
+    projection: PositiveInt = 128
+    max_samples: PositiveInt = 4096
 
     def term(self, student: int, teacher: int, randomness: Randomness) -> FeatureTerm:
-        return Pairs(self, student, teacher, randomness)
+        return PairwiseSimilarityTerm(self, student, teacher, randomness)
 
 
-class Pairs(FeatureTerm):
+class PairwiseSimilarityTerm(FeatureTerm):
     """`GSP`'s term, with its projections."""
 
     def __init__(self, method: GSP, student: int, teacher: int, randomness: Randomness) -> None:
@@ -66,7 +66,7 @@ class Pairs(FeatureTerm):
         out = method.projection
         self.student = Projection(student, out, name="pairs.student", randomness=randomness)
         self.teacher: nn.Module = nn.Identity()
-        if method.released:
+        if method.as_released:
             self.teacher = Projection(teacher, out, name="pairs.teacher", randomness=randomness)
 
     def forward(self, student: Tensor, teacher: Tensor, rows: Tensor, graph: CSRGraph | None) -> Tensor:

@@ -12,16 +12,22 @@ from torch import Tensor, nn
 
 from gkdbench.nn.model import Model
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.structure import Structured
-from gkdbench.training.fields import Taught
-from gkdbench.training.hidden_features import Answer, Schedule, hidden_layer, teacher_features, train_imitator
-from gkdbench.training.types import Count, Weight
+from gkdbench.training.blocks.structure import StructureMethod
+from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.hidden_features import (
+    HiddenFeatureSchedule,
+    StudentForward,
+    hidden_layer,
+    teacher_features,
+    train_imitator,
+)
+from gkdbench.training.types import NonNegativeFloat, PositiveInt
 
 RELEASED_EPOCHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class LSP(Structured, Taught):
+class LSP(StructureMethod, DistilledStudent):
     """``CE(V_L) + lam * (1/N) sum_i KL(LS_T(i) || LS_S(i))`` with ``LS(i) = softmax_{j in N_in(i)} kernel(h_j, h_i)``
     (Yang et al. 2020, eq. 5), of one hidden layer before its activation on either side.
 
@@ -56,20 +62,20 @@ class LSP(Structured, Taught):
 
     backbone: str = "gcn"
     teacher: str = "gat"
-    lam: Weight = 1.0
+    lam: NonNegativeFloat = 1.0
     layer: int | None = None
-    eval_every: Count = 1
+    eval_every: PositiveInt = 1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        released = self.released
-        schedule = Schedule(every=self.eval_every, store_on_loss=released, late_threshold=released)
+        released = self.as_released
+        schedule = HiddenFeatureSchedule(every=self.eval_every, store_on_loss=released, late_threshold=released)
         until = RELEASED_EPOCHS if released else self.epochs
         target = None
         if self.lam:
             kernel, sigma = self.structure()
             target = edge_log_probs(view.inputs.graph, teacher_features(ctx.teachers["teacher"], view), kernel, sigma)
         objective = partial(_Structure, self, view, target, until) if target is not None else None
-        return train_imitator(view, ctx, self.backbone_config(), self.solo_recipe(), objective, schedule)
+        return train_imitator(view, ctx, self.backbone_config(), self.training_settings(), objective, schedule)
 
     @property
     def label(self) -> str:
@@ -88,7 +94,7 @@ class _Structure:
         """Nothing is trained beside the student."""
         return []
 
-    def terms(self, epoch: int, answer: Answer) -> Mapping[str, Tensor]:
+    def terms(self, epoch: int, answer: StudentForward) -> Mapping[str, Tensor]:
         """``lam`` times the divergence."""
         if epoch > self._until:
             return {}

@@ -12,7 +12,7 @@ from gkdbench.errors import UserError
 from gkdbench.nn.model import Model
 from gkdbench.nn.stats import update_stats
 
-Objective = Callable[[Tensor], Tensor]
+InputLoss = Callable[[Tensor], Tensor]
 """(dense inputs [M, D]) -> scalar loss to be raised."""
 
 
@@ -29,7 +29,7 @@ def densified(features: Features) -> Tensor:
     return features.dense()
 
 
-def perturbation(x: Features, loss: Objective, *, eps: float, steps: int, key: int) -> Tensor:
+def perturbation(x: Features, loss: InputLoss, *, eps: float, steps: int, key: int) -> Tensor:
     """delta [M, D] with ``|delta| <= eps`` that raises ``loss(x + delta)``.
 
     Uniform start in the box, then `steps` times ``delta <- clip(delta + eps / 4 * sign(gradient), -eps, eps)``
@@ -58,7 +58,7 @@ def perturbation(x: Features, loss: Objective, *, eps: float, steps: int, key: i
 
 
 def adversarial_loss(
-    model: Model, x: Features, loss: Objective, *, eps: float, steps: int, freeze_stats: bool = True
+    model: Model, x: Features, loss: InputLoss, *, eps: float, steps: int, freeze_stats: bool = True
 ) -> Tensor:
     """``loss(x + delta)``, differentiable in the parameters, at the perturbation that raises it most.
 

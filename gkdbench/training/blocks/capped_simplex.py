@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
 
-Array = NDArray[np.float64]
+FloatVector = NDArray[np.float64]
 
 
-def least_norm_weights(gram: Array, bound: float) -> Array:
+def least_norm_weights(gram: FloatVector, bound: float) -> FloatVector:
     """``argmin a' G a`` over ``0 <= a_m <= bound`` and ``sum a = 1``: [M] float64.
 
     Solved exactly: for every choice of weights at 0 and at the bound the free ones follow from a linear system, and the
@@ -36,12 +36,12 @@ def least_norm_weights(gram: Array, bound: float) -> Array:
         value = float(weights @ gram @ weights)
         if value < best - 1e-12 * abs(best if np.isfinite(best) else 0.0):
             best, found = value, weights
-    clipped: Array = found.clip(0.0, bound)
+    clipped: FloatVector = found.clip(0.0, bound)
     total = float(clipped.sum())
     return np.asarray(clipped / total, dtype=np.float64)
 
 
-def _stationary(gram: Array, places: NDArray[np.int64], bound: float) -> Array:
+def _stationary(gram: FloatVector, places: NDArray[np.int64], bound: float) -> FloatVector:
     """Weights at 0 where `places` is 0, at the bound where it is 1, and free elsewhere."""
     weights = np.where(places == 1, bound, 0.0)
     free = places == 2

@@ -10,13 +10,13 @@ from pydantic import Field
 from gkdbench.data.nodes import NodeTable
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.training.blocks.deepwalk import DeepWalk, deepwalk
-from gkdbench.training.blocks.encodings import Encoder
+from gkdbench.training.blocks.encodings import EncodingTable
 from gkdbench.training.method import Method
-from gkdbench.training.types import Count
+from gkdbench.training.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoded(Method):
+class EncodedMethod(Method):
     """A method that reads DeepWalk encodings.
 
     Fields:
@@ -25,10 +25,10 @@ class Encoded(Method):
     """
 
     walk_length: Annotated[int, Field(ge=2)] = 50
-    num_walks: Count = 5
-    window: Count = 5
-    iterations: Count = 1
-    dim: Count = 64
+    num_walks: PositiveInt = 5
+    window: PositiveInt = 5
+    iterations: PositiveInt = 1
+    dim: PositiveInt = 64
 
     def encoder(
         self,
@@ -37,7 +37,7 @@ class Encoded(Method):
         *,
         softmax: Literal["negative", "hierarchical"] = "negative",
         zeros_included: bool = False,
-    ) -> Encoder:
+    ) -> EncodingTable:
         """The Encoder of the observed graph `inputs` (a ``TrainView``'s) for the run's `seed`."""
         settings = DeepWalk(
             walk_length=self.walk_length,
@@ -48,4 +48,4 @@ class Encoded(Method):
             softmax=softmax,
         )
         value = deepwalk(inputs.graph, settings, seed).to(inputs.graph.device)
-        return Encoder(NodeTable(inputs.space, value), zeros_included=zeros_included)
+        return EncodingTable(NodeTable(inputs.space, value), zeros_included=zeros_included)

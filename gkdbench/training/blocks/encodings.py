@@ -14,7 +14,7 @@ from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 
 
-class Encodes(Protocol):
+class InputEncoder(Protocol):
     """What puts encodings beside features; `dim` columns of them."""
 
     @property
@@ -23,7 +23,7 @@ class Encodes(Protocol):
     def __call__(self, inputs: Inputs) -> Inputs: ...
 
 
-class Encoder:
+class EncodingTable:
     """Turns Inputs into Inputs whose features have an encoding beside them (`Predictor.prepare`).
 
     A node of the observed graph keeps its encoding in every scene. Any other gets the mean over its observed
@@ -77,7 +77,7 @@ def beside(features: Features, columns: Tensor) -> Features:
     return MixedFeatures(features.sparse, torch.cat([features.dense, columns], dim=1))
 
 
-def encoded(predictor: Predictor, *encoders: Encodes) -> Predictor:
+def encoded(predictor: Predictor, *encoders: InputEncoder) -> Predictor:
     """`predictor`, of a model on features alone, fed with the encodings of all `encoders` too, from left to right."""
     count = predictor.macs
 

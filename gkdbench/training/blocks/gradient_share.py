@@ -69,7 +69,7 @@ class GradientShare:
         return sum(self._all) / len(self._all) if self._all else 0.0
 
 
-def note_shares(ctx: Context, shares: Iterable[GradientShare]) -> None:
+def log_gradient_shares(ctx: Context, shares: Iterable[GradientShare]) -> None:
     """The mean share over models into ``ctx.extra``; a flag when that of any model was vacuous."""
     known = list(shares)
     if not known:

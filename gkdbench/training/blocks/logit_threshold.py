@@ -13,7 +13,7 @@ from gkdbench.protocol.predictor import Predictor
 LATE = 0.5
 
 
-class LateThreshold(nn.Module):
+class LogitThreshold(nn.Module):
     """A model whose labels begin at logit 0.5, probability 0.62, as in LSP's and Alignahead's releases (protocol trap
     7).
 
@@ -35,6 +35,6 @@ class LateThreshold(nn.Module):
         return replace(inner, logits=inner.logits - LATE)
 
 
-def late_threshold(predictor: Predictor) -> Predictor:
-    """`predictor` with `LateThreshold` around its module."""
-    return replace(predictor, module=LateThreshold(predictor.module))
+def logit_threshold(predictor: Predictor) -> Predictor:
+    """`predictor` with `LogitThreshold` around its module."""
+    return replace(predictor, module=LogitThreshold(predictor.module))

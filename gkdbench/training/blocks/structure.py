@@ -15,7 +15,7 @@ from gkdbench.nn.model import Model
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.view import Context
 from gkdbench.training.method import Method
-from gkdbench.training.types import Rate
+from gkdbench.training.types import PositiveFloat
 
 Kernel = Literal["laplace-exp", "laplace", "rbf", "rbf-exp", "l2", "cosine", "poly"]
 RELEASED_KERNEL: Kernel = "laplace-exp"
@@ -23,7 +23,7 @@ RELEASED_SIGMA = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Structured(Method):
+class StructureMethod(Method):
     """A method that compares local structures (`gkdkernels.structure_kl`).
 
     Fields:
@@ -32,11 +32,11 @@ class Structured(Method):
     """
 
     kernel: Kernel = "laplace"
-    sigma: Rate | Literal["auto"] = "auto"
+    sigma: PositiveFloat | Literal["auto"] = "auto"
 
     def structure(self) -> tuple[Kernel, float | Literal["auto"]]:
         """Kernel and sigma in force."""
-        if self.released:
+        if self.as_released:
             return RELEASED_KERNEL, RELEASED_SIGMA
         return self.kernel, self.sigma
 
@@ -90,7 +90,7 @@ def dirichlet_energy(graph: CSRGraph, hidden: Tensor) -> float:
 
 
 @torch.no_grad()
-def note_layers(
+def log_layers(
     ctx: Context,
     inputs: Inputs,
     models: Sequence[Model],

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import Taught
+from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.solo import item_forward
 from gkdbench.training.steps import adam, batches, descend, mean_loss
-from gkdbench.training.types import Share
+from gkdbench.training.types import UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class MyMethod(Taught):
+class MyMethod(DistilledStudent):
     """``w CE(y, p_S; V_L) + (1 - w) KL(p_T || p_S; V_obs)``: labels and teacher in one step.
 
     Args:
@@ -34,7 +34,7 @@ class MyMethod(Taught):
     arxiv: ClassVar[str] = "1503.02531"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
-    label_weight: Share = 0.5
+    label_weight: UnitFloat = 0.5
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         config = self.backbone_config()

@@ -221,9 +221,9 @@ def _gradients(ctx: Any, _: Tensor, dalpha: Tensor, dcosine: Tensor) -> tuple[Te
         pull = torch.where(norm > EPS, (ds * cosine).sum(1, keepdim=True) / scale.square(), 0.0)
         dx = (at @ direction).addcmul_(pull, rows, value=-1).to(x.dtype)
     if ctx.needs_input_grad[1]:
-        turned = at.t() @ rows  # [E, D]
-        along = torch.where(length > EPS, (turned * direction).sum(1, keepdim=True), 0.0)
-        dmemory = ((turned - along * direction) / length.clamp(min=EPS)).to(memory.dtype)
+        transposed = at.t() @ rows  # [E, D]
+        along = torch.where(length > EPS, (transposed * direction).sum(1, keepdim=True), 0.0)
+        dmemory = ((transposed - along * direction) / length.clamp(min=EPS)).to(memory.dtype)
     return dx, dmemory, None
 
 
@@ -252,8 +252,8 @@ def _transposed_product(x: Features, weight: Tensor, wide: torch.dtype) -> Tenso
     if isinstance(x, Tensor):
         return weight.t() @ x.to(wide)
     if isinstance(x, SparseFeatures):
-        turned = x.graph.transposed
-        return spmm(turned.graph, weight, x.turned.to(wide)).t()
+        transposed = x.graph.transposed
+        return spmm(transposed.graph, weight, x.transposed.to(wide)).t()
     return torch.cat([_transposed_product(x.sparse, weight, wide), _transposed_product(x.dense, weight, wide)], 1)
 
 

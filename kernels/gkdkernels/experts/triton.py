@@ -254,8 +254,8 @@ def sort_pairs(index: Tensor, experts: int, counts: Tensor | None = None) -> Sor
         if counts is None:
             counts = index.new_empty(num_tiles, experts, dtype=torch.int32)
             count_experts[(num_tiles,)](index, counts, rows, **sizes)
-        turned = counts.t().reshape(-1)
-        start = (turned.cumsum(0) - turned).view(experts, num_tiles)
+        transposed = counts.t().reshape(-1)
+        start = (transposed.cumsum(0) - transposed).view(experts, num_tiles)
         place_pairs[(num_tiles,)](index, start, order, rows, num_tiles, **sizes)
     return SortedPairs(order, start, experts)
 

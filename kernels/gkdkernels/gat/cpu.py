@@ -17,40 +17,46 @@ _SAFE_RANGE = 60.0  # exp(-60) is far from fp32's smallest normal number, 1.2e-3
 
 
 def forward(
-    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, of_er: bool
+    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, needs_er_grad: bool
 ) -> list[Tensor]:
     """The output [num_dst, H, F], and tensors that `backward` wants.
 
     Args:
-        of_er: whether `er` wants a gradient, for which a second sum is kept.
+        needs_er_grad: whether `er` wants a gradient, for which a second sum is kept.
     """
     by_head = _by_head(h)  # [H, num_src, F]
-    p, lost = _softmax(graph, el, er, slope)  # [H, E]
+    p, negative_part = _softmax(graph, el, er, slope)  # [H, E]
     kept = p
     if dropout > 0:
         kept = p * keyed_mask(p.shape, dropout, key, dtype=p.dtype, device=p.device)
     out = by_head.new_empty(by_head.size(0), graph.num_dst, by_head.size(2))
-    out_lost = torch.empty_like(out) if of_er else out.new_empty(0)
+    out_negative_part = torch.empty_like(out) if needs_er_grad else out.new_empty(0)
     for head in range(by_head.size(0)):
         out[head] = bag_sum(graph, by_head[head], kept[head])
-        if of_er:
-            out_lost[head] = bag_sum(graph, by_head[head], kept[head] * lost[head])
+        if needs_er_grad:
+            out_negative_part[head] = bag_sum(graph, by_head[head], kept[head] * negative_part[head])
     result = out.transpose(0, 1).to(h.dtype, memory_format=torch.contiguous_format)
-    made = [result, by_head, out, out_lost, p, lost]
+    made = [result, by_head, out, out_negative_part, p, negative_part]
     return made if kept is p else [*made, kept]
 
 
-def made_like(
-    h: Tensor, num_dst: int, num_edges: int, *, of_er: bool, dropout: float
+def output_shapes(
+    h: Tensor, num_dst: int, num_edges: int, *, needs_er_grad: bool, dropout: float
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `forward` returns."""
     (num_src, heads, width), wide = h.shape, accumulation_dtype(h.dtype)
     out, edges = (heads, num_dst, width), (heads, num_edges)
     first = [((num_dst, heads, width), h.dtype), ((heads, num_src, width), wide), (out, wide)]
-    return [*first, (out if of_er else (0,), wide), (edges, wide), (edges, wide), *([(edges, wide)] if dropout else [])]
+    return [
+        *first,
+        (out if needs_er_grad else (0,), wide),
+        (edges, wide),
+        (edges, wide),
+        *([(edges, wide)] if dropout else []),
+    ]
 
 
-def keep(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
+def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
     """What `backward` wants of the inputs and of the results of `forward`."""
     return made[1:]
 
@@ -63,30 +69,32 @@ def backward(
     dropout: float,
     key: int,
     *,
-    of_h: bool,
-    of_el: bool,
-    of_er: bool,
+    needs_h_grad: bool,
+    needs_el_grad: bool,
+    needs_er_grad: bool,
 ) -> list[Tensor]:
     """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
-    h, out, out_lost, p, lost, *masked = saved
+    h, out, out_negative_part, p, negative_part, *masked = saved
     kept = masked[0] if masked else p
     g = _by_head(upstream)  # [H, num_dst, F]
-    grad_h = torch.empty_like(h) if of_h or of_el else None
-    grad_el = h.new_empty(graph.num_src if of_el else 0, h.size(0))
-    grad_er = h.new_empty(graph.num_dst if of_er else 0, h.size(0))
+    grad_h = torch.empty_like(h) if needs_h_grad or needs_el_grad else None
+    grad_el = h.new_empty(graph.num_src if needs_el_grad else 0, h.size(0))
+    grad_er = h.new_empty(graph.num_dst if needs_er_grad else 0, h.size(0))
     for head in range(h.size(0)):
         delta = (g[head] * out[head]).sum(-1)
-        if of_er:
-            q_lost = row_sum(p[head] * lost[head], graph.indptr)
-            grad_er[:, head] = delta * q_lost - (g[head] * out_lost[head]).sum(-1)
+        if needs_er_grad:
+            q_lost = row_sum(p[head] * negative_part[head], graph.indptr)
+            grad_er[:, head] = delta * q_lost - (g[head] * out_negative_part[head]).sum(-1)
         if grad_h is None:
             continue
-        turned = graph.transposed
-        weight = kept[head].index_select(0, turned.edge)
-        grad_h[head] = bag_sum(turned.graph, g[head], weight)
-        if of_el:
-            back_lost = bag_sum(turned.graph, g[head], weight.mul_(lost[head].index_select(0, turned.edge)))
-            slopes = delta.index_select(0, graph.row).mul_(p[head]).mul_(1.0 - lost[head])
+        transposed = graph.transposed
+        weight = kept[head].index_select(0, transposed.edge)
+        grad_h[head] = bag_sum(transposed.graph, g[head], weight)
+        if needs_el_grad:
+            back_lost = bag_sum(
+                transposed.graph, g[head], weight.mul_(negative_part[head].index_select(0, transposed.edge))
+            )
+            slopes = delta.index_select(0, graph.row).mul_(p[head]).mul_(1.0 - negative_part[head])
             through = slopes.new_zeros(graph.num_src).index_add_(0, graph.index, slopes)
             grad_el[:, head] = ((grad_h[head] - back_lost) * h[head]).sum(-1) - through
     final = h.new_empty(0) if grad_h is None else grad_h.transpose(0, 1)
@@ -94,15 +102,15 @@ def backward(
 
 
 def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """[H, E] attention before dropout, and n, the lost part of the slope; at least fp32."""
+    """[H, E] attention before dropout, and n, the negative part (1 - slope below zero); at least fp32."""
     el, er = _wide(el).t().contiguous(), _wide(er).t().contiguous()  # [H, num_src], [H, num_dst]
     p = el.new_empty(el.size(0), graph.num_edges)
     for head in range(el.size(0)):
         torch.index_select(el[head], 0, graph.index, out=p[head])
         p[head] += er[head].index_select(0, graph.row)
-    lost = (p < 0).to(p.dtype).mul_(1.0 - slope)
+    negative_part = (p < 0).to(p.dtype).mul_(1.0 - slope)
     if graph.num_edges == 0:
-        return p, lost
+        return p, negative_part
     F.leaky_relu_(p, slope)
     # leaky_relu is monotone and 1-Lipschitz: the largest `el` of all sources bounds each row's scores from above,
     # and no score lies further below that bound than the range of `el`. A true row maximum is needed only
@@ -118,7 +126,7 @@ def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Ten
     p.exp_()
     for head in range(el.size(0)):
         p[head] /= row_sum(p[head], graph.indptr).index_select(0, graph.row)
-    return p, lost
+    return p, negative_part
 
 
 def _wide(x: Tensor) -> Tensor:

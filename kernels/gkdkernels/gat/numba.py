@@ -24,35 +24,35 @@ _BLOCK_EDGES = 64  # exponentials are taken of a block's scores at once, as vect
 
 
 def forward(
-    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, of_er: bool
+    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, needs_er_grad: bool
 ) -> list[Tensor]:
     """The output [num_dst, H, F], and tensors that `backward` wants; arguments as in `gat.cpu`."""
     rows, left, right = (_rows(tensor) for tensor in (h, el, er))
     heads, cells = right.size(1), rows.size(1)
     out = rows.new_zeros(graph.num_dst, cells)
-    out_lost = torch.zeros_like(out) if of_er else rows.new_empty(0, cells)
-    softmax = rows.new_zeros(3, graph.num_dst, heads)  # the largest score, one over the sum, the lost part
+    out_negative_part = torch.zeros_like(out) if needs_er_grad else rows.new_empty(0, cells)
+    softmax = rows.new_zeros(3, graph.num_dst, heads)  # the largest score, one over the sum, the negative part
     mask = rows.new_empty(0, heads)
     if dropout > 0:
         by_head = keyed_mask(torch.Size((heads, graph.num_edges)), dropout, key, dtype=rows.dtype, device=rows.device)
         mask = by_head.t().contiguous()  # [E, H]
     if right.numel():
         edges = (graph.indptr.long(), graph.index.long())  # one kind of index: each more is compiled on its own
-        run(_forward, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_lost, softmax)
+        run(_forward, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_negative_part, softmax)
     wide = out.view(graph.num_dst, *h.shape[1:])
-    return [wide.to(h.dtype), wide, out_lost, softmax, mask]
+    return [wide.to(h.dtype), wide, out_negative_part, softmax, mask]
 
 
-def made_like(
-    h: Tensor, num_dst: int, num_edges: int, *, of_er: bool, dropout: float
+def output_shapes(
+    h: Tensor, num_dst: int, num_edges: int, *, needs_er_grad: bool, dropout: float
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `forward` returns."""
     (_, heads, width), wide = h.shape, accumulation_dtype(h.dtype)
-    kept = ((num_dst if of_er else 0, heads * width), (3, num_dst, heads), (num_edges if dropout else 0, heads))
+    kept = ((num_dst if needs_er_grad else 0, heads * width), (3, num_dst, heads), (num_edges if dropout else 0, heads))
     return [((num_dst, heads, width), h.dtype), *((shape, wide) for shape in ((num_dst, heads, width), *kept))]
 
 
-def keep(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
+def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
     """What `backward` wants of the inputs and of the results of `forward`."""
     return [*made[1:], h, el, er]
 
@@ -65,22 +65,22 @@ def backward(
     dropout: float,
     key: int,
     *,
-    of_h: bool,
-    of_el: bool,
-    of_er: bool,
+    needs_h_grad: bool,
+    needs_el_grad: bool,
+    needs_er_grad: bool,
 ) -> list[Tensor]:
     """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
-    out, out_lost, (peak, scale, lost), mask, h, el, er = saved
+    out, out_negative_part, (peak, scale, negative_part), mask, h, el, er = saved
     rows, left, right, g = (_rows(tensor) for tensor in (h, el, er, upstream))
     delta = (g.view(out.shape) * out).sum(-1)  # [num_dst, H]
     grad_er = rows.new_empty(0, right.size(1))
-    if of_er:
-        grad_er = delta * lost - (g * out_lost).view(out.shape).sum(-1)
-    sources = graph.num_src if of_h or of_el else 0
+    if needs_er_grad:
+        grad_er = delta * negative_part - (g * out_negative_part).view(out.shape).sum(-1)
+    sources = graph.num_src if needs_h_grad or needs_el_grad else 0
     grad_h, grad_el = rows.new_zeros(sources, rows.size(1)), rows.new_zeros(sources, right.size(1))
     if grad_el.numel():
-        turned = graph.transposed
-        edges = (turned.graph.indptr.long(), turned.graph.index.long(), turned.edge)
+        transposed = graph.transposed
+        edges = (transposed.graph.indptr.long(), transposed.graph.index.long(), transposed.edge)
         node = torch.stack((right, peak, scale, delta), 1)  # [num_dst, 4, H]: what one edge reads lies together
         run(_backward, *edges, rows, left, node, g, mask, rows.new_tensor(slope), grad_h, grad_el)
     final = grad_h.view(sources, *h.shape[1:])
@@ -94,12 +94,21 @@ def _rows(x: Tensor) -> Tensor:
 
 @loops(FAST_SUMS)
 def _forward(
-    indptr: Any, index: Any, h: Any, el: Any, er: Any, mask: Any, slope: Any, out: Any, out_lost: Any, softmax: Any
+    indptr: Any,
+    index: Any,
+    h: Any,
+    el: Any,
+    er: Any,
+    mask: Any,
+    slope: Any,
+    out: Any,
+    out_negative_part: Any,
+    softmax: Any,
 ) -> None:
     """``mask: [E, H]``, or [0, H] for none; slope: [] of the dtype of all; the results hold zeros."""
     rows, heads = er.shape
     width = h.shape[1] // heads
-    less, masked, lossy = slope[()], len(mask) > 0, len(out_lost) > 0
+    less, masked, lossy = slope[()], len(mask) > 0, len(out_negative_part) > 0
     for chunk in numba.prange((rows + CHUNK_ROWS - 1) // CHUNK_ROWS):
         p = np.empty(_BLOCK_EDGES * heads, h.dtype)
         n = np.empty(_BLOCK_EDGES * heads, h.dtype)
@@ -107,7 +116,7 @@ def _forward(
             begin, end = indptr[i], indptr[i + 1]
             if begin == end:
                 continue
-            own, peak, total, lost = er[i], softmax[0, i], softmax[1, i], softmax[2, i]
+            own, peak, total, negative_part = er[i], softmax[0, i], softmax[1, i], softmax[2, i]
             peak[:] = -np.inf
             for e in range(begin, end):
                 there = el[index[e]]
@@ -130,25 +139,25 @@ def _forward(
                     for k in range(heads):
                         share, gone, start = p[at + k], n[at + k], k * width
                         total[k] += share
-                        lost[k] += gone
+                        negative_part[k] += gone
                         if masked:
                             share *= mask[e, k]
                             gone *= mask[e, k]
                         if lossy:
                             for d in range(width):
                                 out[i, start + d] += share * row[start + d]
-                                out_lost[i, start + d] += gone * row[start + d]
+                                out_negative_part[i, start + d] += gone * row[start + d]
                         else:
                             for d in range(width):
                                 out[i, start + d] += share * row[start + d]
             for k in range(heads):
                 total[k] = 1 / total[k]
-                lost[k] *= total[k]
+                negative_part[k] *= total[k]
                 for d in range(k * width, (k + 1) * width):
                     out[i, d] *= total[k]
                 if lossy:
                     for d in range(k * width, (k + 1) * width):
-                        out_lost[i, d] *= total[k]
+                        out_negative_part[i, d] *= total[k]
 
 
 @loops(FAST_SUMS)

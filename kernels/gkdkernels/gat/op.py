@@ -95,7 +95,7 @@ class _OneGather(torch.autograd.Function):
     ) -> Tensor:
         made = _forward(graph, h, el, er, slope, dropout, key, ctx.needs_input_grad[3], backend)
         ctx.graph, ctx.settings, ctx.backend = graph, (slope, dropout, key), backend
-        ctx.save_for_backward(*_engine(backend).keep(made, h, el, er))
+        ctx.save_for_backward(*_engine(backend).tensors_for_backward(made, h, el, er))
         return made[0]
 
     @staticmethod
@@ -130,15 +130,15 @@ def _forward(
     slope: float,
     dropout: float,
     key: int,
-    of_er: bool,
+    needs_er_grad: bool,
     backend: str,
 ) -> list[Tensor]:
     """The output, and tensors for backward."""
     made: list[Tensor]
     if torch.compiler.is_compiling():
-        made = _FORWARD(graph.parts(), graph.num_src, h, el, er, slope, dropout, key, of_er, backend)
+        made = _FORWARD(graph.parts(), graph.num_src, h, el, er, slope, dropout, key, needs_er_grad, backend)
     else:
-        made = _engine(backend).forward(graph, h, el, er, slope, dropout, key, of_er=of_er)
+        made = _engine(backend).forward(graph, h, el, er, slope, dropout, key, needs_er_grad=needs_er_grad)
     return made
 
 
@@ -155,18 +155,28 @@ def _backward(
     """Gradients of h, el and er; something of no use where not wanted."""
     grads: list[Tensor]
     if torch.compiler.is_compiling():
-        parts = graph.parts(turned=True)
+        parts = graph.parts(transposed=True)
         grads = _BACKWARD(parts, graph.num_src, saved, g, slope, dropout, key, list(wanted), backend)
     else:
-        of_h, of_el, of_er = wanted
+        needs_h_grad, needs_el_grad, needs_er_grad = wanted
         engine = _engine(backend)
-        grads = engine.backward(graph, saved, g, slope, dropout, key, of_h=of_h, of_el=of_el, of_er=of_er)
+        grads = engine.backward(
+            graph,
+            saved,
+            g,
+            slope,
+            dropout,
+            key,
+            needs_h_grad=needs_h_grad,
+            needs_el_grad=needs_el_grad,
+            needs_er_grad=needs_er_grad,
+        )
     return grads
 
 
 def _run_forward(parts: list[Tensor], num_src: int, h: Tensor, *rest: Any) -> list[Tensor]:
-    *arguments, of_er, backend = rest
-    made = _engine(backend).forward(CSRGraph.from_parts(parts, num_src), h, *arguments, of_er=of_er)
+    *arguments, needs_er_grad, backend = rest
+    made = _engine(backend).forward(CSRGraph.from_parts(parts, num_src), h, *arguments, needs_er_grad=needs_er_grad)
     return _separate(made)
 
 
@@ -181,9 +191,21 @@ def _run_backward(
     wanted: list[bool],
     backend: str,
 ) -> list[Tensor]:
-    graph, (of_h, of_el, of_er) = CSRGraph.from_parts(parts, num_src), wanted
+    graph, (needs_h_grad, needs_el_grad, needs_er_grad) = CSRGraph.from_parts(parts, num_src), wanted
     engine = _engine(backend)
-    return _separate(engine.backward(graph, saved, g, slope, dropout, key, of_h=of_h, of_el=of_el, of_er=of_er))
+    return _separate(
+        engine.backward(
+            graph,
+            saved,
+            g,
+            slope,
+            dropout,
+            key,
+            needs_h_grad=needs_h_grad,
+            needs_el_grad=needs_el_grad,
+            needs_er_grad=needs_er_grad,
+        )
+    )
 
 
 def _separate(tensors: list[Tensor]) -> list[Tensor]:
@@ -207,29 +229,29 @@ def _fake_forward(
     slope: float,
     dropout: float,
     key: int,
-    of_er: bool,
+    needs_er_grad: bool,
     backend: str,
 ) -> list[Tensor]:
     return [
         h.new_empty(shape, dtype=dtype)
-        for shape, dtype in _engine(backend).made_like(
-            h, parts[0].numel() - 1, parts[1].numel(), of_er=of_er, dropout=dropout
+        for shape, dtype in _engine(backend).output_shapes(
+            h, parts[0].numel() - 1, parts[1].numel(), needs_er_grad=needs_er_grad, dropout=dropout
         )
     ]
 
 
 def _fake_backward(parts: list[Tensor], num_src: int, saved: list[Tensor], g: Tensor, *rest: Any) -> list[Tensor]:
-    (of_h, of_el, of_er), num_dst, (_, heads, width) = rest[-2], g.size(0), g.shape
+    (needs_h_grad, needs_el_grad, needs_er_grad), num_dst, (_, heads, width) = rest[-2], g.size(0), g.shape
     return [
-        g.new_empty(num_src, heads, width) if of_h or of_el else g.new_empty(0),
-        g.new_empty(num_src if of_el else 0, heads),
-        g.new_empty(num_dst if of_er else 0, heads),
+        g.new_empty(num_src, heads, width) if needs_h_grad or needs_el_grad else g.new_empty(0),
+        g.new_empty(num_src if needs_el_grad else 0, heads),
+        g.new_empty(num_dst if needs_er_grad else 0, heads),
     ]
 
 
 _FORWARD = register(
     "gat_forward(Tensor[] graph, int num_src, Tensor h, Tensor el, Tensor er, float slope, float dropout, int key, "
-    "bool of_er, str backend) -> Tensor[]",
+    "bool needs_er_grad, str backend) -> Tensor[]",
     _run_forward,
     fake=_fake_forward,
 )

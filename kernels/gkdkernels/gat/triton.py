@@ -55,8 +55,8 @@ def attend(
     hubs,
     num_chunks,
     out,  # [R, H, F]
-    out_lost,  # [R, H, F] o_n, or None
-    lost_sum,  # [R, H] q_n
+    out_negative_part,  # [R, H, F] o_n, or None
+    negative_sum,  # [R, H] q_n
     lse,  # [R, H]
     part,  # [chunks, H, F] the same of the hubs' chunks before the division by the row's sum, or None
     part_lost,
@@ -92,23 +92,23 @@ def attend(
         higher = tl.maximum(peak, tl.max(score, 0))
         shrink = tl.exp(peak - higher)
         p = tl.exp(score - higher[None, :])
-        lost = tl.where(raw < 0, p * (1.0 - SLOPE), 0.0)
+        negative_part = tl.where(raw < 0, p * (1.0 - SLOPE), 0.0)
         total = total * shrink + tl.sum(p, 0)
-        lost_total = lost_total * shrink + tl.sum(lost, 0)
+        lost_total = lost_total * shrink + tl.sum(negative_part, 0)
         if DROPPED > 0:
             scale = keep_scale(key, e[:, None], head[None, :], DROPPED)
             p *= scale
-            lost *= scale
+            negative_part *= scale
         at = (j[:, None, None] * HEADS + head[None, :, None]) * WIDTH + f[None, None, :]
         value = tl.load(h + at, mask=live[:, None, None] & cells[None, :, :], other=0.0).to(wide)
         acc = acc * shrink[:, None] + tl.sum(p[:, :, None] * value, 0)
-        if out_lost is not None:
-            acc_lost = acc_lost * shrink[:, None] + tl.sum(lost[:, :, None] * value, 0)
+        if out_negative_part is not None:
+            acc_lost = acc_lost * shrink[:, None] + tl.sum(negative_part[:, :, None] * value, 0)
         peak = higher
     if part is not None:
         slot = (program.to(tl.int64) * HEADS + head)[:, None] * WIDTH + f[None, :]
         tl.store(part + slot, acc, mask=cells & is_chunk)
-        if out_lost is not None:
+        if out_negative_part is not None:
             tl.store(part_lost + slot, acc_lost, mask=cells & is_chunk)
         state = part_state + program.to(tl.int64) * HEADS + head
         once = in_h & is_chunk & (tile == 0)
@@ -120,10 +120,14 @@ def attend(
     mine = has_work & (is_chunk == 0)
     at = (row * HEADS + head)[:, None] * WIDTH + f[None, :]
     tl.store(out + at, (acc * inverse[:, None]).to(out.dtype.element_ty), mask=cells & mine)
-    if out_lost is not None:
-        tl.store(out_lost + at, (acc_lost * inverse[:, None]).to(out_lost.dtype.element_ty), mask=cells & mine)
+    if out_negative_part is not None:
+        tl.store(
+            out_negative_part + at,
+            (acc_lost * inverse[:, None]).to(out_negative_part.dtype.element_ty),
+            mask=cells & mine,
+        )
     once = in_h & mine & (tile == 0)
-    tl.store(lost_sum + row * HEADS + head, lost_total * inverse, mask=once)
+    tl.store(negative_sum + row * HEADS + head, lost_total * inverse, mask=once)
     logarithm = tl.where(some, peak + tl.log(tl.where(some, total, 1.0)), 0.0)
     tl.store(lse + row * HEADS + head, logarithm, mask=once)
 
@@ -133,8 +137,8 @@ def merge_attend(
     hubs,
     num_chunks,
     out,
-    out_lost,
-    lost_sum,
+    out_negative_part,
+    negative_sum,
     lse,
     part,
     part_lost,
@@ -165,15 +169,15 @@ def merge_attend(
         lost_total = lost_total * shrink + chunk_lost * grow
         slot = (chunk * HEADS + head)[:, None] * WIDTH + f[None, :]
         acc = acc * shrink[:, None] + tl.load(part + slot, mask=cells, other=0.0) * grow[:, None]
-        if out_lost is not None:
+        if out_negative_part is not None:
             value = tl.load(part_lost + slot, mask=cells, other=0.0)
             acc_lost = acc_lost * shrink[:, None] + value * grow[:, None]
         peak = higher
     at = (row * HEADS + head)[:, None] * WIDTH + f[None, :]
     tl.store(out + at, (acc / total[:, None]).to(out.dtype.element_ty), mask=cells)
-    if out_lost is not None:
-        tl.store(out_lost + at, (acc_lost / total[:, None]).to(out_lost.dtype.element_ty), mask=cells)
-    tl.store(lost_sum + row * HEADS + head, lost_total / total, mask=in_h & (tile == 0))
+    if out_negative_part is not None:
+        tl.store(out_negative_part + at, (acc_lost / total[:, None]).to(out_negative_part.dtype.element_ty), mask=cells)
+    tl.store(negative_sum + row * HEADS + head, lost_total / total, mask=in_h & (tile == 0))
     tl.store(lse + row * HEADS + head, peak + tl.log(total), mask=in_h & (tile == 0))
 
 
@@ -181,8 +185,8 @@ def merge_attend(
 def node_products(
     g,  # [R, H, F] upstream
     out,
-    out_lost,  # or None
-    lost_sum,  # [R, H]
+    out_negative_part,  # or None
+    negative_sum,  # [R, H]
     delta,  # [R, H] <g, o>
     grad_er,  # [R, H] or None
     num_cells,  # R H
@@ -201,11 +205,11 @@ def node_products(
         at, mask = cell[:, None] * WIDTH + f[None, :], live[:, None] & (f < WIDTH)[None, :]
         upstream = tl.load(g + at, mask=mask, other=0.0).to(wide)
         dot += tl.sum(upstream * tl.load(out + at, mask=mask, other=0.0).to(wide), 1)
-        if out_lost is not None:
-            dot_lost += tl.sum(upstream * tl.load(out_lost + at, mask=mask, other=0.0).to(wide), 1)
+        if out_negative_part is not None:
+            dot_lost += tl.sum(upstream * tl.load(out_negative_part + at, mask=mask, other=0.0).to(wide), 1)
     tl.store(delta + cell, dot, mask=live)
     if grad_er is not None:
-        grad = dot * tl.load(lost_sum + cell, mask=live, other=0.0) - dot_lost
+        grad = dot * tl.load(negative_sum + cell, mask=live, other=0.0) - dot_lost
         tl.store(grad_er + cell, grad.to(grad_er.dtype.element_ty), mask=live)
 
 
@@ -292,7 +296,7 @@ def draw_mask(mask, key, num_edges, HEADS: tl.constexpr, DROPPED: tl.constexpr, 
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class AttentionTile:
     """Shape of a program: [edges, heads, width] elements, and its warps."""
 
     edges: int
@@ -301,58 +305,58 @@ class Tile:
     num_warps: int
 
 
-def attention_tile(heads: int, width: int) -> Tile:
+def attention_tile(heads: int, width: int) -> AttentionTile:
     """At most 128 columns, as many heads of them as fit: scores and indices are then loaded once for all of these."""
     columns = min(128, max(8, triton.next_power_of_2(width)))
     together = min(triton.next_power_of_2(heads), max(1, 128 // columns))
     edges = 16
-    return Tile(edges, together, columns, max(1, edges * together * columns // 1024))
+    return AttentionTile(edges, together, columns, max(1, edges * together * columns // 1024))
 
 
 def forward(
-    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, of_er: bool
+    graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, needs_er_grad: bool
 ) -> list[Tensor]:
-    """The output [num_dst, H, F], then o_n of that shape (empty unless `of_er`), q_n and lse [num_dst, H]."""
+    """The output [num_dst, H, F], then o_n of that shape (empty unless `needs_er_grad`), q_n and lse [num_dst, H]."""
     h, el, er = h.contiguous(), el.contiguous(), er.contiguous()
     (_, heads, width), wide = h.shape, accumulation_dtype(h.dtype)
     out = h.new_empty(graph.num_dst, heads, width)
-    out_lost = h.new_empty(out.shape if of_er else 0)
-    lost_sum, lse = (h.new_empty(graph.num_dst, heads, dtype=wide) for _ in range(2))
+    out_negative_part = h.new_empty(out.shape if needs_er_grad else 0)
+    negative_sum, lse = (h.new_empty(graph.num_dst, heads, dtype=wide) for _ in range(2))
     if out.numel() == 0:
-        return [out, out_lost, lost_sum.zero_(), lse.zero_()]
+        return [out, out_negative_part, negative_sum.zero_(), lse.zero_()]
     tile = attention_tile(heads, width)
     blocks = triton.cdiv(heads, tile.heads) * triton.cdiv(width, tile.width)
     hubs, chunks = hub_arguments(graph)
     part = part_lost = state = None
     if chunks:
         part = h.new_empty(chunks, heads, width, dtype=wide)
-        part_lost = torch.empty_like(part) if of_er else None
+        part_lost = torch.empty_like(part) if needs_er_grad else None
         state = h.new_empty(3, chunks, heads, dtype=wide)
-    lost = out_lost if of_er else None
+    negative_part = out_negative_part if needs_er_grad else None
     shape = {"HEADS": heads, "WIDTH": width, "BLOCK_H": tile.heads, "BLOCK_F": tile.width}
     with on_device(h):
         attend[(chunks + graph.num_dst, blocks)](
-            graph.indptr, graph.index, h, el, er, hubs, chunks, out, lost, lost_sum, lse, part, part_lost, state, key,
-            **shape, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=graph.hubs.edges, BLOCK_E=tile.edges,
+            graph.indptr, graph.index, h, el, er, hubs, chunks, out, negative_part, negative_sum, lse, part, part_lost,
+            state, key, **shape, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=graph.hubs.edges, BLOCK_E=tile.edges,
             num_warps=tile.num_warps,
         )  # fmt: skip
         if chunks:
             merge_attend[(hubs[0].numel(), blocks)](
-                hubs, chunks, out, lost, lost_sum, lse, part, part_lost, state, **shape, num_warps=1
+                hubs, chunks, out, negative_part, negative_sum, lse, part, part_lost, state, **shape, num_warps=1
             )
-    return [out, out_lost, lost_sum, lse]
+    return [out, out_negative_part, negative_sum, lse]
 
 
-def made_like(
-    h: Tensor, num_dst: int, num_edges: int, *, of_er: bool, dropout: float
+def output_shapes(
+    h: Tensor, num_dst: int, num_edges: int, *, needs_er_grad: bool, dropout: float
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `forward` returns."""
     (_, heads, width), wide = h.shape, accumulation_dtype(h.dtype)
     out, node = (num_dst, heads, width), (num_dst, heads)
-    return [(out, h.dtype), (out if of_er else (0,), h.dtype), (node, wide), (node, wide)]
+    return [(out, h.dtype), (out if needs_er_grad else (0,), h.dtype), (node, wide), (node, wide)]
 
 
-def keep(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
+def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
     """What `backward` wants of the inputs and of the results of `forward`."""
     return [h, el, er, *made]
 
@@ -365,45 +369,45 @@ def backward(
     dropout: float,
     key: int,
     *,
-    of_h: bool,
-    of_el: bool,
-    of_er: bool,
+    needs_h_grad: bool,
+    needs_el_grad: bool,
+    needs_er_grad: bool,
 ) -> list[Tensor]:
     """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
-    h, el, er, out, out_lost, lost_sum, lse = (t.contiguous() for t in saved)
+    h, el, er, out, out_negative_part, negative_sum, lse = (t.contiguous() for t in saved)
     g, (_, heads, width), wide = upstream.contiguous(), h.shape, accumulation_dtype(h.dtype)
-    grad_h = h.new_empty(h.shape if of_h or of_el else 0)
-    grad_er = er.new_empty(graph.num_dst if of_er else 0, heads)
+    grad_h = h.new_empty(h.shape if needs_h_grad or needs_el_grad else 0)
+    grad_er = er.new_empty(graph.num_dst if needs_er_grad else 0, heads)
     if out.numel() == 0:
-        return [grad_h.zero_(), el.new_zeros(graph.num_src if of_el else 0, heads), grad_er.zero_()]
+        return [grad_h.zero_(), el.new_zeros(graph.num_src if needs_el_grad else 0, heads), grad_er.zero_()]
     tile = attention_tile(heads, width)
     tiles = triton.cdiv(width, tile.width)
     delta = torch.empty_like(lse)
     rows = max(1, 1024 // tile.width)
-    turned = graph.transposed
-    hubs, chunks = hub_arguments(turned.graph)
-    grad_el = h.new_empty(tiles, graph.num_src, heads, dtype=wide) if of_el else None
+    transposed = graph.transposed
+    hubs, chunks = hub_arguments(transposed.graph)
+    grad_el = h.new_empty(tiles, graph.num_src, heads, dtype=wide) if needs_el_grad else None
     part = part_el = None
     if chunks:
         part = h.new_empty(chunks, heads, width, dtype=wide)
         part_el = h.new_empty(tiles, chunks, heads, dtype=wide)
     with on_device(h):
         node_products[(triton.cdiv(lse.numel(), rows),)](
-            g, out, out_lost if of_er else None, lost_sum, delta, grad_er if of_er else None, lse.numel(),
-            WIDTH=width, BLOCK_N=rows, BLOCK_F=tile.width, num_warps=1,
+            g, out, out_negative_part if needs_er_grad else None, negative_sum, delta, grad_er if needs_er_grad else
+            None, lse.numel(), WIDTH=width, BLOCK_N=rows, BLOCK_F=tile.width, num_warps=1,
         )  # fmt: skip
         if grad_h.numel():
             attend_back[(chunks + graph.num_src, triton.cdiv(heads, tile.heads) * tiles)](
-                turned.graph.indptr, turned.graph.index, turned.edge, h, el, er, lse, delta, hubs, chunks, g, grad_h,
-                grad_el, part, part_el, key, graph.num_src,
-                HEADS=heads, WIDTH=width, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=turned.graph.hubs.edges,
-                BLOCK_E=tile.edges, BLOCK_H=tile.heads, BLOCK_F=tile.width, num_warps=tile.num_warps,
+                transposed.graph.indptr, transposed.graph.index, transposed.edge, h, el, er, lse, delta, hubs, chunks,
+                g, grad_h, grad_el, part, part_el, key, graph.num_src, HEADS=heads, WIDTH=width, SLOPE=slope,
+                DROPPED=dropped_steps(dropout), HUB=transposed.graph.hubs.edges, BLOCK_E=tile.edges, BLOCK_H=tile.heads,
+                BLOCK_F=tile.width, num_warps=tile.num_warps,
             )  # fmt: skip
     if part is not None and part_el is not None and grad_h.numel():
-        _merge(turned.graph, part, grad_h)
+        _merge(transposed.graph, part, grad_h)
         if grad_el is not None:
             for layer in range(tiles):
-                _merge(turned.graph, part_el[layer, :, :, None], grad_el[layer, :, :, None])
+                _merge(transposed.graph, part_el[layer, :, :, None], grad_el[layer, :, :, None])
     summed = el.new_empty(0, heads) if grad_el is None else grad_el.sum(0).to(el.dtype)
     return [grad_h, summed, grad_er]
 

@@ -52,7 +52,7 @@ class Peers:
 
 
 @dataclass(eq=False, slots=True)
-class Terms:
+class LogitTerms:
     """What is asked of one set of logits: the KL (a weight), the cross-entropy (targets), the entropy (a flag).
 
     Attributes:

@@ -19,7 +19,7 @@ from torch import Tensor
 _BLOCK_ELEMENTS = 1 << 18  # of [K, n, C]: with its twin of probabilities 2 MB, and work enough to hide the calls' cost
 _GRAM_ROWS = 32  # nodes per Gram matrix: short fp32 sums, which are then added in fp64
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
 def peer_pass_cpu(
@@ -118,8 +118,8 @@ def _over_blocks(
     logits: list[Tensor],
     dtype: torch.dtype,
     multi_label: bool,
-    visit: Callable[[slice, Tensor, Tensor], Result],
-) -> list[Result]:
+    visit: Callable[[slice, Tensor, Tensor], ResultT],
+) -> list[ResultT]:
     """`visit` every block of nodes with its log-probabilities and probabilities [S, K, n, C], which it may overwrite.
 
     S = 1, or 2 with several labels: of each label being there, and not.
@@ -130,7 +130,7 @@ def _over_blocks(
     step = max(_GRAM_ROWS, _BLOCK_ELEMENTS // (sides * peers * classes) // _GRAM_ROWS * _GRAM_ROWS)
     blocks = [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
 
-    def walk(share: list[slice]) -> list[Result]:
+    def walk(share: list[slice]) -> list[ResultT]:
         found = []
         buffers = torch.empty(2, sides * peers * min(step, rows) * classes, dtype=dtype)
         for block in share:
@@ -158,7 +158,7 @@ def _over_blocks(
     return found
 
 
-def _without_grad(walk: Callable[[list[slice]], list[Result]], share: list[slice]) -> list[Result]:
+def _without_grad(walk: Callable[[list[slice]], list[ResultT]], share: list[slice]) -> list[ResultT]:
     """Whether gradients are recorded is a thread's own, and on in a new one."""
     with torch.no_grad():
         return walk(share)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gkdkernels.core.dispatch import MAX_TILE, choose, declare, padded
 from gkdkernels.core.registration import register
-from gkdkernels.mutual_kl.arguments import PeerLogits, Peers, Terms, check_mask, check_targets, pair_weight_of
+from gkdkernels.mutual_kl.arguments import LogitTerms, PeerLogits, Peers, check_mask, check_targets, pair_weight_of
 from gkdkernels.mutual_kl.cpu import peer_pass_cpu, teacher_side_cpu
 from gkdkernels.mutual_kl.reference import mutual_kl_reference
 
@@ -84,14 +84,14 @@ def mutual_kl(
     fits = padded(peers.count) * padded(peers.classes) <= MAX_TILE
     exist = BACKENDS if fits or backend != "auto" else ("reference", "cpu")
     chosen = choose("mutual_kl", backend, exist, peers.each[0])
-    main = Terms(peers, pair_weight_of(pair_weight, peers), kl_mask)
-    labelled = main if ce_logits is None or ce_logits is logits else Terms(Peers(ce_logits, "ce_logits", peers))
+    main = LogitTerms(peers, pair_weight_of(pair_weight, peers), kl_mask)
+    labelled = main if ce_logits is None or ce_logits is logits else LogitTerms(Peers(ce_logits, "ce_logits", peers))
     if entropy_logits is None or entropy_logits is logits:
         spread = main
     elif entropy_logits is ce_logits:
         spread = labelled
     else:
-        spread = Terms(Peers(entropy_logits, "entropy_logits", peers))
+        spread = LogitTerms(Peers(entropy_logits, "entropy_logits", peers))
     labelled.targets = targets
     spread.entropy, spread.entropy_mask = entropy_weight != 0, entropy_mask
     loss, kl = _peer_terms(main, ce_weight, entropy_weight, detach_target, multi_label, chosen)
@@ -102,7 +102,7 @@ def mutual_kl(
 
 
 def _peer_terms(
-    terms: Terms, ce_weight: float, entropy_weight: float, detach_target: bool, multi_label: bool, backend: str
+    terms: LogitTerms, ce_weight: float, entropy_weight: float, detach_target: bool, multi_label: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
     """loss [K] and KL [K, K] of one set of logits."""
     scale = terms.scale(ce_weight, entropy_weight, multi_label)
@@ -110,7 +110,7 @@ def _peer_terms(
         return mutual_kl_reference(terms, scale, detach_target, multi_label)
     weight, given = terms.weight, terms.peers.given
     wanted = torch.is_grad_enabled()
-    how = _How(
+    how = _PassOptions(
         backend,
         terms.peers.stacked,
         terms.entropy,
@@ -125,7 +125,7 @@ def _peer_terms(
     return loss, kl
 
 
-class _How(NamedTuple):
+class _PassOptions(NamedTuple):
     """What does not depend on the data."""
 
     backend: str
@@ -143,7 +143,7 @@ class _PeerTerms(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        how: _How,
+        how: _PassOptions,
         weight: Tensor | None,
         kl_mask: Tensor | None,
         targets: Tensor | None,
@@ -174,7 +174,7 @@ class _PeerTerms(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Any, ...]:
-        how: _How = ctx.how
+        how: _PassOptions = ctx.how
         grad, kl, node_kl, weight, kl_mask, scale, *given = ctx.saved_tensors
         grad_weight = None
         if how.weighs:
@@ -215,7 +215,7 @@ def peer_pass(
         given: K tensors [N, C], or with `stacked` one [K, N, C].
         weight: [K, K], or [N, K, 1]; None leaves the KL out.
         kl_mask, targets, entropy_mask, entropy, multi_label: as `mutual_kl`.
-        scale: [3], see `Terms.scale`.
+        scale: [3], see `LogitTerms.scale`.
         learns: the gradient is wanted; `per_node`: the KL of each node is.
 
     Returns:

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkdkernels.mutual_kl.arguments import Terms, known
+from gkdkernels.mutual_kl.arguments import LogitTerms, known
 
 
-def mutual_kl_reference(terms: Terms, scale: Tensor, detach_target: bool, multi_label: bool) -> tuple[Tensor, Tensor]:
+def mutual_kl_reference(
+    terms: LogitTerms, scale: Tensor, detach_target: bool, multi_label: bool
+) -> tuple[Tensor, Tensor]:
     """The formulas, pair by pair."""
     peers, weight = terms.peers, terms.weight
     log_p = [_log_probabilities(z.to(peers.wide), multi_label) for z in peers.each]  # K x [S, N, C]

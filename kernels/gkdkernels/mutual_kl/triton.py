@@ -218,7 +218,7 @@ def teacher_tile(
     )
 
 
-class Tile(NamedTuple):
+class PeerTile(NamedTuple):
     """How a program of K peers and C classes is cut."""
 
     block_k: int
@@ -227,7 +227,7 @@ class Tile(NamedTuple):
     num_warps: int
 
 
-def tile_of(peers: int, classes: int, multi_label: bool = False) -> Tile:
+def tile_of(peers: int, classes: int, multi_label: bool = False) -> PeerTile:
     """Many nodes in one warp while the classes are few, more warps once one node fills it.
 
     A thread holds all peers of at most four places.
@@ -243,7 +243,7 @@ def tile_of(peers: int, classes: int, multi_label: bool = False) -> Tile:
         )
     per_thread = min(_PER_THREAD // 2 if multi_label else _PER_THREAD, 4 * block_k)
     warp = 32 * per_thread
-    return Tile(block_k, max(1, warp // (block_k * block_c)), block_c, min(16, max(1, block_k * block_c // warp)))
+    return PeerTile(block_k, max(1, warp // (block_k * block_c)), block_c, min(16, max(1, block_k * block_c // warp)))
 
 
 class _Common(NamedTuple):

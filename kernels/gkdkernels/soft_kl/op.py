@@ -74,7 +74,9 @@ def soft_kl(
         rows = soft_kl_reference(student, value, kind, tau, multi_label)
     else:
         wanted = torch.is_grad_enabled()
-        how = _How(chosen, kind, tau, multi_label, wanted and student.requires_grad, wanted and value.requires_grad)
+        how = _PassOptions(
+            chosen, kind, tau, multi_label, wanted and student.requires_grad, wanted and value.requires_grad
+        )
         rows = _RowKL.apply(how, student, value)  # type: ignore[no-untyped-call]
     if weight is not None:
         rows = rows * weight
@@ -85,7 +87,7 @@ def soft_kl(
     return rows.sum() / (max(1, student.size(0)) if mask is None else mask.sum().clamp(min=1))
 
 
-class _How(NamedTuple):
+class _PassOptions(NamedTuple):
     backend: str
     kind: str
     tau: float
@@ -98,7 +100,7 @@ class _RowKL(torch.autograd.Function):
     """KL of each row: forward forms both gradients, backward scales their rows."""
 
     @staticmethod
-    def forward(ctx: Any, how: _How, student: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, how: _PassOptions, student: Tensor, value: Tensor) -> Tensor:
         rows, to_student, to_target = _row_kl_op(
             student, value, how.kind, how.tau, how.multi_label, how.learns, how.teaches, how.backend
         )

@@ -113,8 +113,8 @@ class _Sum(torch.autograd.Function):
         x, weight, left, right = ctx.saved_tensors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[1]:
-            turned_weight = None if weight is None else turned_edge_values(graph, weight)
-            grad_x = _sum_rows(graph.transposed.graph, g, turned_weight, right, left, backend)
+            transposed_weight = None if weight is None else transposed_edge_values(graph, weight)
+            grad_x = _sum_rows(graph.transposed.graph, g, transposed_weight, right, left, backend)
         if ctx.needs_input_grad[2]:
             grad_weight = _edge_products(graph, x, g, backend)
         return None, grad_x, grad_weight, None, None, None
@@ -195,7 +195,7 @@ def _max_gradient(graph: CSRGraph, g: Tensor, weight: Tensor | None, arg: Tensor
     """[K, num_src, D] gradient of the maxima in x."""
     out: Tensor
     if torch.compiler.is_compiling():
-        out = _MAX_GRADIENT(graph.parts(turned=True), graph.num_src, g, weight, arg, backend)
+        out = _MAX_GRADIENT(graph.parts(transposed=True), graph.num_src, g, weight, arg, backend)
     else:
         out = _engine(backend).max_gradient(graph, g, weight, arg)
     return out
@@ -262,15 +262,15 @@ _MAX_EDGE = register(
 )
 
 
-def turned_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
+def transposed_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
     """``value: [E]`` in the edge order of the transpose; that of the last constant `value` is kept on the graph."""
     if value.requires_grad or torch.compiler.is_compiling():
         return value.detach().index_select(0, graph.transposed.edge)
-    kept = graph.__dict__.get("_turned")
+    kept = graph.__dict__.get("_transposed_values")
     # the kept tensor is alive, so that its address is its identity; its version tells of changes in place
     if kept is None or kept[0].data_ptr() != value.data_ptr() or kept[1:3] != (value._version, value.dtype):
-        turned = value.index_select(0, graph.transposed.edge)
-        kept = graph.__dict__["_turned"] = (value.detach(), value._version, value.dtype, turned)
+        transposed = value.index_select(0, graph.transposed.edge)
+        kept = graph.__dict__["_transposed_values"] = (value.detach(), value._version, value.dtype, transposed)
     found: Tensor = kept[3]
     return found
 

@@ -270,9 +270,9 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
 
 def max_gradient(graph: CSRGraph, g: Tensor, weight: Tensor | None, arg: Tensor) -> Tensor:
     """[K, num_src, D] gradient of x: what flows back along the edges that won."""
-    turned = graph.transposed
-    turned_weight = None if weight is None else weight.index_select(0, turned.edge)
-    return sum_rows(turned.graph, g, turned_weight, arg=arg, edge=turned.edge)
+    transposed = graph.transposed
+    transposed_weight = None if weight is None else weight.index_select(0, transposed.edge)
+    return sum_rows(transposed.graph, g, transposed_weight, arg=arg, edge=transposed.edge)
 
 
 def max_edge_gradient(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor) -> Tensor:

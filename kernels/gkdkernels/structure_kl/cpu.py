@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from gkdkernels.spmm.cpu import row_sum
-from gkdkernels.structure_kl.edge_rows import Halves, Rows
+from gkdkernels.structure_kl.edge_rows import EdgeRows, UndirectedEdges
 
 _CHUNK_ELEMENTS = 1 << 20  # [chunk, D] differences: small to stay in a cache, large to be worth a second thread
 
 
-def measure(kind: str, x: Tensor, rows: Rows, halves: Halves | None = None) -> Tensor:
+def measure(kind: str, x: Tensor, rows: EdgeRows, halves: UndirectedEdges | None = None) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64.
 
     Args:
@@ -46,7 +46,7 @@ def measure(kind: str, x: Tensor, rows: Rows, halves: Halves | None = None) -> T
     return out if halves is None else out.index_select(0, halves.place)
 
 
-def gradient(kind: str, x: Tensor, rows: Rows, weight: Tensor, value: Tensor) -> Tensor:
+def gradient(kind: str, x: Tensor, rows: EdgeRows, weight: Tensor, value: Tensor) -> Tensor:
     """[N, D] ``sum_e weight_e dm_e / dx_i`` over the edges of each row i.
 
     Args:
@@ -74,7 +74,7 @@ def inverse_norm(x: Tensor) -> Tensor:
     return torch.where(norm > torch.finfo(x.dtype).tiny, norm.reciprocal(), 0.0)
 
 
-def _sampled_product(x: Tensor, rows: Rows) -> Tensor:
+def _sampled_product(x: Tensor, rows: EdgeRows) -> Tensor:
     if rows.other.numel() > x.size(0) ** 2:  # parallel edges beyond the complete graph, which torch refuses
         step = max(1, _CHUNK_ELEMENTS // x.size(1))
         ends = zip(torch.split(rows.row, step), torch.split(rows.other, step), strict=True)
@@ -88,7 +88,7 @@ def _sampled_product(x: Tensor, rows: Rows) -> Tensor:
     return product
 
 
-def _bag(x: Tensor, rows: Rows, weight: Tensor) -> Tensor:
+def _bag(x: Tensor, rows: EdgeRows, weight: Tensor) -> Tensor:
     return torch.embedding_bag(x, rows.other, rows.indptr, mode=0, per_sample_weights=weight, include_last_offset=True)[
         0
     ]
@@ -100,7 +100,7 @@ def _difference_plan(x: Tensor) -> tuple[int, Tensor, Tensor]:
     return step, x.new_tensor([1.0, -1.0]).repeat(step), torch.arange(0, 2 * step + 1, 2)
 
 
-def _ends(rows: Rows, edges: slice) -> Tensor:
+def _ends(rows: EdgeRows, edges: slice) -> Tensor:
     """[2 chunk] the two ends of every edge, one after the other."""
     return torch.stack((rows.row[edges], rows.other[edges]), 1).flatten()
 
@@ -112,7 +112,7 @@ def _difference(x: Tensor, ends: Tensor, weight: Tensor, bags: Tensor) -> Tensor
     return torch.embedding_bag(x, ends, offsets, mode=0, per_sample_weights=weight[:count], include_last_offset=True)[0]
 
 
-def _l1_gradient(x: Tensor, rows: Rows, weight: Tensor) -> Tensor:
+def _l1_gradient(x: Tensor, rows: EdgeRows, weight: Tensor) -> Tensor:
     out = torch.zeros_like(x)
     step, signs, bags = _difference_plan(x)
     position = torch.arange(step)

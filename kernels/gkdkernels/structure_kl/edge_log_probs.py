@@ -25,7 +25,14 @@ from gkdkernels.core.registration import register
 from gkdkernels.graph import CSRGraph
 from gkdkernels.spmm.cpu import row_max, row_sum
 from gkdkernels.structure_kl import cpu
-from gkdkernels.structure_kl.edge_rows import Halves, Rows, back, forth, halves, unpack_back
+from gkdkernels.structure_kl.edge_rows import (
+    EdgeRows,
+    UndirectedEdges,
+    forward_edges,
+    reverse_edges,
+    undirected_edges,
+    unpack_reverse_edges,
+)
 from gkdkernels.structure_kl.kernel_functions import MEASURE, Sigma, check_kernel, score, slope, width_of
 from gkdkernels.structure_kl.reference import edge_log_probs_reference
 
@@ -55,9 +62,9 @@ def edge_log_probs(graph: CSRGraph, x: Tensor, kernel: str, sigma: Sigma, *, bac
     chosen = choose("edge_log_probs", backend, _BACKENDS, x)
     if chosen == "reference":
         return edge_log_probs_reference(graph, x, kernel, width)
-    turned = back(graph) if x.requires_grad and torch.is_grad_enabled() else []
-    once = halves(graph) if chosen == "cpu" else []
-    log_prob: Tensor = _edge_log_probs(x, [*forth(graph)], once, turned, kernel, width, chosen)[0]
+    transposed = reverse_edges(graph) if x.requires_grad and torch.is_grad_enabled() else []
+    once = undirected_edges(graph) if chosen == "cpu" else []
+    log_prob: Tensor = _edge_log_probs(x, [*forward_edges(graph)], once, transposed, kernel, width, chosen)[0]
     return log_prob
 
 
@@ -65,13 +72,13 @@ def _run(
     x: Tensor,
     edges: list[Tensor],
     once: list[Tensor],
-    turned: list[Tensor],
+    transposed: list[Tensor],
     kernel: str,
     sigma: float | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(log_prob [E], lse [N], measure [E], width [])."""
-    rows = Rows(*edges)
+    rows = EdgeRows(*edges)
     if backend == "triton":
         from gkdkernels.structure_kl import triton
 
@@ -83,7 +90,7 @@ def _run(
     if backend == "numba":
         measure = _measures(backend).measure(MEASURE[kernel], wide, rows)
     else:
-        measure = cpu.measure(MEASURE[kernel], wide, rows, Halves(*once) if once else None)
+        measure = cpu.measure(MEASURE[kernel], wide, rows, UndirectedEdges(*once) if once else None)
     width = width_of(kernel, measure, sigma)
     log_prob = score(kernel, measure, width)
     peak = row_max(log_prob, rows.indptr)
@@ -110,11 +117,11 @@ def _run_backward(
     measure: Tensor,
     width: Tensor,
     edges: list[Tensor],
-    turned: list[Tensor],
+    transposed: list[Tensor],
     kernel: str,
     backend: str,
 ) -> Tensor:
-    rows, back_rows = Rows(*edges), unpack_back(turned)
+    rows, back_rows = EdgeRows(*edges), unpack_reverse_edges(transposed)
     g = g.contiguous()
     if backend == "triton":
         from gkdkernels.structure_kl import triton
@@ -136,34 +143,34 @@ def _run_backward(
 
 def _fake(x: Tensor, edges: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wide = accumulation_dtype(x.dtype)
-    rows = Rows(*edges)
+    rows = EdgeRows(*edges)
     nodes, size = rows.indptr.size(0) - 1, rows.other.size(0)
     log_prob, lse, measure = (x.new_empty(length, dtype=wide) for length in (size, nodes, size))
     return log_prob, lse, measure, x.new_empty((), dtype=wide)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, edges, _, turned, ctx.kernel, _, ctx.backend = inputs
+    x, edges, _, transposed, ctx.kernel, _, ctx.backend = inputs
     ctx.once = len(inputs[2])
-    ctx.save_for_backward(x, *output, *edges, *turned)
+    ctx.save_for_backward(x, *output, *edges, *transposed)
 
 
 def _backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Any, ...]:
     x, log_prob, lse, measure, width, *rest = ctx.saved_tensors
-    edges, turned = rest[: len(Rows._fields)], rest[len(Rows._fields) :]
-    grad = _edge_log_probs_backward(g, x, log_prob, lse, measure, width, edges, turned, ctx.kernel, ctx.backend)
-    return grad, [None] * len(edges), [None] * ctx.once, [None] * len(turned), None, None, None
+    edges, transposed = rest[: len(EdgeRows._fields)], rest[len(EdgeRows._fields) :]
+    grad = _edge_log_probs_backward(g, x, log_prob, lse, measure, width, edges, transposed, ctx.kernel, ctx.backend)
+    return grad, [None] * len(edges), [None] * ctx.once, [None] * len(transposed), None, None, None
 
 
 _edge_log_probs_backward = register(
     "edge_log_probs_backward(Tensor g, Tensor x, Tensor log_prob, Tensor lse, Tensor measure, Tensor width, "
-    "Tensor[] edges, Tensor[] turned, str kernel, str backend) -> Tensor",
+    "Tensor[] edges, Tensor[] transposed, str kernel, str backend) -> Tensor",
     _run_backward,
     fake=lambda g, x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 _edge_log_probs = register(
-    "edge_log_probs(Tensor x, Tensor[] edges, Tensor[] once, Tensor[] turned, str kernel, float? sigma, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "edge_log_probs(Tensor x, Tensor[] edges, Tensor[] once, Tensor[] transposed, str kernel, float? sigma, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor)",
     _run,
     fake=_fake,
     setup_context=_setup,

@@ -11,7 +11,7 @@ from torch import Tensor
 from gkdkernels.graph import CSRGraph
 
 
-class Rows(NamedTuple):
+class EdgeRows(NamedTuple):
     """One direction of a square graph: edge e joins ``row[e]``, among whose edges it stands, and ``other[e]``."""
 
     indptr: Tensor  # [N + 1]
@@ -22,65 +22,65 @@ class Rows(NamedTuple):
     hub_chunk: Tensor  # [C]
 
 
-class Back(NamedTuple):
+class ReverseEdges(NamedTuple):
     """The other direction: its edge e is edge ``edge[e]`` of the forward one.
 
     Without `rows` the graph is its own transpose, row by row, and ``edge[e]`` is the reverse of e.
     """
 
     edge: Tensor  # [E] int64
-    rows: Rows | None
+    rows: EdgeRows | None
 
 
-class Halves(NamedTuple):
+class UndirectedEdges(NamedTuple):
     """Every edge of a symmetric graph and its reverse as one: what is the same in both directions is computed once."""
 
     ends: Tensor  # [2 U] row and other of the edges with row <= other, one after the other
     place: Tensor  # [E] int64, which of the U an edge is, or its reverse
 
 
-def forth(graph: CSRGraph) -> Rows:
+def forward_edges(graph: CSRGraph) -> EdgeRows:
     """The in-edges of every node."""
     hubs = graph.hubs
-    return Rows(graph.indptr, graph.index, graph.row, hubs.row, hubs.first, hubs.chunk)
+    return EdgeRows(graph.indptr, graph.index, graph.row, hubs.row, hubs.first, hubs.chunk)
 
 
-def back(graph: CSRGraph) -> list[Tensor]:
+def reverse_edges(graph: CSRGraph) -> list[Tensor]:
     """The out-edges of every node, flat for an operator's list argument: ``[edge]`` or ``[edge, *rows]``."""
-    turned = graph.transposed
-    return [turned.edge] if _is_paired(graph) else [turned.edge, *forth(turned.graph)]
+    transposed = graph.transposed
+    return [transposed.edge] if _is_paired(graph) else [transposed.edge, *forward_edges(transposed.graph)]
 
 
-def unpack_back(tensors: Sequence[Tensor]) -> Back:
-    """What `back` packed."""
+def unpack_reverse_edges(tensors: Sequence[Tensor]) -> ReverseEdges:
+    """What `reverse_edges` packed."""
     edge, *rest = tensors
-    return Back(edge, Rows(*rest) if rest else None)
+    return ReverseEdges(edge, EdgeRows(*rest) if rest else None)
 
 
 def _is_paired(graph: CSRGraph) -> bool:
     """Whether edge e of the transpose is the reverse of edge e: symmetric, with sorted rows. Looked up once."""
-    turned = graph.transposed.graph
-    kept: bool | None = True if turned is graph else graph.__dict__.get("_paired")
+    transposed = graph.transposed.graph
+    kept: bool | None = True if transposed is graph else graph.__dict__.get("_paired")
     if kept is None:
         if graph.symmetric is False or torch.compiler.is_compiling():
             return False  # a trace cannot look at data; two passes are right for any graph
-        kept = torch.equal(turned.indptr, graph.indptr) and torch.equal(turned.index, graph.index)
+        kept = torch.equal(transposed.indptr, graph.indptr) and torch.equal(transposed.index, graph.index)
         graph.__dict__["_paired"] = kept
     return kept
 
 
-def halves(graph: CSRGraph) -> list[Tensor]:
-    """`Halves` of a graph that is its own transpose, for an operator's list argument; else empty. Made once.
+def undirected_edges(graph: CSRGraph) -> list[Tensor]:
+    """`UndirectedEdges` of a graph that is its own transpose, for an operator's list argument; else empty. Made once.
 
-    A graph that is not said to be symmetric counts when `back` has found it to be.
+    A graph that is not said to be symmetric counts when `reverse_edges` has found it to be.
     """
     if torch.compiler.is_compiling() or not (graph.symmetric or graph.__dict__.get("_paired")) or not _is_paired(graph):
         return []
-    kept: Halves | None = graph.__dict__.get("_halves")
+    kept: UndirectedEdges | None = graph.__dict__.get("_halves")
     if kept is None:
         first = graph.row <= graph.index
         own, reverse = first.cumsum(0) - 1, graph.transposed.edge
         place = torch.where(first, own, own.index_select(0, reverse))
-        kept = Halves(torch.stack((graph.row[first], graph.index[first]), 1).flatten(), place)
+        kept = UndirectedEdges(torch.stack((graph.row[first], graph.index[first]), 1).flatten(), place)
         graph.__dict__["_halves"] = kept
     return [*kept]

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gkdkernels.core.numba_tools import CHUNK_ROWS, FAST_SUMS, loops, run
 from gkdkernels.structure_kl.cpu import inverse_norm
-from gkdkernels.structure_kl.edge_rows import Rows
+from gkdkernels.structure_kl.edge_rows import EdgeRows
 
 _KIND = {"l1": 0, "square": 1, "cosine": 2}
 
 
-def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
+def measure(kind: str, x: Tensor, rows: EdgeRows) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64."""
     out = x.new_empty(rows.other.numel())
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)
@@ -28,7 +28,7 @@ def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def gradient(kind: str, x: Tensor, rows: Rows, weight: Tensor, value: Tensor) -> Tensor:
+def gradient(kind: str, x: Tensor, rows: EdgeRows, weight: Tensor, value: Tensor) -> Tensor:
     """[N, D] ``sum_e weight_e dm_e / dx_i`` over the edges of each row i; see `structure_kl.cpu.gradient`."""
     out = torch.zeros_like(x)
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)

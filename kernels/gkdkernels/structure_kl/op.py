@@ -18,7 +18,7 @@ from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.registration import register
 from gkdkernels.graph import CSRGraph
 from gkdkernels.structure_kl.edge_log_probs import check_features, edge_log_probs
-from gkdkernels.structure_kl.edge_rows import Rows, back, forth, unpack_back
+from gkdkernels.structure_kl.edge_rows import EdgeRows, forward_edges, reverse_edges, unpack_reverse_edges
 from gkdkernels.structure_kl.kernel_functions import MEASURE, Sigma, check_kernel, width_of
 
 _BACKENDS = declare("structure_kl", "reference", "cpu", "triton", "numba")
@@ -85,20 +85,20 @@ def divergence(log_teacher: Tensor, log_student: Tensor, nodes: int) -> Tensor:
 
 def _fused(graph: CSRGraph, student: Tensor, teacher: Tensor, kernel: str, sigma: Sigma) -> Tensor:
     """One teacher on a GPU: both softmaxes in one pass, no log-probabilities stored."""
-    turned = back(graph) if student.requires_grad and torch.is_grad_enabled() else []
+    transposed = reverse_edges(graph) if student.requires_grad and torch.is_grad_enabled() else []
     loss: Tensor = _structure_kl(
-        student, teacher.detach(), [*forth(graph)], turned, kernel, check_kernel(kernel, sigma)
+        student, teacher.detach(), [*forward_edges(graph)], transposed, kernel, check_kernel(kernel, sigma)
     )[0]
     return loss
 
 
 def _run(
-    x: Tensor, teacher: Tensor, edges: list[Tensor], turned: list[Tensor], kernel: str, sigma: float | None
+    x: Tensor, teacher: Tensor, edges: list[Tensor], transposed: list[Tensor], kernel: str, sigma: float | None
 ) -> tuple[Tensor, ...]:
     """(loss [], measure [E], width [], lse [N]) and the teacher's (measure [E], width [], lse [N]) or three empty."""
     from gkdkernels.structure_kl import triton
 
-    rows = Rows(*edges)
+    rows = EdgeRows(*edges)
     measure = triton.measure(MEASURE[kernel], x, rows)
     width = width_of(kernel, measure, sigma)
     told, told_width = teacher, None
@@ -122,46 +122,48 @@ def _run_backward(
     width: Tensor,
     lse: Tensor,
     edges: list[Tensor],
-    turned: list[Tensor],
+    transposed: list[Tensor],
     kernel: str,
 ) -> Tensor:
     from gkdkernels.structure_kl import triton
 
     constant = g.to(measure.dtype) / max(x.size(0), 1)
     told = (teacher.contiguous(), teacher_width, teacher_lse)
-    return triton.gradient(kernel, x, measure, width, lse, constant, None, told, Rows(*edges), unpack_back(turned))
+    return triton.gradient(
+        kernel, x, measure, width, lse, constant, None, told, EdgeRows(*edges), unpack_reverse_edges(transposed)
+    )
 
 
 def _fake(x: Tensor, teacher: Tensor, edges: list[Tensor], *_: Any) -> tuple[Tensor, ...]:
     wide = accumulation_dtype(x.dtype)
-    rows = Rows(*edges)
+    rows = EdgeRows(*edges)
     size, nodes = rows.other.size(0), rows.indptr.size(0) - 1
     told = ((size,), (), (nodes,)) if teacher.dim() == 2 else ((0,),) * 3
     return tuple(x.new_empty(shape, dtype=wide) for shape in ((), (size,), (), (nodes,), *told))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, teacher, edges, turned, ctx.kernel, _ = inputs
+    x, teacher, edges, transposed, ctx.kernel, _ = inputs
     _, measure, width, lse, *told = output
     kept = told if teacher.dim() == 2 else [teacher, None, None]
-    ctx.save_for_backward(x, *kept, measure, width, lse, *edges, *turned)
+    ctx.save_for_backward(x, *kept, measure, width, lse, *edges, *transposed)
 
 
 def _backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Any, ...]:
     x, told, told_width, told_lse, measure, width, lse, *rest = ctx.saved_tensors
-    edges, turned = rest[: len(Rows._fields)], rest[len(Rows._fields) :]
-    grad = _structure_kl_backward(g, x, told, told_width, told_lse, measure, width, lse, edges, turned, ctx.kernel)
-    return grad, None, [None] * len(edges), [None] * len(turned), None, None
+    edges, transposed = rest[: len(EdgeRows._fields)], rest[len(EdgeRows._fields) :]
+    grad = _structure_kl_backward(g, x, told, told_width, told_lse, measure, width, lse, edges, transposed, ctx.kernel)
+    return grad, None, [None] * len(edges), [None] * len(transposed), None, None
 
 
 _structure_kl_backward = register(
     "structure_kl_backward(Tensor g, Tensor x, Tensor teacher, Tensor? teacher_width, Tensor? teacher_lse, "
-    "Tensor measure, Tensor width, Tensor lse, Tensor[] edges, Tensor[] turned, str kernel) -> Tensor",
+    "Tensor measure, Tensor width, Tensor lse, Tensor[] edges, Tensor[] transposed, str kernel) -> Tensor",
     _run_backward,
     fake=lambda g, x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 _structure_kl = register(
-    "structure_kl(Tensor x, Tensor teacher, Tensor[] edges, Tensor[] turned, str kernel, float? sigma)"
+    "structure_kl(Tensor x, Tensor teacher, Tensor[] edges, Tensor[] transposed, str kernel, float? sigma)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run,
     fake=_fake,

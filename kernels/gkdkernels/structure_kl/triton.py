@@ -19,7 +19,7 @@ from gkdkernels.core.dispatch import accumulation_dtype
 from gkdkernels.core.row_tiles_triton import merge_sum, on_device, row_blocks, span
 from gkdkernels.graph import HUB_EDGES
 from gkdkernels.structure_kl.cpu import inverse_norm
-from gkdkernels.structure_kl.edge_rows import Back, Rows
+from gkdkernels.structure_kl.edge_rows import EdgeRows, ReverseEdges
 from gkdkernels.structure_kl.kernel_functions import MEASURE
 
 TILE_ROWS, TILE_EDGES = 8, 16  # of the kernels on one number an edge; four elements to a lane keep registers low
@@ -300,10 +300,10 @@ def row_gradient(
         live = e < hi
         j = tl.load(other + e, mask=live, other=0).to(tl.int64)
         if OUT:
-            turned = tl.load(edge + e, mask=live, other=0)
+            transposed = tl.load(edge + e, mask=live, other=0)
         at = e
         if not IN:
-            at = turned
+            at = transposed
         m = tl.load(measure + at, mask=live, other=0.0)
         s = score_of(KERNEL, m, sigma)
         w = tl.zeros((BLOCK_E,), wide)
@@ -325,10 +325,10 @@ def row_gradient(
                 if teacher_width is not None:
                     q = tl.exp(t - tl.load(teacher_lse + j, mask=live, other=0.0))
                 else:
-                    q = tl.exp(tl.load(teacher + turned, mask=live, other=0.0).to(wide))
+                    q = tl.exp(tl.load(teacher + transposed, mask=live, other=0.0).to(wide))
                 w += constant * (p - q)
             else:
-                g = tl.load(upstream + turned, mask=live, other=0.0).to(wide)
+                g = tl.load(upstream + transposed, mask=live, other=0.0).to(wide)
                 w += g - p * tl.load(total + j, mask=live, other=0.0)
         w = tl.where(live, w * slope_of(KERNEL, m, sigma), 0.0)
         mask = live[:, None] & (d < WIDTH)[None, :]
@@ -354,7 +354,7 @@ def row_gradient(
     tl.store(y + out, result.to(y.dtype.element_ty), mask=mine)
 
 
-def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
+def measure(kind: str, x: Tensor, rows: EdgeRows) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 at least."""
     x, num_edges = x.contiguous(), rows.other.numel()
     out = x.new_zeros(num_edges, dtype=accumulation_dtype(x.dtype))
@@ -369,7 +369,7 @@ def measure(kind: str, x: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def log_softmax(kernel: str, measure: Tensor, width: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+def log_softmax(kernel: str, measure: Tensor, width: Tensor, rows: EdgeRows) -> tuple[Tensor, Tensor]:
     """Log-probabilities [E] and log-sum-exps [N] of the scores of ``measure: [E]``."""
     nodes = rows.indptr.numel() - 1
     log_prob, lse = measure.new_empty(measure.shape), measure.new_empty(nodes)
@@ -382,7 +382,7 @@ def log_softmax(kernel: str, measure: Tensor, width: Tensor, rows: Rows) -> tupl
     return log_prob, lse
 
 
-def row_sum(value: Tensor, rows: Rows) -> Tensor:
+def row_sum(value: Tensor, rows: EdgeRows) -> Tensor:
     """[N] sums of ``value: [E]`` over each row's edges."""
     nodes = rows.indptr.numel() - 1
     out = value.new_empty(nodes)
@@ -396,7 +396,7 @@ def row_sum(value: Tensor, rows: Rows) -> Tensor:
 
 
 def divergence(
-    kernel: str, measure: Tensor, width: Tensor, teacher: Tensor, teacher_width: Tensor | None, rows: Rows
+    kernel: str, measure: Tensor, width: Tensor, teacher: Tensor, teacher_width: Tensor | None, rows: EdgeRows
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Divergences [N] of the rows, and the log-sum-exps [N] of the student and, if it has scores, of the teacher."""
     nodes = rows.indptr.numel() - 1
@@ -420,8 +420,8 @@ def gradient(
     upstream: Tensor,
     total: Tensor | None,
     teacher: tuple[Tensor | None, Tensor | None, Tensor | None],
-    rows: Rows,
-    turned: Back,
+    rows: EdgeRows,
+    transposed: ReverseEdges,
 ) -> Tensor:
     """[N, D] in the dtype of `x`; `upstream` and the rest as `row_gradient` has them, `teacher` with width and lse."""
     x, kind = x.contiguous(), MEASURE[kernel]
@@ -431,7 +431,7 @@ def gradient(
     scale, blocks = _scale(kind, x), row_blocks(features)
     tiles = triton.cdiv(features, blocks.width)
     wide = accumulation_dtype(x.dtype)
-    passes = [(rows, True, True)] if turned.rows is None else [(rows, True, False), (turned.rows, False, True)]
+    passes = [(rows, True, True)] if transposed.rows is None else [(rows, True, False), (transposed.rows, False, True)]
     y = x.new_empty(x.shape, dtype=x.dtype if len(passes) == 1 else wide)
     for number, (along, incoming, outgoing) in enumerate(passes):
         hubs, chunks = (along.hub_row, along.hub_first, along.hub_chunk), along.hub_chunk.numel()
@@ -439,7 +439,7 @@ def gradient(
         merged = y if number == 0 else y.new_empty(y.shape)
         with on_device(x):
             row_gradient[(chunks + nodes, tiles)](
-                along.indptr, along.other, hubs, chunks, turned.edge,
+                along.indptr, along.other, hubs, chunks, transposed.edge,
                 x, scale, measure, width, lse, upstream, total, *teacher, y, partial,
                 KERNEL=kernel, KIND=kind, IN=incoming, OUT=outgoing, ADD=number > 0, WIDTH=features, HUB=HUB_EDGES,
                 BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
@@ -458,7 +458,7 @@ def _scale(kind: str, x: Tensor) -> Tensor | None:
     return inverse_norm(x.to(accumulation_dtype(x.dtype))) if kind == "cosine" else None
 
 
-def _launches(rows: Rows) -> list[tuple[bool, int, int, int, int]]:
+def _launches(rows: EdgeRows) -> list[tuple[bool, int, int, int, int]]:
     """(hubs, programs, rows of a tile, edges of a tile, warps) of the launches that cover every row."""
     nodes, hubs = rows.indptr.numel() - 1, rows.hub_row.numel()
     launches = [(False, triton.cdiv(nodes, TILE_ROWS), TILE_ROWS, TILE_EDGES, 1), (True, hubs, 1, HUB_TILE, 4)]
