@@ -56,7 +56,7 @@ class HiddenFeatureSchedule:
         label_weight: of the supervised loss.
         every: epochs between evaluations.
         store_on_loss: a state is stored on a lower training loss too (`gkdbench.training.loop.train`).
-        late_threshold: a label is predicted where the logit is 0.5 or more (`training.blocks.logit_threshold`).
+        logit_threshold: a label is predicted where the logit is 0.5 or more (`training.blocks.logit_threshold`).
         decay_projections: weight decay acts on modules that are not deployed too.
     """
 
@@ -89,7 +89,7 @@ def train_imitator(
     model = build(config, view, seed=ctx.seed)
     objective = objective_of(model) if objective_of else None
     predictor = as_predictor(config, model, view.num_classes)
-    if plan.late_threshold and view.multi_label:
+    if plan.logit_threshold and view.multi_label:
         predictor = logit_threshold(predictor)
     modules = objective.modules() if objective else []
     decayed = list(model.parameters()) if modules and not plan.decay_projections else None

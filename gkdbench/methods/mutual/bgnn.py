@@ -28,8 +28,9 @@ class BGNN(MutualMethod):
     """``mean_{V_L} w_v CE_v + lam mean_V softCE(softmax(t_v / tau_v), softmax(z_v / tau_v))``, t the teacher's logits.
 
     Peers are trained in order, each from scratch on the frozen one before it; the last answers alone. The paper
-    (Guo et al., AAAI 2023) has no official code, and two interpretations of its formulas differ. Declared here: ``tau_v = 1 +
-    3 sigmoid(MLP([t_v, H(softmax t_v)]))``, learned with the student; ``w_v`` as in SAMME.R, over all stages so far,
+    (Guo et al., AAAI 2023) has no official code, and two interpretations of its formulas differ. Declared here: ``tau_v
+    = 1 + 3 sigmoid(MLP([t_v, H(softmax t_v)]))``, learned with the student; ``w_v`` as in SAMME.R, over all stages so
+    far,
     ``prod exp(-(C - 1) / C y_v . log p_T(v))`` with y_v = 1 for the class and -1 / (C - 1) for the others, of mean 1.
     Several labels per item are each a problem of two classes.
 

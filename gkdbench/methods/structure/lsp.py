@@ -68,7 +68,7 @@ class LSP(StructureMethod, DistilledStudent):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         released = self.as_released
-        schedule = HiddenFeatureSchedule(every=self.eval_every, store_on_loss=released, late_threshold=released)
+        schedule = HiddenFeatureSchedule(every=self.eval_every, store_on_loss=released, logit_threshold=released)
         until = RELEASED_EPOCHS if released else self.epochs
         target = None
         if self.lam:
