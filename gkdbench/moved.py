@@ -241,7 +241,7 @@ class _View(ModuleType):
         setattr(module, now, value)
 
     def __delattr__(self, name: str) -> None:
-        """Undo a replacement: the name gets what it had before it was set here (pytest's `monkeypatch` relies on it)."""
+        """Undo a replacement: the name gets what it had before it was set here, as `monkeypatch` of pytest expects."""
         replaced: dict[str, Any] = self.__dict__["_replaced"]
         if name in replaced:
             setattr(*self._home(name), replaced.pop(name))
