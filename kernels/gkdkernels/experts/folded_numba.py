@@ -37,9 +37,9 @@ def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> T
     out = np.empty((x.shape[0], weight.shape[2]), weight.dtype)
     arguments = (rows, *places, weight, bias, direction, k, relu, EPS, out)
     if len(out) > _CHUNK:
-        run(_shared_out, *arguments)
+        run(rbm_layer_fwd_shared_out, *arguments)
     else:
-        _in_turn(*arguments)
+        rbm_layer_fwd_in_turn(*arguments)
     return torch.from_numpy(out).to(value.dtype)
 
 
@@ -131,14 +131,14 @@ def _rows(
 
 
 @loops(parallel=False)
-def _in_turn(
+def rbm_layer_fwd_in_turn(
     x: Any, indptr: Any, index: Any, weight: Any, bias: Any, direction: Any, k: int, relu: bool, least: Any, out: Any
 ) -> None:
     _rows(x, indptr, index, weight, bias, direction, k, relu, least, out, 0, out.shape[0])
 
 
 @loops()
-def _shared_out(
+def rbm_layer_fwd_shared_out(
     x: Any, indptr: Any, index: Any, weight: Any, bias: Any, direction: Any, k: int, relu: bool, least: Any, out: Any
 ) -> None:
     for chunk in numba.prange((out.shape[0] + _CHUNK - 1) // _CHUNK):

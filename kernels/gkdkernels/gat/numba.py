@@ -38,7 +38,7 @@ def forward(
         mask = by_head.t().contiguous()  # [E, H]
     if right.numel():
         edges = (graph.indptr.long(), graph.index.long())  # one kind of index: each more is compiled on its own
-        run(_forward, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_negative_part, softmax)
+        run(gat_fwd_rows, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_negative_part, softmax)
     wide = out.view(graph.num_dst, *h.shape[1:])
     return [wide.to(h.dtype), wide, out_negative_part, softmax, mask]
 
@@ -82,7 +82,7 @@ def backward(
         transposed = graph.transposed
         edges = (transposed.graph.indptr.long(), transposed.graph.index.long(), transposed.edge)
         node = torch.stack((right, peak, scale, delta), 1)  # [num_dst, 4, H]: what one edge reads lies together
-        run(_backward, *edges, rows, left, node, g, mask, rows.new_tensor(slope), grad_h, grad_el)
+        run(gat_bwd_rows, *edges, rows, left, node, g, mask, rows.new_tensor(slope), grad_h, grad_el)
     final = grad_h.view(sources, *h.shape[1:])
     return [grad.to(upstream.dtype) for grad in (final, grad_el, grad_er)]
 
@@ -93,7 +93,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @loops(FAST_SUMS)
-def _forward(
+def gat_fwd_rows(
     indptr: Any,
     index: Any,
     h: Any,
@@ -161,7 +161,7 @@ def _forward(
 
 
 @loops(FAST_SUMS)
-def _backward(
+def gat_bwd_rows(
     indptr: Any,
     index: Any,
     edge: Any,

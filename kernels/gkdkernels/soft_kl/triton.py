@@ -24,8 +24,9 @@ def _log_softmax(z, there):
     return shifted - tl.log(tl.sum(tl.where(there, tl.exp(shifted), 0.0), 1))[:, None]
 
 
+# forward forms the gradients too: there is no backward kernel
 @triton.jit
-def row_tile(
+def soft_kl_fwd_row_tile(
     student,  # [N, C] logits
     target,  # [N, C] as KIND says
     kl,  # [N]
@@ -129,7 +130,7 @@ def row_kl_triton(
     if rows * classes == 0:
         return kl.zero_(), to_student, to_target
     block_n, block_c, num_warps = rows_of(classes)
-    row_tile[(triton.cdiv(rows, block_n),)](
+    soft_kl_fwd_row_tile[(triton.cdiv(rows, block_n),)](
         student,
         value,
         kl,
