@@ -1,7 +1,7 @@
 """Every name that the code of this checkout defines, and whether a name that a document writes is one of them.
 
 Sources are parsed, not imported. A word is known when it is defined anywhere: module, class, function, parameter,
-attribute, variable, a string constant that is one word, or a key of a TOML or JSON file. A dotted name is followed: from
+attribute, variable, a string constant, or a key or text of a TOML or JSON file. A dotted name is followed: from
 ``gkdbench`` or ``gkdkernels`` through modules and classes, from a class through its members and bases.
 """
 
@@ -121,17 +121,14 @@ def add_names(names: CodeNames, module: ast.Module) -> None:
         elif isinstance(node, Function):
             names.words.add(node.name)
             names.attributes.add(node.name)
-        elif isinstance(node, ast.arg):
-            names.words.add(node.arg)
-        elif isinstance(node, ast.keyword) and node.arg:
-            names.words.add(node.arg)
+        elif isinstance(node, ast.arg | ast.keyword):
+            names.words.add(node.arg or "")
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.words.add(node.id)
         elif isinstance(node, ast.alias):
             names.words.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            if len(node.value) < 80:
-                names.strings.add(node.value)
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings and isinstance(node.value, str):
+            names.strings.add(node.value)
     for node in module.body:
         names.attributes.update(_top_level(node))
 
@@ -181,7 +178,7 @@ def _add_keys(names: CodeNames, value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             _add_keys(names, inner)
-    elif isinstance(value, str) and len(value) < 80:
+    elif isinstance(value, str):
         names.strings.add(value)
 
 

@@ -64,9 +64,8 @@ def broken_links(text: str, folder: Path, own: frozenset[str] = frozenset()) -> 
             continue
         file, _, anchor = target.partition("#")
         path = folder / file
-        if file and not path.exists():
-            bad.append(target)
-        elif anchor and anchor not in (slugs(path) if file.endswith(".md") else own if not file else ()):
+        anchors = slugs(path) if file.endswith(".md") and path.exists() else frozenset() if file else own
+        if not path.exists() or (anchor and anchor not in anchors):
             bad.append(target)
     return bad
 
