@@ -169,8 +169,9 @@ def train_peers(
     Args:
         mixture: the method's own ensemble of the peers, in the place of their mean probability.
 
-    Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of `_solo.train_solo`: batches are
-    drawn from its randomness, and every peer makes one optimiser step a batch.
+    Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of
+    `gkdbench.training.solo.train_solo`: batches are drawn from its randomness, and every peer makes one optimiser step
+    a batch.
 
     Returns:
         The deployed peers with their ensemble, and the terms of every epoch.

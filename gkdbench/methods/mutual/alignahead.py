@@ -195,7 +195,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
 
 
 class _Alignment:
-    """The losses of all students (`_peers.Losses`), and the share of the alignment in each one's gradient."""
+    """The losses of all students (`PeerLossFunction`), and the share of the alignment in each one's gradient."""
 
     def __init__(self, method: Alignahead, peers: list[Peer], deep: list[DeepSupervision], multi_label: bool) -> None:
         self._method, self._deep, self._multi_label = method, deep, multi_label

@@ -38,7 +38,7 @@ Nodes = Literal["all", "train"]
 class GML(LogitMutualMethod):
     """``L_j = CE(zt_j; V_L) + lam / (K - 1) sum_{i != j} KL(sg p_i || p_j; S) - beta mean_{S_e} H(softmax z_j)``.
 
-    ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a unit that peer j owns (`_weighting.Weighting`).
+    ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a module that peer j owns (`LogitWeighting`).
     Neither the paper's body nor its code nor its tables are public: of the three parts (mutual learning, an adaptive
     logit weighting unit, an entropy bonus) the reviews tell that they are there; every formula and number is ours.
 
