@@ -1,7 +1,7 @@
 """`rbm_layer` on the CPU as one compiled loop over rows, and over each row's non-zeros (extra `numba`).
 
-A server answers a row at a time, whose cost is the calls: here there is one, without a thread to be woken. A zero of
-the row, whether of a bag of words or of what a ReLU left, is a row of weights that nobody reads. Many rows are shared
+A server often predicts one row at a time, and then the cost is the calls: here there is one, and no thread to wake. A
+zero of the row, whether of a bag of words or of what a ReLU left, skips a row of weights. Many rows are shared
 out among threads; the sums of a row run in the order of its columns, whatever their number.
 """
 
@@ -26,7 +26,7 @@ _DENSE = np.empty(0, np.int64)  # the row pointers and columns of features that 
 
 
 def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> Tensor:
-    """As `rbm_layer`. Halves are raised to fp32, mixed features made dense beforehand."""
+    """As `rbm_layer`. Half precision is raised to fp32, mixed features made dense beforehand."""
     dense = as_dense(x) if isinstance(x, MixedFeatures) else x
     value = dense.value[None] if isinstance(dense, SparseFeatures) else dense
     places: tuple[Any, Any] = (_DENSE, _DENSE)
@@ -45,7 +45,7 @@ def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> T
 
 @part(FAST_SUMS)
 def _non_zeros(x: Any, indptr: Any, index: Any, i: int, column: Any, value: Any) -> Any:
-    """Columns and values of row i, and their number; an empty `indptr` says that x is dense."""
+    """Columns and values of row i, and their number; an empty `indptr` means that x is dense."""
     count = 0
     if indptr.size:
         for e in range(indptr[i], indptr[i + 1]):

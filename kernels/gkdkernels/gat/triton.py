@@ -363,7 +363,7 @@ def output_shapes(
 
 
 def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
-    """What `backward` wants of the inputs and of the results of `forward`."""
+    """What `backward` needs of the inputs and of the results of `forward`."""
     return [h, el, er, *made]
 
 
@@ -379,7 +379,7 @@ def backward(
     needs_el_grad: bool,
     needs_er_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
+    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty if not requested."""
     h, el, er, out, out_negative_part, negative_sum, lse = (t.contiguous() for t in saved)
     g, (_, heads, width), wide = upstream.contiguous(), h.shape, accumulation_dtype(h.dtype)
     grad_h = h.new_empty(h.shape if needs_h_grad or needs_el_grad else 0)

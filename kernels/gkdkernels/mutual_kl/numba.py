@@ -35,7 +35,7 @@ def peer_pass_numba(
     learns: bool,
     per_node: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `peer_pass` of the module `mutual_kl`. Halves are raised to fp32 beforehand."""
+    """As `peer_pass` of the module `mutual_kl`. Half precision is raised to fp32 beforehand."""
     peers, (rows, classes), empty = len(logits), logits[0].shape, scale.new_empty
     grad = empty((peers, rows, classes) if learns else (0, 0, 0))
     node_kl = empty((rows, peers, peers) if per_node else (0, 0, 0)).zero_()

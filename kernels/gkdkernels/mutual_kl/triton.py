@@ -238,7 +238,7 @@ def tile_of(peers: int, classes: int, multi_label: bool = False) -> PeerTile:
     block_k, block_c = padded(peers), padded(classes)
     if block_k * block_c > MAX_TILE:
         raise ValueError(
-            f"backend 'triton' of mutual_kl wants K x C of at most {MAX_TILE} (each rounded up to a power of 2), "
+            f"backend 'triton' of mutual_kl: expected K x C of at most {MAX_TILE} (each rounded up to a power of 2), "
             f"got {peers} x {classes}; backend='reference' has no limit"
         )
     per_thread = min(_PER_THREAD // 2 if multi_label else _PER_THREAD, 4 * block_k)

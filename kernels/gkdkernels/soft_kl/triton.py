@@ -28,7 +28,7 @@ def _log_softmax(z, there):
 @triton.jit
 def soft_kl_fwd_row_tile(
     student,  # [N, C] logits
-    target,  # [N, C] as KIND says
+    target,  # [N, C] as KIND states
     kl,  # [N]
     to_student,  # [N, C], or None
     to_target,  # [N, C], or None
@@ -111,7 +111,7 @@ def rows_of(classes: int) -> tuple[int, int, int]:
     block_c = padded(classes)
     if block_c > MAX_TILE:
         raise ValueError(
-            f"backend 'triton' of soft_kl wants at most {MAX_TILE} classes, got {classes}; "
+            f"backend 'triton' of soft_kl: expected at most {MAX_TILE} classes, got {classes}; "
             "backend='reference' has no limit"
         )
     warp = 32 * _PER_THREAD

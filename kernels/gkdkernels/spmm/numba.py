@@ -1,4 +1,4 @@
-"""Neighbour maxima on the CPU as compiled loops (extra `numba`), equal to those of `spmm.cpu` to the last bit.
+"""Neighbour maxima on the CPU as compiled loops (extra `numba`), bitwise equal to those of `spmm.cpu`.
 
 Forward goes over the edges of each row once and keeps the edge that won; backward adds one term for each element of
 the output, each thread to columns of its own, in the order of the rows: no atomics, and no bit depends on the number of

@@ -35,7 +35,7 @@ def spmm_fwd_row_sum(
     left,  # [R] factor of the output row, or None
     right,  # [S] factor of the gathered row, or None
     arg,  # [K, S, D] edge that won each element, or None: every edge counts
-    edge,  # [E] the name of each edge in `arg`, with `arg`
+    edge,  # [E] edge ids as stored in `arg`; only with `arg`
     hubs,
     num_chunks,
     x,  # [K, S, D]
