@@ -83,20 +83,8 @@ def run_session(
     monitor: Monitor | None = None
     try:
         given = read_bundle(handover, device)
-        monitor = Monitor(
-            scenes=_LazyGraphs(given),
-            val_scene=given.val_scene,
-            val_items=given.val,
-            val_labels=given.val_labels,
-            watches=given.watches,
-            metric=given.metric,
-            num_classes=given.view.num_classes,
-            scratch=scratch,
-            patience=patience,
-            ties="later" if ties == "later" else "earlier",
-            audit_every=audit_every,
-            deadline=None if time_limit_s is None else start + time_limit_s,
-        )
+        deadline = None if time_limit_s is None else start + time_limit_s
+        monitor = monitor_of(given, scratch, patience=patience, ties=ties, audit_every=audit_every, deadline=deadline)
         known = {role: entry.read(given.view) for role, entry in teachers.items()}
         outcome.teachers = {role: teacher.weights_sha256 for role, teacher in known.items()}
         outcome.phase = "fit"
@@ -125,6 +113,32 @@ def run_session(
                 outcome.flags.append("loss spike")
     outcome.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return outcome
+
+
+def monitor_of(
+    given: TrainingBundle,
+    scratch: Path,
+    *,
+    patience: int | None = None,
+    ties: str = "earlier",
+    audit_every: int = 1,
+    deadline: float | None = None,
+) -> Monitor:
+    """The Monitor of a run on `given`, whose files go to `scratch`; other arguments as of `Monitor`."""
+    return Monitor(
+        scenes=_LazyGraphs(given),
+        val_scene=given.val_scene,
+        val_items=given.val,
+        val_labels=given.val_labels,
+        watches=given.watches,
+        metric=given.metric,
+        num_classes=given.view.num_classes,
+        scratch=scratch,
+        patience=patience,
+        ties="later" if ties == "later" else "earlier",
+        audit_every=audit_every,
+        deadline=deadline,
+    )
 
 
 class _LazyGraphs(Mapping[str, Inputs]):

@@ -46,7 +46,18 @@ def train_student(
     view: TrainView, ctx: Context, config: Backbone, settings: TrainingSettings, transfer: Transfer
 ) -> Fitted:
     """Train `config` with ``lambda * CE + (1 - lambda) * soft``: one objective in every step, each term a mean over
-    its own rows; a term of weight 0 is not computed."""
+    its own rows; a term of weight 0 is not computed.
+
+    Example:
+        >>> from gkdbench.testing import small_run
+        >>> from gkdbench.training import backbone_config, kl_to_teacher
+        >>> view, ctx = small_run("glnn")  # with a small trained teacher
+        >>> settings = TrainingSettings(lr=0.01, weight_decay=5e-4, epochs=3)
+        >>> transfer = Transfer(teacher=ctx.teachers["teacher"].logits, soft=kl_to_teacher, label_weight=0.5)
+        >>> fitted = train_student(view, ctx, backbone_config("mlp", {"hidden": 8}), settings, transfer)
+        >>> fitted.predictors["model"].needs  # an MLP reads features alone
+        'features'
+    """
     hard = partial(supervised, multi_label=view.multi_label)
     weight = transfer.label_weight
     soft_weight = 1 - weight if transfer.soft_weight is None else transfer.soft_weight

@@ -30,6 +30,21 @@ def train(
         losses: predictor -> the term that is its training loss, for the rule of LSP's and Alignahead's releases: a
             state is stored when validation improves, or when this loss is below that of the stored state.
         after: called after every report, to change a learning rate.
+
+    Example:
+        >>> from functools import partial
+        >>> from gkdbench.testing import small_run
+        >>> from gkdbench.training import adam, as_predictor, backbone_config, build, descend, supervised
+        >>> view, ctx = small_run()
+        >>> config = backbone_config("mlp", {"hidden": 8})
+        >>> model = build(config, view, seed=ctx.seed)
+        >>> optimiser, student = adam(model, lr=0.01, weight_decay=0.0), as_predictor(config, model, view.num_classes)
+        >>> def step(epoch):
+        ...     loss = lambda: supervised(student(view.inputs, view.train), view.labels)
+        ...     return {"loss": descend(model, optimiser, loss)}
+        >>> train(ctx, {"model": student}, step, epochs=3)
+        >>> ctx.monitor.epochs, model.randomness.step
+        (3, 3)
     """
     stored = dict.fromkeys(predictors, math.inf)
     for epoch in range(1, epochs + 1):

@@ -16,6 +16,13 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
         logits: [M, C].
         labels: [M] int64, or [M, C] float32 with NaN where unknown.
         smoothing: label smoothing in [0, 1) (single-label only).
+
+    Example:
+        >>> supervised(torch.zeros(2, 4), torch.tensor([0, 3]))  # log 4
+        tensor(1.3863)
+        >>> nan = float("nan")
+        >>> supervised(torch.zeros(2, 2), torch.tensor([[1.0, nan], [nan, nan]]), multi_label=True)  # log 2
+        tensor(0.6931)
     """
     if not multi_label:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -35,6 +42,15 @@ def kl_to_teacher(
 
     Args:
         student_logits, teacher_logits: [M, C].
+
+    Example:
+        >>> student, teacher = torch.zeros(1, 2, requires_grad=True), torch.tensor([[2.0, 0.0]], requires_grad=True)
+        >>> loss = kl_to_teacher(student, teacher, tau=2.0)
+        >>> round(loss.item(), 4)
+        0.1109
+        >>> loss.backward()
+        >>> student.grad, teacher.grad
+        (tensor([[-0.1155,  0.1155]]), None)
     """
     return kl_of_logits(student_logits, teacher_logits.detach(), tau=tau, multi_label=multi_label)
 

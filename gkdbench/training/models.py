@@ -77,6 +77,13 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
 
     Args:
         extra: columns that it reads beside the features (encodings).
+
+    Example:
+        >>> from gkdbench.testing import small_run
+        >>> view, ctx = small_run()
+        >>> model = build(backbone_config("gcn", {"hidden": 8}), view, seed=ctx.seed)
+        >>> model(view.inputs.features, view.inputs.graph).shape
+        torch.Size([210, 3])
     """
     widths, randomness = (view.num_features + extra, view.num_classes), Randomness(seed, peer)
     if isinstance(config, EdgeBackbone):

@@ -169,12 +169,26 @@ def train_peers(
     Args:
         mixture: the method's own ensemble of the peers, in the place of their mean probability.
 
-    Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of
-    `gkdbench.training.solo.train_solo`: batches are drawn from its randomness, and every peer makes one optimiser step
-    a batch.
+    Where loss 0 is the supervised loss alone, peer 0 is bit for bit the solo run of `gkdbench.training.train_solo`:
+    batches are drawn from its randomness, and every peer makes one optimiser step a batch.
 
     Returns:
         The deployed peers with their ensemble, and the terms of every epoch.
+
+    Example:
+        >>> from gkdbench.testing import small_run
+        >>> from gkdbench.training import backbone_config, kl_to_teacher, supervised
+        >>> view, ctx = small_run("dml")
+        >>> settings = MutualTrainingSettings(lr=0.01, weight_decay=5e-4, epochs=3)
+        >>> peers = build_peers(view, ctx.seed, [backbone_config("mlp", {"hidden": 8})] * 2, settings)
+        >>> def losses(joint):
+        ...     first, second = joint.logits
+        ...     labels = [supervised(z[joint.rows], joint.labels) for z in (first, second)]
+        ...     kl = [kl_to_teacher(first, second), kl_to_teacher(second, first)]
+        ...     return torch.stack(labels) + torch.stack(kl), {}
+        >>> fitted, history = train_peers(view, ctx, peers, settings, losses)
+        >>> sorted(fitted.predictors), fitted.ensemble, len(history)
+        (['peer0', 'peer1'], True, 3)
     """
     predictors = {peer.name: peer.predictor for peer in peers if peer.deployed}
     if mixture is not None:

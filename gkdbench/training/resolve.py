@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import tomllib
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -17,6 +18,9 @@ from gkdbench.protocol.evaluation_graphs import setting_of
 from gkdbench.training.method import Method
 from gkdbench.training.models import backbone_config, validate_dataclass
 from gkdbench.training.registry import METHODS
+
+OLD_KEYS = {"fitting": "default_recipe", "fitted": "default_recipe_overrides"}
+"""Keys of configuration files in version 0.1, and what they are called now."""
 
 
 def resolve(
@@ -35,8 +39,8 @@ def resolve(
     "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands
     in for the tables before it.
 
-    A file with ``default_recipe = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for
-    the data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A
+    A file that says ``default_recipe = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table
+    for the data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A
     default recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe
     asked for by name. ``[default_recipe_overrides.<where>]`` goes over a default recipe only. ``recipe=None`` in
     `overrides` asks for none.
@@ -49,13 +53,13 @@ def resolve(
     known = {field.name for field in dataclasses.fields(cls)}
     chosen = dict(overrides or {})
     tables = _tables(cls.__module__, name)
-    by_default = None if recipe or "recipe" in chosen else _default_recipe(cls, tables, dataset, split, chosen)
-    recipe = chosen.pop("recipe", by_default) or recipe
+    default_recipe = None if recipe or "recipe" in chosen else _default_recipe(cls, tables, dataset, split, chosen)
+    recipe = chosen.pop("recipe", default_recipe) or recipe
     where = ["graph" if setting_of(split or "") == "graph" else "", dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
     published = _published(tables, name, known, named, where, recipe)
-    if by_default is not None:
+    if default_recipe is not None:
         published.pop("teacher_recipe", None)
         for place in where:
             published = deep_merge(published, tables.get("default_recipe_overrides", {}).get(place, {}))
@@ -152,10 +156,6 @@ def _default_recipe(
     return recipe if own and ("{dataset}" in name or dataset in own) else None
 
 
-_OLD_KEYS = {"fitting": "default_recipe", "fitted": "default_recipe_overrides"}
-"""Keys of configuration files in version 0.1, which files of other packages may still have."""
-
-
 @cache
 def _tables(module: str, name: str) -> dict[str, Any]:
     """``configs/<name>.toml`` beside the method's file; empty when there is none.
@@ -163,14 +163,19 @@ def _tables(module: str, name: str) -> dict[str, Any]:
     A file's ``include`` names another one, in the same folder or in ``configs`` of a package above it (what several
     families share).
     """
-    path = _config_file(module.rpartition(".")[0], name.replace("-", "_"))
+    stem = name.replace("-", "_")
+    path = _config_file(module.rpartition(".")[0], stem)
     if path is None:
         return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
-    tables = {_OLD_KEYS.get(key, key): value for key, value in tables.items()}
+    for old, new in OLD_KEYS.items():
+        if old in tables:
+            text = f"{stem}.toml: the key {old!r} is called {new!r} now, and will not be read in the next release"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            tables[new] = tables.pop(old)
     shared = tables.pop("include", None)
     return deep_merge(_tables(module, shared), tables) if shared else tables
 

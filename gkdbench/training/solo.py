@@ -62,6 +62,15 @@ def train_solo(
 
     Args:
         encoder: puts encodings beside the features, for backbones that read features alone.
+
+    Example:
+        >>> from gkdbench.testing import small_run
+        >>> from gkdbench.training import backbone_config, supervised
+        >>> view, ctx = small_run()
+        >>> settings = TrainingSettings(lr=0.01, weight_decay=5e-4, epochs=3)
+        >>> fitted = train_solo(view, ctx, backbone_config("mlp", {"hidden": 8}), settings, supervised)
+        >>> fitted.predictors["model"](view.inputs).shape  # 210 nodes, 3 classes
+        torch.Size([210, 3])
     """
     model = build(config, view, seed=ctx.seed, extra=encoder.dim if encoder else 0)
     decayed = model.first_layer_parameters() if settings.decay == "first_layer" else None

@@ -15,7 +15,14 @@ from gkdbench.nn.random import Randomness
 def adam(
     model: nn.Module, *, lr: float, weight_decay: float, decayed: list[nn.Parameter] | None = None
 ) -> torch.optim.Adam:
-    """Adam with L2 decay on all parameters, or on `decayed` only (Kipf and Welling decay the first layer)."""
+    """Adam with L2 decay on all parameters, or on `decayed` only (Kipf and Welling decay the first layer).
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> optimiser = adam(model, lr=0.01, weight_decay=5e-4, decayed=list(model[0].parameters()))
+        >>> [group["weight_decay"] for group in optimiser.param_groups]
+        [0.0005, 0.0]
+    """
     if decayed is None:
         return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     chosen = {id(p) for p in decayed}
@@ -45,6 +52,16 @@ def batches(model: Model, count: int, size: int | None, *, drop_last: bool = Fal
 
     Args:
         drop_last: leave out the remainder when there is at least one full batch, as GLNN's release does.
+
+    Example:
+        >>> from gkdbench.testing import small_run
+        >>> from gkdbench.training import backbone_config, build
+        >>> view, ctx = small_run()
+        >>> model = build(backbone_config("mlp", {}), view, seed=ctx.seed)
+        >>> [len(batch) for batch in batches(model, 10, 4)]
+        [4, 4, 2]
+        >>> list(batches(model, 3, None))
+        [tensor([0, 1, 2])]
     """
     if size is None:
         yield torch.arange(count)

@@ -1,4 +1,11 @@
-"""GML-R: a reconstruction of GML, peers that teach each other through weighted logits and stay uncertain."""
+"""GML-R: a reconstruction of GML, peers that teach each other through weighted logits and stay uncertain.
+
+Files that `fit` enters, in order: training/mutual_method.py, training/models.py, nn/gcn.py, nn/model.py, nn/sage.py,
+methods/mutual/_logit_weighting.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/mutual.py, nn/edges.py,
+nn/parts.py, training/steps.py, training/loop.py, gkdkernels/core/dropout.py, gkdkernels/spmm/op.py,
+gkdkernels/core/dispatch.py, gkdkernels/spmm/cpu.py, gkdkernels/mutual_kl/op.py, gkdkernels/mutual_kl/arguments.py,
+gkdkernels/mutual_kl/cpu.py.
+"""
 
 from __future__ import annotations
 
