@@ -29,20 +29,24 @@ class CodeNames:
     """Names by how they are defined.
 
     Args:
-        modules: dotted module -> names at its top level. classes: class -> members and names of bases.
+        modules: dotted module -> names at its top level. classes: class -> its definitions.
         words: every defined name. attributes: what may follow a point. strings: string constants without a space.
     """
 
     modules: dict[str, set[str]] = field(default_factory=dict)
-    classes: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
+    classes: dict[str, list[ast.ClassDef]] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     strings: set[str] = field(default_factory=set)
 
     def members(self, name: str) -> set[str]:
         """Members of a class, those of its bases included; bases from elsewhere add nothing."""
-        own, bases = self.classes.get(name, (set(), set()))
-        return own.union(*(self.members(base) for base in bases - {name}))
+        found: set[str] = set()
+        for node in self.classes.get(name, ()):
+            found.update(inner for statement in node.body for inner in _top_level(statement))
+            found.update(_self_attributes(node))
+            found.update(*(self.members(base) for base in {_last(base) for base in node.bases} - {name}))
+        return found
 
     def knows(self, name: str) -> bool:
         """Whether a word or a dotted name leads to something that is defined."""
@@ -112,12 +116,13 @@ def add_names(names: CodeNames, module: ast.Module) -> None:
         if _has_docstring(node):
             docstrings.add(id(node.body[0].value))  # type: ignore[attr-defined]
         if isinstance(node, ast.ClassDef):
-            members = {name for inner in node.body for name in _top_level(inner)} | set(_self_attributes(node))
-            own, bases = names.classes.setdefault(node.name, (set(), set()))
-            own |= members
-            bases |= {_last(base) for base in node.bases}
-            names.attributes |= members | {node.name}
-            names.words |= members | {node.name}
+            names.classes.setdefault(node.name, []).append(node)
+            names.words.add(node.name)
+            names.attributes.update(name for inner in node.body for name in _top_level(inner))
+        elif isinstance(node, ast.Attribute):
+            if isinstance(node.ctx, ast.Store):
+                names.attributes.add(node.attr)
+                names.words.add(node.attr)
         elif isinstance(node, Function):
             names.words.add(node.name)
             names.attributes.add(node.name)

@@ -7,9 +7,7 @@ fault.
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -138,7 +136,10 @@ def bad_command(command: str) -> str:
 
 def commands(text: str) -> list[str]:
     """Commands of ``gkdbench`` on lines of their own, in fenced or indented blocks."""
-    return re.findall(r"^(?: {4}|\$ )?(gkdbench [a-z]+(?: .*)?)$", text, re.MULTILINE)
+    found = re.findall(r"^ {4,}(gkdbench [a-z]+(?: .*)?)$", without_code(text), re.MULTILINE)
+    for block in _FENCE.findall(text):
+        found += re.findall(r"^ *(?:\$ )?(gkdbench [a-z]+(?: .*)?)$", block, re.MULTILINE)
+    return found
 
 
 def _definition_exists(span: str) -> bool:
@@ -202,7 +203,7 @@ def abbreviations(text: str) -> set[str]:
 def explained(text: str) -> set[str]:
     """Abbreviations that `text` itself explains: "words (ABC)", "ABC (words)", "ABC is", or a row of a table."""
     found = set(re.findall(r"[a-z][\w-]* \(([A-Z][A-Z0-9]+)s?\)", text))
-    found |= set(re.findall(r"\b([A-Z][A-Z0-9]+)s? \([a-z][\w-]+(?: [\w-]+)+", text))
+    found |= set(re.findall(r"\b([A-Z][A-Z0-9]+)s?\s\([A-Za-z][\w-]+(?: [\w-]+)+", text))
     found |= set(re.findall(r"\b([A-Z][A-Z0-9]+) is [a-z]", text))
     found |= set(re.findall(r"(?:^|  )([A-Z][A-Z0-9]+) {2,}[a-z]", text, re.MULTILINE))
     return found | set(re.findall(r"^\| `?([\w-]+)`? \| ", text, re.MULTILINE))
@@ -218,24 +219,9 @@ def docstrings(path: Path) -> Iterator[str]:
                 yield text.value
 
 
-def comments(path: Path) -> Iterator[str]:
-    """Comments of a Python or TOML file; neighbouring lines are one comment."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        found = [
-            (token.start[0], token.string[1:])
-            for token in tokenize.generate_tokens(io.StringIO(text).readline)
-            if token.type == tokenize.COMMENT
-        ]
-    else:
-        found = [(number, line.partition("#")[2]) for number, line in enumerate(text.splitlines()) if "#" in line]
-    joined: list[tuple[int, str]] = []
-    for line, comment in found:
-        if joined and joined[-1][0] == line - 1:
-            joined[-1] = (line, f"{joined[-1][1]} {comment.strip()}")
-        else:
-            joined.append((line, comment.strip()))
-    yield from (comment for _, comment in joined)
+def flowing(path: Path) -> str:
+    """A source as one line, its comments joined over line ends."""
+    return re.sub(r"\s*\n\s*(?:#\s*)?", " ", path.read_text(encoding="utf-8"))
 
 
 def names_with(code: Iterator[str]) -> CodeNames:
