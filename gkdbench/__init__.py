@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gkdbench.moved import install as _let_old_module_paths_import
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ _HOME = {
     "records_frame": ("gkdbench.records.frame", "records_frame"),
     "run": ("gkdbench.execute.api", "run_suite"),
 }
+
+
+_let_old_module_paths_import()
 
 
 def __getattr__(name: str) -> Any:

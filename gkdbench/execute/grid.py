@@ -101,7 +101,7 @@ class _Builder:
     def _group(self, grid: Grid, entry: MethodEntry, dataset: str, split: str, family: SplitFamily) -> Group | None:
         """The entry's group; of a tuned one, whose trials are added, the group of the best trial, once it is known."""
         if not entry.search:
-            method = self._maker.resolved(entry, dataset, split)
+            (method,) = self._maker.resolved(entry, dataset, split)
             return self._maker.group(method, dataset, split, sweeps=grid.sweeps)
         runs = index_seed_pairs(family, TUNING_SEEDS)
         trials = self._maker.trials(entry, dataset, split, runs, grid.tier)
@@ -185,14 +185,15 @@ class _Maker:
         self._suite, self._data, self._device, self._threads = suite, data, device, threads
         self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
         self._groups: dict[str, Group] = {}
-        self._resolved: dict[tuple[int, str, str], Method] = {}
+        self._resolved: dict[tuple[int, str, str], list[Method]] = {}
         self._teachers: dict[str, Method] = {}
 
-    def resolved(self, entry: MethodEntry, dataset: str, split: str) -> Method:
-        """The method of an entry without its search, resolved once."""
+    def resolved(self, entry: MethodEntry, dataset: str, split: str) -> list[Method]:
+        """The method of an entry, or of each trial of its search; resolved once."""
         at = (id(entry), dataset, split)
         if at not in self._resolved:
-            self._resolved[at] = _resolved(entry, dataset, split)
+            trials = trial_settings(entry.search, entry.trials) if entry.search else [{}]
+            self._resolved[at] = [_resolved(entry, dataset, split, settings) for settings in trials]
         return self._resolved[at]
 
     def check(self, entry: MethodEntry, dataset: str, split: str) -> None:
@@ -201,12 +202,8 @@ class _Maker:
         Raises:
             UserError: names it, with the nearest that exist.
         """
-        methods = [self.resolved(entry, dataset, split)]
-        if entry.search:
-            settings = trial_settings(entry.search, entry.trials)
-            methods += [_resolved(entry, dataset, split, one) for one in settings]
         info = dataset_info(dataset)
-        for method in methods:
+        for method in self.resolved(entry, dataset, split):
             _check_kind(method, info.kind, dataset)
             for need in method.requires().values():
                 self._required(need, info.name, split)
@@ -215,10 +212,7 @@ class _Maker:
         self, entry: MethodEntry, dataset: str, split: str, runs: list[tuple[int, int]], tier: Tier
     ) -> list[list[Cell]]:
         """The cells of every trial of a tuned entry."""
-        methods = [
-            _resolved(entry, dataset, split, settings) for settings in trial_settings(entry.search, entry.trials)
-        ]
-        groups = [self.group(method, dataset, split, TRIAL) for method in methods]
+        groups = [self.group(method, dataset, split, TRIAL) for method in self.resolved(entry, dataset, split)]
         return [[Cell(group, index, seed, tier) for index, seed in runs] for group in groups]
 
     def group(

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def load_model(path: str | Path) -> KeptModel:
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         state = read_state(path.with_suffix(".npz"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"no kept model in {path}: {error}; `gkdbench run SUITE --keep-models` keeps them") from None
     if state_sha256(state) != facts["weights_sha256"]:
         raise UserError(f"the weights in {path} do not match the hash in its .json; run the cell again with --rerun")

@@ -1,4 +1,5 @@
-"""The run: cells to workers, answers to rows, one thread, in order. What dies loses at most the cells in flight."""
+"""The run: cells to workers, replies to rows, one thread, in order. What dies loses at most the cells that are
+running."""
 
 from __future__ import annotations
 
@@ -114,10 +115,10 @@ class Runner:
         self._allocator = allocator_of(pool.environment)
         self._waiting: dict[str, Cell] = {cell.key: cell for cell in plan.todo}
         self._unsettled = set(self._waiting)
-        self._again = {cell.key for cell in plan.again}
-        self._before = {cell.key: store.row(cell.address) for cell in plan.todo}
+        self._retrain = {cell.key for cell in plan.again}
+        self._rows_before = {cell.key: store.row(cell.address) for cell in plan.todo}
         self._in_group = Counter(cell.group.key for cell in plan.todo)
-        self._flights: dict[int, _RunningCell] = {}
+        self._running: dict[int, _RunningCell] = {}
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._ids = 0
@@ -133,17 +134,17 @@ class Runner:
             UserError: a data set or a worker could not be prepared; a teacher did not reproduce its row.
         """
         with self._signals():
-            while self._waiting or self._flights:
+            while self._waiting or self._running:
                 if self._stop:
                     again = f"gkdbench run {self._plan.suite.command_name} --out {self._store.out}"
-                    raise Interrupted(self.summary, len(self._waiting) + len(self._flights), again)
+                    raise Interrupted(self.summary, len(self._waiting) + len(self._running), again)
                 self._desk.want(cell.problem for cell in self._waiting.values())
                 self._dispatch()
-                answers = self._pool.wait(POLL_S)
-                ended = [(self._flights.pop(job.id), answer) for job, answer in answers]
+                replies = self._pool.wait(POLL_S)
+                ended = [(self._running.pop(job.id), reply) for job, reply in replies]
                 self._dispatch()  # first new work, then the scoring: workers do not wait for it
-                for flight, answer in ended:
-                    self._take(flight, answer)
+                for running, reply in ended:
+                    self._handle_reply(running, reply)
         return self.summary
 
     @contextmanager
@@ -182,7 +183,7 @@ class Runner:
             if self._not_before.get(cell.key, 0.0) > now:
                 continue
             ready = self._desk.get(cell.problem)
-            if ready is not None and self._claim(cell) and self._taught(cell, teachers, ready):
+            if ready is not None and self._claim(cell) and self._teachers_ready(cell, teachers, ready):
                 yield cell, ready
 
     def _claim(self, cell: Cell) -> bool:
@@ -193,16 +194,16 @@ class Runner:
             self._not_before[cell.key] = time.monotonic() + POLL_S
             return False
         row = self._store.row(cell.address)
-        if cell.key in self._again:
+        if cell.key in self._retrain:
             fresh = has_weights(self._store, cell, row)
         else:
-            fresh = row is not None and row != self._before[cell.key] and is_settled(row)
+            fresh = row is not None and row != self._rows_before[cell.key] and is_settled(row)
         if fresh:
             self.summary.cached += 1
-            self._leave(cell)
+            self._finish_cell(cell)
         return not fresh
 
-    def _taught(self, cell: Cell, teachers: dict[str, Cell], ready: PreparedData) -> bool:
+    def _teachers_ready(self, cell: Cell, teachers: dict[str, Cell], ready: PreparedData) -> bool:
         """Whether all teachers have scores and weights; a cell whose teacher failed gets a row that says so."""
         for role, teacher in teachers.items():
             row = self._store.row(teacher.address)
@@ -221,7 +222,7 @@ class Runner:
 
     def _train_again(self, teacher: Cell) -> None:
         """Another run finished `teacher` after this one was planned, and did not keep its weights."""
-        self._again.add(teacher.key)
+        self._retrain.add(teacher.key)
         self._unsettled.add(teacher.key)
         self._waiting = {teacher.key: teacher} | self._waiting
         self._in_group[teacher.group.key] += 1
@@ -253,54 +254,54 @@ class Runner:
         )
         del self._waiting[cell.key]
         self._attempts[cell.key] += 1
-        self._flights[job.id] = _RunningCell(cell, ready, scratch)
+        self._running[job.id] = _RunningCell(cell, ready, scratch)
         self._pool.submit(job)
         self._progress.started(cell)
 
-    def _take(self, flight: _RunningCell, answer: WorkerReply) -> None:
-        """Turn an answer into a row; a killed worker's cell goes back to the front of the queue."""
-        cell, suite = flight.cell, self._plan.suite
+    def _handle_reply(self, running: _RunningCell, reply: WorkerReply) -> None:
+        """Turn a reply into a row; a killed worker's cell goes back to the front of the queue."""
+        cell, suite = running.cell, self._plan.suite
         arrays: Arrays = {}
-        if isinstance(answer, Died):
+        if isinstance(reply, Died):
             if self._attempts[cell.key] < ATTEMPTS:
-                self._progress.note(f"{cell}: its worker ended by {answer.how}; trying again")
+                self._progress.note(f"{cell}: its worker ended by {reply.how}; trying again")
                 self._store.release(cell.address)
                 self._waiting = {cell.key: cell} | self._waiting
-                shutil.rmtree(flight.scratch, ignore_errors=True)
+                shutil.rmtree(running.scratch, ignore_errors=True)
                 return
-            if not answer.ready:
-                raise UserError(f"worker processes do not start ({answer.how}):\n{answer.log}")
-            row = killed_row(cell, suite, flight.ready, answer.how, self._attempts[cell.key], answer.log)
-        elif isinstance(answer, Overdue):
+            if not reply.ready:
+                raise UserError(f"worker processes do not start ({reply.how}):\n{reply.log}")
+            row = killed_row(cell, suite, running.ready, reply.how, self._attempts[cell.key], reply.log)
+        elif isinstance(reply, Overdue):
             reason = f"no end {suite.time_limit_s} s (and the grace) after the start; the worker was killed"
-            row = failed_row(cell, suite, flight.ready, status="timeout", phase="fit", reason=reason)
-        elif "storage_error" in answer:
-            raise StorageError(flight.scratch, OSError(*answer["storage_error"]))
+            row = failed_row(cell, suite, running.ready, status="timeout", phase="fit", reason=reason)
+        elif "storage_error" in reply:
+            raise StorageError(running.scratch, OSError(*reply["storage_error"]))
         else:
             try:
-                row, arrays = scored_row(cell, suite, flight.ready, flight.scratch)
+                row, arrays = scored_row(cell, suite, running.ready, running.scratch)
             except DiskFull as error:
-                raise StorageError(flight.scratch, error) from error
+                raise StorageError(running.scratch, error) from error
         if row.status != "ok":
-            keep_log(self._store, cell, row, flight.scratch)
+            keep_log(self._store, cell, row, running.scratch)
         try:
-            if cell.key in self._again:
+            if cell.key in self._retrain:
                 self._check_reproduced(cell, row)
-                self._leave(cell)
+                self._finish_cell(cell)
             else:
                 self._store_row(cell, row, arrays)
-                self._keep_model(flight, row)
+                self._keep_model(running, row)
         finally:
-            shutil.rmtree(flight.scratch, ignore_errors=True)
+            shutil.rmtree(running.scratch, ignore_errors=True)
 
-    def _keep_model(self, flight: _RunningCell, row: Row) -> None:
+    def _keep_model(self, running: _RunningCell, row: Row) -> None:
         """Keep the models of a cell whose row is stored; those of an earlier row go, and the log of a failure too."""
-        cell = flight.cell
+        cell = running.cell
         if row.status == "ok":
             drop_log(self._store, cell)
         if row.status == "ok" and self._keep_models:
-            edge_width = flight.ready.evaluation_graphs.scenes["observed"].edge_width
-            keep_models(self._store, cell, row, flight.scratch, edge_width)
+            edge_width = running.ready.evaluation_graphs.scenes["observed"].edge_width
+            keep_models(self._store, cell, row, running.scratch, edge_width)
         else:
             drop_other_models(self._store, cell, row)
 
@@ -333,12 +334,12 @@ class Runner:
             self.summary.ok += 1
         else:
             self.summary.failures.append((cell, row))
-        self._leave(cell)
+        self._finish_cell(cell)
         self._progress.finished(cell, row)
 
     def _note_other_teacher(self, cell: Cell, row: Row) -> None:
         """Say so when a teacher that is run again has other weights than its stored students learned from."""
-        before = self._before.get(cell.key)
+        before = self._rows_before.get(cell.key)
         if not (before and before.models and row.models) or cell.key not in self._plan.required:
             return
         if before.models[0].weights_sha256 != row.models[0].weights_sha256:
@@ -346,7 +347,7 @@ class Runner:
                 f"{cell} has other weights than before: rows of its students are of the old ones; --rerun"
             )
 
-    def _leave(self, cell: Cell) -> None:
+    def _finish_cell(self, cell: Cell) -> None:
         """`cell` needs nothing any more: claim, view; a complete group is collected."""
         self._waiting.pop(cell.key, None)
         self._unsettled.discard(cell.key)

@@ -7,20 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
+from gkdbench.records.schema import TomlModel
 
 SMOKE = "smoke"
 Tier = Literal["core", "full"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class MethodEntry(_Strict):
+class MethodEntry(TomlModel):
     """One method of a grid. Every key that is not listed here overrides a hyper-parameter.
 
     Args:
@@ -55,7 +52,7 @@ Level = Annotated[float, Field(gt=0, le=1)]
 Levels = Annotated[list[Level], Field(min_length=1), AfterValidator(_ascending)]
 
 
-class Grid(_Strict):
+class Grid(TomlModel):
     """Methods x data sets x split ids.
 
     Args:
@@ -71,7 +68,7 @@ class Grid(_Strict):
     sweeps: dict[Literal["feature_noise", "edge_drop"], Levels] = {}
 
 
-class Suite(_Strict):
+class Suite(TomlModel):
     """What a suite file says, read and checked.
 
     Args:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.protocol.inputs import Inputs
-
-Needs = Literal["features", "features+encodings", "graph"]
+from gkdbench.records.schema import Needs
 
 
 @dataclass(eq=False)

@@ -69,7 +69,7 @@ def run_session(
     """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
 
     Args:
-        handover: folder of `write_handover`.
+        handover: folder of `gkdbench.protocol.view_io.write_bundle`.
         scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.

@@ -71,7 +71,7 @@ class Teacher:
         logits: [N, C] of the validation-selected state.
         hidden: [N, H] pre-activation of its last hidden layer, or None.
         state: its weights, for methods that query the teacher again (KRD).
-        method, config: the cell that trained it; `gkdbench.training.models.rebuild` makes the module again.
+        method, config: the cell that trained it; `gkdbench.training.models.load_teacher_model` makes the module again.
         weights_sha256: hash of `state`; equal in all rows of a table.
     """
 
@@ -89,7 +89,7 @@ class Context:
     """What a method works with.
 
     Args:
-        monitor: takes the current predictors once an epoch, answers with a Verdict.
+        monitor: takes the current predictors once an epoch, answers with an `EpochResult`.
         teachers: role -> Teacher, as the method's ``requires()`` asked for.
         seed: the run's training seed; every draw derives from it (``gkdbench.nn.random.Randomness``).
         device: where the view's tensors lie.

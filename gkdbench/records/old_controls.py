@@ -25,7 +25,8 @@ OF_ANY_METHOD: Condition = ("fixed_routing", {"model.routing": ("random", "rando
 def old_control(method: str, config: Mapping[str, Any]) -> Control | None:
     """The kind of control that an old record of `method` with `config` is; None: it is none.
 
-    New methods are not entered here: they declare it (`gkdbench.methods.Method.control`), and their records hold it.
+    New methods are not entered here: they declare it (`gkdbench.training.method.Method.control`), and their records
+    hold it.
     """
     conditions = [BY_METHOD[method]] if method in BY_METHOD else []
     return next((kind for kind, when in [*conditions, OF_ANY_METHOD] if holds(when, config)), None)

@@ -20,6 +20,7 @@ PROTOCOL_VERSION = 1
 Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
 Phase = Literal["prepare", "fit", "predict", "score"]
 Needs = Literal["features", "features+encodings", "graph"]
+"""What a model reads at inference: a node's own features, encodings computed before, or the graph."""
 InputKind = Literal["clean", "feature_noise", "edge_drop"]
 """What is done to the inputs of a sweep, see `gkdbench.protocol.corruption`."""
 
@@ -32,7 +33,15 @@ def volatile(default: Any = None) -> Any:
 
 
 class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and numbers that are not finite."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TomlModel(Strict):
+    """What people write in TOML: also refuses a value of another type (``"3"`` is no integer)."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class Score(Strict):

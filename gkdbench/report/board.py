@@ -11,7 +11,7 @@ from gkdbench.records.key import TRIAL, reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
-from gkdbench.report.model import Board, Expected, Failure, MissingRuns, Section, SectionKind, Table, TableRow
+from gkdbench.report.model import Board, Expected, FailedRun, MissingRuns, Section, SectionKind, Table, TableRow
 from gkdbench.report.naming import distinct_labels
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
@@ -202,8 +202,8 @@ def _missing(records: Sequence[Record], plan: Iterable[Expected]) -> tuple[Missi
     return tuple(item for item in found if item.runs)
 
 
-def _failure(record: Record, row: Row) -> Failure:
-    return Failure(
+def _failure(record: Record, row: Row) -> FailedRun:
+    return FailedRun(
         record.dataset,
         record.split,
         record.label,

@@ -6,22 +6,18 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from gkdbench.errors import UserError, nearest
 from gkdbench.records.key import TRIAL
-from gkdbench.records.schema import Record
+from gkdbench.records.schema import Record, TomlModel
 from gkdbench.report.entries import entries, teaching_roles
 from gkdbench.report.model import Aggregate, TableRow
 
 ClaimKind = Literal["better", "steadier", "sooner"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Side(_Strict):
+class Side(TomlModel):
     """Which row of a place takes part.
 
     Args:
@@ -70,7 +66,7 @@ class Side(_Strict):
         )
 
 
-class ClaimTest(_Strict):
+class ClaimTest(TomlModel):
     """One claim and how it is tested.
 
     Args:
@@ -107,7 +103,7 @@ class ClaimTest(_Strict):
         return self
 
 
-class _Placed(_Strict):
+class _Placed(TomlModel):
     """What a figure shows, and where.
 
     Args:
@@ -172,7 +168,7 @@ class SweepFigure(_Placed):
     kind: Literal["feature_noise", "edge_drop"]
 
 
-class Quoted(_Strict):
+class Quoted(TomlModel):
     """Published numbers that the page repeats, and why nothing here is compared with them.
 
     Args:
@@ -183,7 +179,7 @@ class Quoted(_Strict):
     why: str
 
 
-class ClaimPage(_Strict):
+class ClaimPage(TomlModel):
     """One page of claims: what stands around the tests is text, everything else is computed.
 
     Args:

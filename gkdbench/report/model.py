@@ -189,7 +189,7 @@ class MissingRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRun:
     """A run that did not end well, with the command that repeats it."""
 
     dataset: str
@@ -209,7 +209,7 @@ class Board:
 
     columns: tuple[Table, ...]
     summaries: tuple[Summary, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedRun, ...] = ()
     missing: tuple[MissingRuns, ...] = ()
     provenance: tuple[Provenance, ...] = ()
     protocol_versions: tuple[int, ...] = ()

@@ -8,26 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from gkdbench.errors import UserError, nearest
+from gkdbench.records.schema import Fraction, TomlModel
 from gkdbench.report.cells import score
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import Board, Table, TableRow
 from gkdbench.report.published import UNCHECKED, Claim, Published, PublishedVerdict, claims
 from gkdbench.report.tomlpage import read_page
 
-UnitFloat = Annotated[float, Field(ge=0, le=1)]
 SETTINGS = ("tran", "ind", "prod", "graph")
 NOT_RUN = "not run"
 GRADES = ("reproduced", "close", "not reproduced")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PublishedGroup(_Strict):
+class PublishedGroup(TomlModel):
     """Published rows that are counted together.
 
     Args:
@@ -41,8 +37,8 @@ class PublishedGroup(_Strict):
     says: str
     reads: str = ""
     claims: Annotated[list[str], Field(min_length=1)]
-    reproduced: UnitFloat | None = None
-    close: UnitFloat | None = None
+    reproduced: Fraction | None = None
+    close: Fraction | None = None
     marked: dict[str, str] = {}
     unchecked: bool = False
 
@@ -55,7 +51,7 @@ class PublishedGroup(_Strict):
         return self
 
 
-class Note(_Strict):
+class Note(TomlModel):
     """What was tried where a number was not reproduced; `datasets` and `settings` as the publication names them."""
 
     claim: str
@@ -64,7 +60,7 @@ class Note(_Strict):
     says: str
 
 
-class ReproductionPage(_Strict):
+class ReproductionPage(TomlModel):
     """The page: text around counts and tables that are made from records."""
 
     title: str

@@ -91,7 +91,7 @@ class LogitMutualMethod(MutualMethod):
 
     @abstractmethod
     def losses(self, joint: JointForward, *, multi_label: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Every peer's loss [K], and what is to be stored of this step (see `_peers.Losses`)."""
+        """Every peer's loss [K], and what is to be stored of this step (see `PeerLossFunction`)."""
 
 
 def label_losses(joint: JointForward, logits: Sequence[Tensor], *, multi_label: bool) -> Tensor:

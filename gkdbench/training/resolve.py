@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import tomllib
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -17,6 +18,9 @@ from gkdbench.protocol.evaluation_graphs import setting_of
 from gkdbench.training.method import Method
 from gkdbench.training.models import backbone_config, validate_dataclass
 from gkdbench.training.registry import METHODS
+
+OLD_KEYS = {"fitting": "default_recipe", "fitted": "default_recipe_overrides"}
+"""Keys of configuration files in version 0.1, and what they are called now."""
 
 
 def resolve(
@@ -35,10 +39,11 @@ def resolve(
     "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands
     in for the tables before it.
 
-    A file that says ``fitting = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table for the
-    data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A default
-    recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe asked for
-    by name. ``[fitted.<where>]`` goes over a default recipe only. ``recipe=None`` in `overrides` asks for none.
+    A file that says ``default_recipe = "paper_{setting}_{teacher}"`` has that recipe by default, where it has a table
+    for the data set: setting is "tran" or "ind", teacher the one asked for; names may have ``{dataset}`` in them too. A
+    default recipe leaves the teacher as it is, for all students of a table share one: its own comes with the recipe
+    asked for by name. ``[default_recipe_overrides.<where>]`` goes over a default recipe only. ``recipe=None`` in
+    `overrides` asks for none.
 
     Raises:
         UnknownName: unknown method, recipe or key (with the nearest names).
@@ -48,16 +53,16 @@ def resolve(
     known = {field.name for field in dataclasses.fields(cls)}
     chosen = dict(overrides or {})
     tables = _tables(cls.__module__, name)
-    fitting = None if recipe or "recipe" in chosen else _fitting(cls, tables, dataset, split, chosen)
-    recipe = chosen.pop("recipe", fitting) or recipe
+    default_recipe = None if recipe or "recipe" in chosen else _default_recipe(cls, tables, dataset, split, chosen)
+    recipe = chosen.pop("recipe", default_recipe) or recipe
     where = ["graph" if setting_of(split or "") == "graph" else "", dataset or "", (split or "").partition("-")[0]]
     backbone = chosen.get("backbone", _default_backbone(cls, tables, recipe))
     named = backbone if isinstance(backbone, str) else None  # anything else is refused with the other values below
     published = _published(tables, name, known, named, where, recipe)
-    if fitting is not None:
+    if default_recipe is not None:
         published.pop("teacher_recipe", None)
         for place in where:
-            published = deep_merge(published, tables.get("fitted", {}).get(place, {}))
+            published = deep_merge(published, tables.get("default_recipe_overrides", {}).get(place, {}))
     values = deep_merge(published, chosen)
     if recipe is not None:
         values["recipe"] = recipe
@@ -137,15 +142,15 @@ def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:
     return tables.get("default", {}).get(key) or own
 
 
-def _fitting(
+def _default_recipe(
     cls: type[Method], tables: Mapping[str, Any], dataset: str | None, split: str | None, chosen: Mapping[str, Any]
 ) -> str | None:
     """The recipe that the file names for this setting and teacher, if it has one for the data set."""
-    if "fitting" not in tables or split is None:
+    if "default_recipe" not in tables or split is None:
         return None
     inductive = any(word.startswith("ind") for word in split.split("-"))  # cpf-lcc-20-30-ind20, planetoid-ind
     teacher = chosen.get("teacher", _default(cls, tables, "teacher"))
-    name: str = tables["fitting"]
+    name: str = tables["default_recipe"]
     recipe = name.format(dataset=dataset, setting="ind" if inductive else "tran", teacher=teacher)
     own = tables.get("recipe", {}).get(recipe, {})
     return recipe if own and ("{dataset}" in name or dataset in own) else None
@@ -158,13 +163,19 @@ def _tables(module: str, name: str) -> dict[str, Any]:
     A file's ``include`` names another one, in the same folder or in ``configs`` of a package above it (what several
     families share).
     """
-    path = _config_file(module.rpartition(".")[0], name.replace("-", "_"))
+    stem = name.replace("-", "_")
+    path = _config_file(module.rpartition(".")[0], stem)
     if path is None:
         return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{Path(str(path)).name}: not valid TOML ({error})") from None
+    for old, new in OLD_KEYS.items():
+        if old in tables:
+            text = f"{stem}.toml: the key {old!r} is called {new!r} now, and will not be read in the next release"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            tables[new] = tables.pop(old)
     shared = tables.pop("include", None)
     return deep_merge(_tables(module, shared), tables) if shared else tables
 

@@ -37,7 +37,7 @@ class CSRGraph:
         self.indptr, self.index, self.num_src = indptr, index, int(num_src)
         self.num_dst, self.num_edges = int(indptr.numel() - 1), int(index.numel())
         if symmetric and self.num_dst != self.num_src:
-            raise ValueError(f"symmetric=True wants a square graph, got {self.num_dst} rows and {num_src} columns")
+            raise ValueError(f"symmetric=True: expected a square graph, got {self.num_dst} rows and {num_src} columns")
         self.symmetric = symmetric
 
     def __repr__(self) -> str:
@@ -148,10 +148,12 @@ class CSRGraph:
         """
         num_dst, num_src = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
         if edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(f"edge_index wants shape [2, E], got {tuple(edge_index.shape)}")
+            raise ValueError(f"edge_index: expected shape [2, E], got {tuple(edge_index.shape)}")
         src, dst = edge_index[0].long(), edge_index[1].long()
         if dst.numel() and (int(dst.min()) < 0 or int(dst.max()) >= num_dst):
-            raise ValueError(f"edge_index wants destinations in [0, {num_dst}), got {int(dst.min())}..{int(dst.max())}")
+            raise ValueError(
+                f"edge_index: expected destinations in [0, {num_dst}), got {int(dst.min())}..{int(dst.max())}"
+            )
         order = torch.argsort(src, stable=True)
         order = order[torch.argsort(dst[order], stable=True)]
         indptr = torch.zeros(num_dst + 1, dtype=torch.int64, device=edge_index.device)
@@ -181,7 +183,7 @@ class CSRGraph:
         """
         edge_index = getattr(data, "edge_index", None)
         if edge_index is None:
-            raise ValueError(f"data wants an attribute edge_index, got {type(data).__name__} without one")
+            raise ValueError(f"data: expected an attribute edge_index, got {type(data).__name__} without one")
         return cls.from_edge_index(edge_index, int(data.num_nodes))
 
 
@@ -218,7 +220,7 @@ class Transposed:
     edge: Tensor  # [E] int64
 
 
-@dataclass(frozen=True)  # no slots: what is kept lies in __dict__
+@dataclass(frozen=True)  # no slots: cached results are in __dict__
 class SparseFeatures:
     """A sparse feature matrix [N, D]: row i holds ``value`` at the columns ``graph.index`` of row i.
 
@@ -231,7 +233,7 @@ class SparseFeatures:
 
     def __post_init__(self) -> None:
         if self.value.shape != (self.graph.num_edges,):
-            raise ValueError(f"value wants shape [{self.graph.num_edges}], got {tuple(self.value.shape)}")
+            raise ValueError(f"value: expected shape [{self.graph.num_edges}], got {tuple(self.value.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -277,14 +279,14 @@ class SparseFeatures:
 
 @dataclass(frozen=True, slots=True)
 class MixedFeatures:
-    """Sparse columns beside dense ones, [N, D_sparse + D_dense]: bag-of-words with positional encodings."""
+    """Sparse columns next to dense ones, [N, D_sparse + D_dense]: bag-of-words with positional encodings."""
 
     sparse: SparseFeatures
     dense: Tensor  # [N, D_dense] float
 
     def __post_init__(self) -> None:
         if self.dense.dim() != 2 or self.dense.size(0) != self.sparse.shape[0]:
-            raise ValueError(f"dense wants shape [{self.sparse.shape[0]}, D], got {tuple(self.dense.shape)}")
+            raise ValueError(f"dense: expected shape [{self.sparse.shape[0]}, D], got {tuple(self.dense.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -303,7 +305,7 @@ class MixedFeatures:
 
 
 Features = Tensor | SparseFeatures | MixedFeatures
-"""A feature matrix [N, D]: a dense float tensor, its non-zeros, or sparse columns beside dense ones."""
+"""A feature matrix [N, D]: a dense float tensor, its non-zeros, or sparse columns next to dense ones."""
 
 
 def feature_rows(features: Features, rows: Tensor) -> Features:
@@ -322,19 +324,21 @@ def _stable_order(index: Tensor, bound: int) -> Tensor:
 def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:
     for name, tensor in (("indptr", indptr), ("index", index)):
         if tensor.dim() != 1:
-            raise ValueError(f"{name} wants one dimension, got shape {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected one dimension, got shape {tuple(tensor.shape)}")
         if tensor.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"{name} wants int32 or int64, got {tensor.dtype}")
+            raise ValueError(f"{name}: expected int32 or int64, got {tensor.dtype}")
     if indptr.dtype != index.dtype or indptr.device != index.device:
         raise ValueError(
-            f"indptr and index want one dtype and device, got {indptr.dtype} on {indptr.device} "
+            f"indptr and index: expected one dtype and device, got {indptr.dtype} on {indptr.device} "
             f"and {index.dtype} on {index.device}"
         )
     if indptr.numel() == 0:
-        raise ValueError("indptr wants num_dst + 1 entries, got none; a graph without rows is indptr=[0]")
+        raise ValueError("indptr: expected num_dst + 1 entries, got none; a graph without rows is indptr=[0]")
     if int(indptr[0]) != 0 or int(indptr[-1]) != index.numel():
-        raise ValueError(f"indptr wants to run from 0 to E={index.numel()}, got {int(indptr[0])} to {int(indptr[-1])}")
+        raise ValueError(
+            f"indptr: expected values from 0 to E={index.numel()}, got {int(indptr[0])} to {int(indptr[-1])}"
+        )
     if bool((indptr.diff() < 0).any()):
-        raise ValueError("indptr wants non-decreasing values, got a decrease")
+        raise ValueError("indptr: expected non-decreasing values, got a decrease")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= num_src):
-        raise ValueError(f"index wants values in [0, {num_src}), got {int(index.min())}..{int(index.max())}")
+        raise ValueError(f"index: expected values in [0, {num_src}), got {int(index.min())}..{int(index.max())}")

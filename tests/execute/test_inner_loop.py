@@ -199,7 +199,7 @@ def test_kept_models_are_those_of_the_records(tmp_path: Path) -> None:
 
 
 def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--keep-models keeps them"):
+    with pytest.raises(UserError, match="--keep-models` keeps them"):
         gkdbench.load_model(tmp_path / "model.npz")
     with pytest.raises(UserError, match="expected a folder of one model"):
         gkdbench.load_model(tmp_path)

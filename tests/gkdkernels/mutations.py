@@ -350,8 +350,8 @@ FAULTS = [
     Fault(
         "structure_kl triton: an edge beyond the row's last",
         "structure_kl/triton.py",
-        "w = tl.where(live, w * slope_of(KERNEL, m, sigma), 0.0)",
-        "w = w * slope_of(KERNEL, m, sigma)",
+        "w = tl.where(live, w * _slope_of(KERNEL, m, sigma), 0.0)",
+        "w = w * _slope_of(KERNEL, m, sigma)",
         ("test_structure_kl_triton.py", "test_ragged_triton.py"),
     ),
     Fault(

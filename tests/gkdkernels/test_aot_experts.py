@@ -21,7 +21,9 @@ def route(dtype: str, experts: int, k: int, width: int, arch: int) -> Request:
     types = {**SORT, "x": dtype, **dict.fromkeys(("memory", "alpha", "cosine"), "*fp32")}
     constants = {"EXPERTS": experts, "K": k, "WIDTH": width, "BLOCK_N": tiles.rows, "BLOCK_E": tiles.experts}
     constants |= {"BLOCK_K": tiles.slots, "BLOCK_D": tiles.depth}
-    return Request("gkdkernels.experts.routing_triton:route_rows", types, constants, tiles.num_warps, arch)
+    return Request(
+        "gkdkernels.experts.routing_triton:route_by_memory_fwd_route_rows", types, constants, tiles.num_warps, arch
+    )
 
 
 def products(dtype: str, experts: int, k: int, inner: int, out: int, arch: int, *, backward: bool) -> Request:
@@ -34,7 +36,7 @@ def products(dtype: str, experts: int, k: int, inner: int, out: int, arch: int, 
     constants["PRECISION"] = "tf32x3" if dtype == "*fp32" else "ieee"
     # a stride of 1 is a constant, as triton's launcher makes it
     constants |= {"stride_inner": 1, "bias": None} if backward else {"stride_out": 1, "other": None, "dots": None}
-    return Request("gkdkernels.experts.triton:expert_products", types, constants, tiles.num_warps, arch)
+    return Request("gkdkernels.experts.triton:expert_linear_fwd_products", types, constants, tiles.num_warps, arch)
 
 
 def gradient(dtype: str, experts: int, k: int, width: int, out: int, arch: int) -> Request:
@@ -49,7 +51,9 @@ def gradient(dtype: str, experts: int, k: int, width: int, out: int, arch: int) 
         "WIDEN": False,
     }
     constants["PRECISION"] = "tf32x3" if dtype == "*fp32" else "ieee"
-    return Request("gkdkernels.experts.triton:weight_gradient", types, constants, tiles.num_warps, arch)
+    return Request(
+        "gkdkernels.experts.triton:expert_linear_bwd_weight_gradient", types, constants, tiles.num_warps, arch
+    )
 
 
 def sort(name: str, experts: int, k: int, arch: int) -> Request:
@@ -68,7 +72,11 @@ GATHERS = {
     "weights bf16 sm_90": gradient("*bf16", 8, 3, 256, 256, 90),
     "weights fp32 sm_80": gradient("*fp32", 8, 3, 128, 128, 80),
 }
-ALL = {**GATHERS, "count": sort("count_experts", 8, 3, 90), "place": sort("place_pairs", 64, 2, 80)}
+ALL = {
+    **GATHERS,
+    "count": sort("expert_linear_fwd_count_experts", 8, 3, 90),
+    "place": sort("expert_linear_fwd_place_pairs", 64, 2, 80),
+}
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,23 @@ def request(name: str, heads: int, width: int, *, dropped: int | None = None, ar
 
 HALF = 1 << 23  # of the 2^24 steps of a draw
 GATHERS = {
-    "forward 4x32": request("attend", 4, 32, dropped=0),
-    "forward 4x32 dropout sm_80": request("attend", 4, 32, dropped=HALF, arch=80),
-    "forward 1x128": request("attend", 1, 128, dropped=0),
-    "backward 4x32": request("attend_back", 4, 32, dropped=0),
-    "backward 4x32 dropout sm_80": request("attend_back", 4, 32, dropped=HALF, arch=80),
-    "backward 8x64 dropout": request("attend_back", 8, 64, dropped=HALF),
+    "forward 4x32": request("gat_fwd_attend", 4, 32, dropped=0),
+    "forward 4x32 dropout sm_80": request("gat_fwd_attend", 4, 32, dropped=HALF, arch=80),
+    "forward 1x128": request("gat_fwd_attend", 1, 128, dropped=0),
+    "backward 4x32": request("gat_bwd_attend", 4, 32, dropped=0),
+    "backward 4x32 dropout sm_80": request("gat_bwd_attend", 4, 32, dropped=HALF, arch=80),
+    "backward 8x64 dropout": request("gat_bwd_attend", 8, 64, dropped=HALF),
 }
-ALL = {**GATHERS, "merge 4x32": request("merge_attend", 4, 32)}
+ALL = {
+    **GATHERS,
+    "merge 4x32": request("gat_fwd_merge_attend", 4, 32),
+    "merged gradient 4x32": Request(
+        "gkdkernels.gat.triton:gat_bwd_merge_sum",
+        {**TYPES, "y": "*bf16", "partial": "*fp32", "num_rows": "i32"},
+        {"WIDTH": 128, "BLOCK_D": 128},
+        1,
+    ),
+}
 
 
 @pytest.fixture(scope="module")

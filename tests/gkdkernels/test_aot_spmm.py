@@ -19,24 +19,23 @@ TYPES = {**POINTERS, **dict.fromkeys(("num_chunks", "num_rows", "num_src", "num_
 def request(name: str, width: int, *, most: int = 256, warps: int = 1, arch: int = 90, without: str = "") -> Request:
     blocks = row_blocks(width, most=most)
     constants: dict[str, int | None] = {"WIDTH": width, "BLOCK_D": blocks.width, **dict.fromkeys(without.split())}
-    if name.startswith("merge"):
-        module = "rows_triton" if name == "merge_sum" else "spmm_triton"
-        return Request(f"gkdkernels.{module}:{name}", TYPES, constants, 1, arch)
+    if "merge" in name:
+        return Request(f"gkdkernels.spmm.triton:{name}", TYPES, constants, 1, arch)
     constants |= {"HUB": 512, "BLOCK_E": blocks.edges}
     return Request(f"gkdkernels.spmm.triton:{name}", TYPES, constants, warps * blocks.num_warps, arch)
 
 
 GATHERS = {
-    "sum 128 sm_90": request("row_sum", 128, without="left right arg edge"),
-    "sum 128 sm_80": request("row_sum", 128, without="left right arg edge", arch=80),
-    "normed sum 256": request("row_sum", 256, without="weight arg edge"),
-    "gradient of max 64": request("row_sum", 64, without="left right"),
-    "max 128": request("row_max", 128, most=128, warps=2),
-    "edge product 128": request("edge_product", 128, most=64, without="arg"),
+    "sum 128 sm_90": request("spmm_fwd_row_sum", 128, without="left right arg edge"),
+    "sum 128 sm_80": request("spmm_fwd_row_sum", 128, without="left right arg edge", arch=80),
+    "normed sum 256": request("spmm_fwd_row_sum", 256, without="weight arg edge"),
+    "gradient of max 64": request("spmm_fwd_row_sum", 64, without="left right"),
+    "max 128": request("spmm_fwd_row_max", 128, most=128, warps=2),
+    "edge product 128": request("spmm_bwd_edge_product", 128, most=64, without="arg"),
 }
 MERGES = {
-    "merged sum": request("merge_sum", 128, without="left"),
-    "merged max": request("merge_max", 128),
+    "merged sum": request("spmm_fwd_merge_sum", 128, without="left"),
+    "merged max": request("spmm_fwd_merge_max", 128),
 }
 ALL = {**GATHERS, **MERGES}
 

@@ -30,14 +30,16 @@ def measured(kind: str, width: int, arch: int = 90) -> Request:
     constants: dict[str, int | str | None] = {"KIND": kind, "WIDTH": width}
     constants |= {"BLOCK_E": blocks.edges, "BLOCK_D": blocks.width}
     constants |= {} if kind == "cosine" else {"scale": None}
-    return request("edge_measure", constants, blocks.num_warps, arch=arch)
+    return request("structure_kl_fwd_edge_measure", constants, blocks.num_warps, arch=arch)
 
 
 def gradient(kernel: str, kind: str, width: int, without: str, *, arch: int = 90, both: bool = True) -> Request:
     blocks = row_blocks(width)
     constants: dict[str, int | str | None] = {"KERNEL": kernel, "KIND": kind, "IN": both, "OUT": True, "ADD": not both}
     constants |= {"WIDTH": width, "HUB": 512, "BLOCK_E": blocks.edges, "BLOCK_D": blocks.width}
-    return request("row_gradient", constants | dict.fromkeys(without.split()), blocks.num_warps, arch=arch)
+    return request(
+        "structure_kl_bwd_row_gradient", constants | dict.fromkeys(without.split()), blocks.num_warps, arch=arch
+    )
 
 
 def tiled(name: str, kernel: str | None, *, hubs: bool = False, without: str = "") -> Request:
@@ -57,12 +59,15 @@ GATHERS = {
     "cosine gradient 64, directed": gradient("cosine", "cosine", 64, "teacher teacher_width teacher_lse", both=False),
 }
 SCALARS = {
-    "log-softmax": tiled("row_log_softmax", "laplace-exp"),
-    "log-softmax of hubs": tiled("row_log_softmax", "l2", hubs=True),
-    "divergence": tiled("row_divergence", "laplace"),
-    "divergence of hubs": tiled("row_divergence", "poly", hubs=True),
-    "divergence, stored teacher": tiled("row_divergence", "rbf-exp", without="teacher_width teacher_lse"),
-    "row sums": tiled("row_total", None),
+    "log-softmax": tiled("edge_log_probs_fwd_row_log_softmax", "laplace-exp"),
+    "log-softmax of hubs": tiled("edge_log_probs_fwd_row_log_softmax", "l2", hubs=True),
+    "divergence": tiled("structure_kl_fwd_row_divergence", "laplace"),
+    "divergence of hubs": tiled("structure_kl_fwd_row_divergence", "poly", hubs=True),
+    "divergence, stored teacher": tiled(
+        "structure_kl_fwd_row_divergence", "rbf-exp", without="teacher_width teacher_lse"
+    ),
+    "merged gradient": request("structure_kl_bwd_merge_sum", {"WIDTH": 128, "BLOCK_D": 128}, 1),
+    "row sums": tiled("edge_log_probs_bwd_row_total", None),
 }
 ALL = {**GATHERS, **SCALARS}
 

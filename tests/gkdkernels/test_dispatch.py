@@ -32,17 +32,17 @@ def test_triton_on_the_cpu_wants_the_interpreter(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert choose("op", "triton", ALL, ON_CPU) == "triton"
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(ValueError, match=r"wants tensors on a CUDA device, got cpu; .*set TRITON_INTERPRET=1"):
+    with pytest.raises(ValueError, match=r"expected tensors on a CUDA device, got cpu; .*set TRITON_INTERPRET=1"):
         choose("op", "triton", ALL, ON_CPU)
 
 
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ("cuda", "backend of op wants one of auto, reference, cpu, triton, numba, torch_scatter; got 'cuda'"),
-        ("cpu", "backend 'cpu' of op wants tensors on the CPU, got meta"),
-        ("numba", "backend 'numba' of op wants tensors on the CPU, got meta"),
-        ("triton", "backend 'triton' of op wants tensors on a CUDA device, got meta"),
+        ("cuda", "backend of op: expected one of auto, reference, cpu, triton, numba, torch_scatter, got 'cuda'"),
+        ("cpu", "backend 'cpu' of op: expected tensors on the CPU, got meta"),
+        ("numba", "backend 'numba' of op: expected tensors on the CPU, got meta"),
+        ("triton", "backend 'triton' of op: expected tensors on a CUDA device, got meta"),
     ],
 )
 def test_a_name_is_obeyed_or_refused(backend: str, words: str) -> None:
@@ -53,7 +53,7 @@ def test_a_name_is_obeyed_or_refused(backend: str, words: str) -> None:
 @pytest.mark.parametrize("backend", ["numba", "torch_scatter"])
 def test_a_missing_package_is_named_with_its_extra(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkdkernels.core.dispatch.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=rf"wants the package {backend}, .*pip install \"gkdbench\["):
+    with pytest.raises(ValueError, match=rf"expected the package {backend}, .*pip install \"gkdbench\["):
         choose("op", backend, ALL, ON_CPU)
 
 
@@ -74,7 +74,7 @@ def test_auto_takes_an_extra_only_where_it_changes_no_bit(monkeypatch: pytest.Mo
     monkeypatch.setattr("gkdkernels.core.dispatch.find_spec", lambda name: object())
     found = explain("spmm max", ON_CPU)
     assert found.backend == "numba"
-    assert found.why == "the fastest that runs on cpu, to the last bit as 'cpu', which small inputs take"
+    assert found.why == "the fastest that runs on cpu, bitwise equal to 'cpu', which is used for small inputs"
     assert found.others["cpu"] == "slower than 'numba'"
     free = explain("mutual_kl", ON_CPU)
     assert free.backend == "cpu"
@@ -87,9 +87,9 @@ def test_auto_takes_an_extra_only_where_it_changes_no_bit(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("operator", "tensors", "words"),
     [
-        ("spmv", (ON_CPU,), "operator wants one of .*spmm.*; got 'spmv'"),
-        ("spmm", (), "explain wants tensors on one device, got no tensor"),
-        ("spmm", (ON_CPU, ELSEWHERE), r"explain wants tensors on one device, got \['cpu', 'meta'\]"),
+        ("spmv", (ON_CPU,), "operator: expected one of .*spmm.*, got 'spmv'"),
+        ("spmm", (), "explain: expected tensors on one device, got no tensor"),
+        ("spmm", (ON_CPU, ELSEWHERE), r"explain: expected tensors on one device, got \['cpu', 'meta'\]"),
     ],
 )
 def test_bad_question(operator: str, tensors: tuple[torch.Tensor, ...], words: str) -> None:

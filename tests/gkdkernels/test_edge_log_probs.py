@@ -206,17 +206,20 @@ def test_narrow_features(width: int, backend: str, draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kernel": "gauss"}, "kernel wants one of laplace-exp, laplace, rbf, .*; got 'gauss'"),
-        ({"sigma": 0.0}, "sigma wants a positive number or 'auto', got 0.0"),
-        ({"sigma": "mean"}, "sigma wants a positive number or 'auto', got 'mean'"),
-        ({"x": torch.zeros(16, 2)}, r"x wants shape \[17, F\], got \(16, 2\)"),
-        ({"x": torch.zeros(17)}, r"x wants shape \[17, F\], got \(17,\)"),
-        ({"x": torch.zeros(17, 2, dtype=torch.int64)}, "x wants a float dtype, got torch.int64"),
-        ({"x": torch.zeros(17, 2, device="meta")}, "x wants the graph's device cpu, got meta"),
-        ({"backend": "cuda"}, "backend of edge_log_probs wants one of auto, reference, cpu, triton, numba; got 'cuda'"),
+        ({"kernel": "gauss"}, "kernel: expected one of laplace-exp, laplace, rbf, .*, got 'gauss'"),
+        ({"sigma": 0.0}, "sigma: expected a positive number or 'auto', got 0.0"),
+        ({"sigma": "mean"}, "sigma: expected a positive number or 'auto', got 'mean'"),
+        ({"x": torch.zeros(16, 2)}, r"x: expected shape \[17, F\], got \(16, 2\)"),
+        ({"x": torch.zeros(17)}, r"x: expected shape \[17, F\], got \(17,\)"),
+        ({"x": torch.zeros(17, 2, dtype=torch.int64)}, "x: expected a float dtype, got torch.int64"),
+        ({"x": torch.zeros(17, 2, device="meta")}, "x: expected the graph's device cpu, got meta"),
+        (
+            {"backend": "cuda"},
+            "backend of edge_log_probs: expected one of auto, reference, cpu, triton, numba, got 'cuda'",
+        ),
         (
             {"graph": CSRGraph(torch.tensor([0, 1]), torch.tensor([2]), 3)},
-            "graph wants as many rows as columns, got 1 x 3",
+            "graph: expected as many rows as columns, got 1 x 3",
         ),
     ],
 )

@@ -362,23 +362,23 @@ def test_compiles_in_one_graph(draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"x": torch.zeros(5)}, r"x wants a float matrix \[N, D\]"),
-        ({"x": torch.zeros(5, 3)}, r"weight wants shape \[E, 3, H\]"),
-        ({"weight": torch.zeros(2, 2)}, r"weight wants shape \[E, 2, H\]"),
-        ({"weight": torch.zeros(2, 2, 3).double()}, "weight wants torch.float32 on cpu as x, got torch.float64"),
-        ({"bias": torch.zeros(3)}, r"bias wants shape \[2, 3\], got \(3,\)"),
-        ({"index": torch.zeros(4, 1, dtype=torch.int64)}, r"index wants shape \[5, k\]"),
-        ({"index": torch.zeros(5, 1)}, "index wants int32 or int64, got torch.float32"),
-        ({"index": torch.full((5, 1), 2)}, r"index wants values in \[0, 2\), got 2..2"),
-        ({"index": torch.full((5, 1), -1)}, r"index wants values in \[0, 2\), got -1..-1"),
-        ({"alpha": torch.zeros(5, 2)}, r"alpha wants shape \[5, 1\], got \(5, 2\)"),
-        ({"alpha": torch.zeros(5, 1, device="meta")}, "alpha wants torch.float32 on cpu"),
-        ({"gate": torch.zeros(2)}, r"gate wants shape \[2, 2\], got \(2,\)"),
-        ({"log_temperature": torch.zeros(1)}, r"log_temperature wants shape \[\], got \(1,\)"),
-        ({"dropout": 1.5, "key": 1}, r"dropout wants a probability in \[0, 1\], got 1.5"),
-        ({"dropout": 0.5}, "key wants a seed when dropout > 0, got None"),
-        ({"dropout_per": "expert"}, "dropout_per wants one of row, pair; got 'expert'"),
-        ({"backend": "cuda"}, "backend of expert_linear wants one of auto, reference, cpu, triton; got 'cuda'"),
+        ({"x": torch.zeros(5)}, r"x: expected a float matrix \[N, D\]"),
+        ({"x": torch.zeros(5, 3)}, r"weight: expected shape \[E, 3, H\]"),
+        ({"weight": torch.zeros(2, 2)}, r"weight: expected shape \[E, 2, H\]"),
+        ({"weight": torch.zeros(2, 2, 3).double()}, "weight: expected torch.float32 on cpu like x, got torch.float64"),
+        ({"bias": torch.zeros(3)}, r"bias: expected shape \[2, 3\], got \(3,\)"),
+        ({"index": torch.zeros(4, 1, dtype=torch.int64)}, r"index: expected shape \[5, k\]"),
+        ({"index": torch.zeros(5, 1)}, "index: expected int32 or int64, got torch.float32"),
+        ({"index": torch.full((5, 1), 2)}, r"index: expected values in \[0, 2\), got 2..2"),
+        ({"index": torch.full((5, 1), -1)}, r"index: expected values in \[0, 2\), got -1..-1"),
+        ({"alpha": torch.zeros(5, 2)}, r"alpha: expected shape \[5, 1\], got \(5, 2\)"),
+        ({"alpha": torch.zeros(5, 1, device="meta")}, "alpha: expected torch.float32 on cpu"),
+        ({"gate": torch.zeros(2)}, r"gate: expected shape \[2, 2\], got \(2,\)"),
+        ({"log_temperature": torch.zeros(1)}, r"log_temperature: expected shape \[\], got \(1,\)"),
+        ({"dropout": 1.5, "key": 1}, r"dropout: expected a probability in \[0, 1\], got 1.5"),
+        ({"dropout": 0.5}, "key: expected a seed when dropout > 0, got None"),
+        ({"dropout_per": "expert"}, "dropout_per: expected one of row, pair, got 'expert'"),
+        ({"backend": "cuda"}, "backend of expert_linear: expected one of auto, reference, cpu, triton, got 'cuda'"),
     ],
 )
 def test_bad_input(change: dict[str, object], words: str) -> None:
@@ -396,7 +396,7 @@ def test_bad_input(change: dict[str, object], words: str) -> None:
 def test_a_gradient_of_sparse_features_is_refused() -> None:
     x = SparseFeatures.from_dense(torch.eye(5, 2))
     x.value.requires_grad_()
-    with pytest.raises(ValueError, match="adversarial augmentation densifies inputs"):
+    with pytest.raises(ValueError, match=r"use a dense .* tensor to differentiate in x"):
         expert_linear(x, torch.zeros(2, 2, 3), None, torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1))
 
 

@@ -179,13 +179,13 @@ def test_odd_widths(draw: Draw, backend: str, dropout: float, heads: int, width:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"h": torch.zeros(62, 2, 3)}, r"h wants shape \[63, H, F\], got \(62, 2, 3\)"),
-        ({"el": torch.zeros(63, 3)}, r"el wants shape \[63, 2\], got \(63, 3\)"),
-        ({"er": torch.zeros(63, 2).double()}, "er wants torch.float32"),
-        ({"negative_slope": 1.5}, r"negative_slope wants a value in \[0, 1\], got 1.5"),
-        ({"dropout": -0.1}, r"dropout wants a probability in \[0, 1\], got -0.1"),
-        ({"dropout": 0.1}, "key wants a seed when dropout > 0"),
-        ({"backend": "cuda"}, "wants one of auto, reference, cpu, triton, numba; got 'cuda'"),
+        ({"h": torch.zeros(62, 2, 3)}, r"h: expected shape \[63, H, F\], got \(62, 2, 3\)"),
+        ({"el": torch.zeros(63, 3)}, r"el: expected shape \[63, 2\], got \(63, 3\)"),
+        ({"er": torch.zeros(63, 2).double()}, "er: expected torch.float32"),
+        ({"negative_slope": 1.5}, r"negative_slope: expected a value in \[0, 1\], got 1.5"),
+        ({"dropout": -0.1}, r"dropout: expected a probability in \[0, 1\], got -0.1"),
+        ({"dropout": 0.1}, "key: expected a seed when dropout > 0"),
+        ({"backend": "cuda"}, "expected one of auto, reference, cpu, triton, numba, got 'cuda'"),
     ],
 )
 def test_bad_input(odd: CSRGraph, change: dict[str, object], words: str) -> None:

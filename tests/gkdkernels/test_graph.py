@@ -90,7 +90,7 @@ def test_from_pyg_reads_the_edge_index() -> None:
     data = SimpleNamespace(edge_index=torch.tensor([[3, 1, 1], [0, 2, 0]]), num_nodes=4)
     graph = CSRGraph.from_pyg(data)
     assert (graph.indptr.tolist(), graph.index.tolist()) == ([0, 2, 2, 3, 3], [1, 3, 1])
-    with pytest.raises(ValueError, match="data wants an attribute edge_index, got SimpleNamespace without one"):
+    with pytest.raises(ValueError, match="data: expected an attribute edge_index, got SimpleNamespace without one"):
         CSRGraph.from_pyg(SimpleNamespace(edge_index=None))
 
 
@@ -100,15 +100,15 @@ LONG = torch.tensor([0, 2])
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((LONG[None], LONG, 3), r"indptr wants one dimension, got shape \(1, 2\)"),
-        ((LONG.float(), LONG, 3), "indptr wants int32 or int64, got torch.float32"),
-        ((LONG.int(), LONG, 3), "indptr and index want one dtype and device"),
-        ((LONG[:0], LONG, 3), "indptr wants num_dst [+] 1 entries, got none"),
-        ((torch.tensor([0, 1]), LONG, 3), "indptr wants to run from 0 to E=2, got 0 to 1"),
-        ((torch.tensor([0, 3, 2]), LONG, 3), "indptr wants non-decreasing values"),
-        ((LONG, LONG, 2), r"index wants values in \[0, 2\), got 0..2"),
-        ((LONG, LONG - 1, 2), r"index wants values in \[0, 2\), got -1..1"),
-        ((LONG, LONG, 3, True), "symmetric=True wants a square graph"),
+        ((LONG[None], LONG, 3), r"indptr: expected one dimension, got shape \(1, 2\)"),
+        ((LONG.float(), LONG, 3), "indptr: expected int32 or int64, got torch.float32"),
+        ((LONG.int(), LONG, 3), "indptr and index: expected one dtype and device"),
+        ((LONG[:0], LONG, 3), "indptr: expected num_dst [+] 1 entries, got none"),
+        ((torch.tensor([0, 1]), LONG, 3), "indptr: expected values from 0 to E=2, got 0 to 1"),
+        ((torch.tensor([0, 3, 2]), LONG, 3), "indptr: expected non-decreasing values"),
+        ((LONG, LONG, 2), r"index: expected values in \[0, 2\), got 0..2"),
+        ((LONG, LONG - 1, 2), r"index: expected values in \[0, 2\), got -1..1"),
+        ((LONG, LONG, 3, True), "symmetric=True: expected a square graph"),
     ],
 )
 def test_bad_graph(arguments: tuple[Tensor, Tensor, int], words: str) -> None:
@@ -117,7 +117,7 @@ def test_bad_graph(arguments: tuple[Tensor, Tensor, int], words: str) -> None:
 
 
 def test_bad_edge_index() -> None:
-    with pytest.raises(ValueError, match=r"edge_index wants shape \[2, E\]"):
+    with pytest.raises(ValueError, match=r"edge_index: expected shape \[2, E\]"):
         CSRGraph.from_edge_index(torch.zeros(3, 2, dtype=torch.int64), 3)
     with pytest.raises(ValueError, match=r"destinations in \[0, 3\), got 0..3"):
         CSRGraph.from_edge_index(torch.tensor([[0, 1], [0, 3]]), 3)
@@ -144,7 +144,7 @@ def test_features_keep_their_matrix(draw: Callable[..., Tensor]) -> None:
 
 
 def test_bad_features(odd: CSRGraph) -> None:
-    with pytest.raises(ValueError, match=r"value wants shape \[257\], got \(256,\)"):
+    with pytest.raises(ValueError, match=r"value: expected shape \[257\], got \(256,\)"):
         SparseFeatures(odd, torch.zeros(256))
-    with pytest.raises(ValueError, match=r"dense wants shape \[63, D\], got \(62, 2\)"):
+    with pytest.raises(ValueError, match=r"dense: expected shape \[63, D\], got \(62, 2\)"):
         MixedFeatures(SparseFeatures(odd, torch.zeros(257)), torch.zeros(62, 2))

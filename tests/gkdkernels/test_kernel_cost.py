@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from gkdkernels.core.cost import (
     Cost,
+    expert_linear_cost,
     experts_cost,
     gat_cost,
     mutual_kl_cost,
+    route_by_memory_cost,
     segment_cost,
+    soft_kl_cost,
     spmm_cost,
     structure_kl_cost,
 )
@@ -49,6 +52,19 @@ def test_experts_by_hand() -> None:
     assert forward.flops == 2 * 20 * 4 * 3 + 2 * 10 * 4 * 8
     assert forward.bytes == (40 + 80 + 8 * 4 * 4 + 30) * 4 + 240
     assert experts_cost(10, 4, 3, 8, 2, backward=True).flops == 4 * 20 * 4 * 3 + 2 * 20 * 4
+
+
+def test_the_parts_of_a_layer_by_hand() -> None:
+    # 10 rows of width 4 and 8 memories; 2 routes a row, each an index, a weight and a cosine
+    assert route_by_memory_cost(10, 4, 8, 2) == Cost((40 + 32) * 4 + 20 * 12, 2 * 10 * 4 * 8)
+    assert route_by_memory_cost(10, 4, 8, 2, backward=True).flops == 4 * 10 * 4 * 8
+    # 20 pairs of width 4, 8 experts of 4 x 3 and a bias, 10 rows of width 3
+    assert expert_linear_cost(10, 4, 3, 8, 2) == Cost((80 + 8 * 15 + 30) * 4 + 20 * 8, 2 * 20 * 4 * 3)
+    assert expert_linear_cost(10, 4, 3, 8, 2, backward=True).flops == 4 * 20 * 4 * 3
+
+
+def test_soft_kl_reads_both_and_writes_one_gradient() -> None:
+    assert soft_kl_cost(10, 5) == Cost(3 * 50 * 4 + 40, 600)
 
 
 @pytest.mark.parametrize(

@@ -77,5 +77,5 @@ def test_gradient_is_the_mask() -> None:
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_bad_probability(p: float) -> None:
-    with pytest.raises(ValueError, match=r"p wants a probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\]"):
         keyed_dropout(torch.ones(3), p, 1)

@@ -22,14 +22,14 @@ def peers(
     constants |= {"K": peers, "C": classes, "BLOCK_K": tile.block_k, "BLOCK_N": tile.block_n, "BLOCK_C": tile.block_c}
     if not per_node:
         constants["node_kl"] = None
-    return Request("gkdkernels.mutual_kl.triton:peer_tile", types, constants, tile.num_warps, arch)
+    return Request("gkdkernels.mutual_kl.triton:mutual_kl_fwd_peer_tile", types, constants, tile.num_warps, arch)
 
 
 def teachers(count: int, classes: int, arch: int) -> Request:
     request = peers(count, classes, arch)
     types = {**request.types, "g": "*fp32"}
     constants = {name: value for name, value in request.constants.items() if name not in ("ENTROPY", "node_kl")}
-    return Request("gkdkernels.mutual_kl.triton:teacher_tile", types, constants, request.num_warps, arch)
+    return Request("gkdkernels.mutual_kl.triton:mutual_kl_bwd_teacher_tile", types, constants, request.num_warps, arch)
 
 
 def rows(classes: int, kind: str, arch: int, *, multi_label: bool = False) -> Request:
@@ -38,7 +38,7 @@ def rows(classes: int, kind: str, arch: int, *, multi_label: bool = False) -> Re
     types |= dict.fromkeys(("stride_sn", "stride_tn"), "i32")
     constants: dict[str, int | float | str] = {"KIND": kind, "MULTI_LABEL": multi_label, "TAU": 2.0, "TINY": 1e-38}
     constants |= {"LEAST": -3e38, "C": classes, "BLOCK_N": block_n, "BLOCK_C": block_c, "stride_sc": 1, "stride_tc": 1}
-    return Request("gkdkernels.soft_kl.triton:row_tile", types, constants, num_warps, arch)
+    return Request("gkdkernels.soft_kl.triton:soft_kl_fwd_row_tile", types, constants, num_warps, arch)
 
 
 REQUESTS = {

@@ -87,9 +87,9 @@ def test_compiles_as_one_call(draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (torch.zeros(2, 3), torch.zeros(2, 3), r"want shapes \[M, K\] and \[K, N\], got \(2, 3\) and \(2, 3\)"),
+        (torch.zeros(2, 3), torch.zeros(2, 3), r"expected shapes \[M, K\] and \[K, N\], got \(2, 3\) and \(2, 3\)"),
         (torch.zeros(3), torch.zeros(3, 2), r"got \(3,\) and \(3, 2\)"),
-        (torch.zeros(2, 3), torch.zeros(3, 2).double(), "b wants torch.float32 on cpu as a, got torch.float64"),
+        (torch.zeros(2, 3), torch.zeros(3, 2).double(), "b: expected torch.float32 on cpu like a, got torch.float64"),
     ],
 )
 def test_bad_input(a: Tensor, b: Tensor, words: str) -> None:

@@ -50,7 +50,7 @@ def test_as_the_reference(name: str, degrees: list[int], seed: int, narrow: bool
     integer = torch.int32 if narrow else torch.int64
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("graph", "structure_kl_triton"):
+        for module in ("graph", "structure_kl.triton"):
             patch.setattr(f"gkdkernels.{module}.HUB_EDGES", 4)  # so that most graphs have hubs
         for backend in ("triton", "reference"):
             graph = CSRGraph(indptr.to(integer), index.to(integer), nodes).to(device)

@@ -92,7 +92,7 @@ def test_a_single_sparse_row_is_the_dense_one(draw: Draw, dtype: torch.dtype, ba
     torch.testing.assert_close(
         rbm_layer(one, folded, 3, backend="reference"), dense[:1], rtol=tolerance, atol=tolerance
     )
-    with pytest.raises(ValueError, match="k wants a number of experts"):
+    with pytest.raises(ValueError, match="k: expected a number of experts"):
         rbm_layer(one, folded, 6, backend=backend)
 
 
@@ -124,18 +124,18 @@ def test_layers_without_bias_and_with_sparse_features(draw: Draw) -> None:
 
 def test_features_of_another_precision_are_refused(draw: Draw, device: torch.device) -> None:
     folded = fold_experts(draw(4, 6, 3).to(device), None, draw(4, 6).to(device))
-    with pytest.raises(ValueError, match=r"x wants the folded weights' torch.float64, got torch.float32"):
+    with pytest.raises(ValueError, match=r"x: expected the folded weights' torch.float64, got torch.float32"):
         rbm_layer(draw(5, 6).float().to(device), folded, 2, backend="triton")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weight": torch.zeros(2, 3)}, r"weight wants shape \[E, D, H\], got \(2, 3\)"),
-        ({"memory": torch.zeros(2, 4)}, r"memory wants shape \[2, 3\], got \(2, 4\)"),
+        ({"weight": torch.zeros(2, 3)}, r"weight: expected shape \[E, D, H\], got \(2, 3\)"),
+        ({"memory": torch.zeros(2, 4)}, r"memory: expected shape \[2, 3\], got \(2, 4\)"),
         (
             {"batch_norm": BatchNormStatistics(*[torch.zeros(4)] * 3, torch.zeros(5))},
-            r"batch_norm.shift wants shape \[4\]",
+            r"batch_norm.shift: expected shape \[4\]",
         ),
     ],
 )

@@ -56,12 +56,12 @@ def test_softmax_is_safe_for_large_values() -> None:
 @pytest.mark.parametrize(
     ("x", "ptr", "words"),
     [
-        (torch.zeros(3), torch.tensor([0, 3]), r"x wants shape \[N, D\], got \(3,\)"),
-        (torch.zeros(3, 1), torch.tensor([0.0, 3.0]), "ptr wants shape .* of torch.float32"),
-        (torch.zeros(3, 1), torch.tensor([], dtype=torch.int64), r"ptr wants shape \[G \+ 1\]"),
-        (torch.zeros(3, 1), torch.tensor([0, 2]), "ptr wants to rise from 0 to N=3, got 0..2"),
-        (torch.zeros(3, 1), torch.tensor([0, 4, 3]), "ptr wants to rise"),
-        (torch.zeros(3, 1, device="meta"), torch.tensor([0, 3]), "ptr wants x's device meta, got cpu"),
+        (torch.zeros(3), torch.tensor([0, 3]), r"x: expected shape \[N, D\], got \(3,\)"),
+        (torch.zeros(3, 1), torch.tensor([0.0, 3.0]), "ptr: expected shape .* of torch.float32"),
+        (torch.zeros(3, 1), torch.tensor([], dtype=torch.int64), r"ptr: expected shape \[G \+ 1\]"),
+        (torch.zeros(3, 1), torch.tensor([0, 2]), "ptr: expected values rising from 0 to N=3, got 0..2"),
+        (torch.zeros(3, 1), torch.tensor([0, 4, 3]), "ptr: expected values rising"),
+        (torch.zeros(3, 1, device="meta"), torch.tensor([0, 3]), "ptr: expected meta, the device of x, got cpu"),
     ],
 )
 def test_bad_input(readout: Readout, x: Tensor, ptr: Tensor, words: str) -> None:

@@ -87,7 +87,7 @@ def test_resources() -> None:
     found = compile_ahead(
         *(
             Request(f"gkdkernels.segment.triton:{name}", types, constants, blocks.num_warps, arch)
-            for name in ("softmax", "softmax_gradient")
+            for name in ("segment_softmax_fwd_tile", "segment_softmax_bwd_tile")
             for arch in (80, 90)
         )
     )

@@ -280,14 +280,17 @@ def test_compiles_in_one_graph(draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"x": torch.zeros(5)}, r"x wants a float matrix \[N, D\]"),
-        ({"x": torch.zeros(5, 2, dtype=torch.int64)}, r"x wants a float matrix \[N, D\], got torch.int64"),
-        ({"memory": torch.zeros(3, 4)}, r"memory wants shape \[E, 2\], got \(3, 4\)"),
-        ({"memory": torch.zeros(3, 2, dtype=torch.int64)}, "memory wants a float dtype on cpu, got torch.int64"),
-        ({"memory": torch.zeros(3, 2, device="meta")}, "memory wants a float dtype on cpu, got torch.float32 on meta"),
-        ({"k": 0}, r"k wants a number of experts in \[1, E=3\], got 0"),
-        ({"k": 4}, r"k wants a number of experts in \[1, E=3\], got 4"),
-        ({"backend": "cuda"}, "backend of route_by_memory wants one of auto, reference, cpu, triton; got 'cuda'"),
+        ({"x": torch.zeros(5)}, r"x: expected a float matrix \[N, D\]"),
+        ({"x": torch.zeros(5, 2, dtype=torch.int64)}, r"x: expected a float matrix \[N, D\], got torch.int64"),
+        ({"memory": torch.zeros(3, 4)}, r"memory: expected shape \[E, 2\], got \(3, 4\)"),
+        ({"memory": torch.zeros(3, 2, dtype=torch.int64)}, "memory: expected a float dtype on cpu, got torch.int64"),
+        (
+            {"memory": torch.zeros(3, 2, device="meta")},
+            "memory: expected a float dtype on cpu, got torch.float32 on meta",
+        ),
+        ({"k": 0}, r"k: expected a number of experts in \[1, E=3\], got 0"),
+        ({"k": 4}, r"k: expected a number of experts in \[1, E=3\], got 4"),
+        ({"backend": "cuda"}, "backend of route_by_memory: expected one of auto, reference, cpu, triton, got 'cuda'"),
     ],
 )
 def test_bad_input(change: dict[str, object], words: str) -> None:
@@ -297,18 +300,18 @@ def test_bad_input(change: dict[str, object], words: str) -> None:
 
 
 def test_bad_scores_updates_and_sparse_gradients() -> None:
-    with pytest.raises(ValueError, match=r"scores wants a float matrix \[N, E\]"):
+    with pytest.raises(ValueError, match=r"scores: expected a float matrix \[N, E\]"):
         route_by_scores(torch.zeros(3), 1)
-    with pytest.raises(ValueError, match=r"k wants a number of experts in \[1, E=2\], got 3"):
+    with pytest.raises(ValueError, match=r"k: expected a number of experts in \[1, E=2\], got 3"):
         route_by_scores(torch.zeros(3, 2), 3)
     good = (torch.zeros(3, 2), torch.zeros(5, 2), torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1))
-    with pytest.raises(ValueError, match=r"memory wants shape \[E, 2\]"):
+    with pytest.raises(ValueError, match=r"memory: expected shape \[E, 2\]"):
         memory_update(torch.zeros(3, 3), *good[1:])
-    with pytest.raises(ValueError, match=r"alpha wants shape \[5, k\]"):
+    with pytest.raises(ValueError, match=r"alpha: expected shape \[5, k\]"):
         memory_update(*good[:3], torch.ones(5, 2))
-    with pytest.raises(ValueError, match=r"decay wants a value in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"decay: expected a value in \[0, 1\], got 2"):
         memory_update(*good, decay=2)
     x = SparseFeatures.from_dense(torch.eye(5, 2))
     x.value.requires_grad_()
-    with pytest.raises(ValueError, match="adversarial augmentation densifies inputs"):
+    with pytest.raises(ValueError, match=r"use a dense .* tensor to differentiate in x"):
         route_by_memory(x, torch.zeros(2, 2), 1)

@@ -207,22 +207,25 @@ UNIFORM = torch.full((9, 4), 0.25)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"target": Z}, r"target wants Logits\(...\), Probs\(...\) or LogProbs\(...\), got Tensor"),
-        ({"target": LogProbs(UNIFORM)}, "target wants LogProbs, rows of a distribution; got values from 0.25 to 0.25"),
-        ({"target": Probs(UNIFORM.log())}, "target wants Probs, rows of a distribution; got values from -1.39"),
-        ({"target": LogProbs(UNIFORM.log() / 4)}, "target wants LogProbs, rows of a distribution"),
+        ({"target": Z}, r"target: expected Logits\(...\), Probs\(...\) or LogProbs\(...\), got Tensor"),
+        (
+            {"target": LogProbs(UNIFORM)},
+            "target: expected LogProbs, rows of a distribution, got values from 0.25 to 0.25",
+        ),
+        ({"target": Probs(UNIFORM.log())}, "target: expected Probs, rows of a distribution, got values from -1.39"),
+        ({"target": LogProbs(UNIFORM.log() / 4)}, "target: expected LogProbs, rows of a distribution"),
         (
             {"target": LogProbs(UNIFORM.log()), "multi_label": True},
-            "target wants Logits or Probs with multi_label=True",
+            "target: expected Logits or Probs with multi_label=True",
         ),
-        ({"target": Probs(3 * UNIFORM)}, "target wants Probs, .* row sums of probabilities from 3 to 3"),
-        ({"target": Logits(Z[:8])}, r"target wants float of shape \[9, 4\] on cpu as student, got .*\(8, 4\)"),
-        ({"student": Z[0]}, r"student wants float of shape \[N, C\], got torch.float32 of \(4,\)"),
-        ({"mask": torch.ones(9)}, r"mask wants bool of shape \[9\] on cpu, got torch.float32"),
-        ({"weight": torch.ones(8)}, r"weight wants float of shape \[9\] on cpu, got torch.float32 of \(8,\)"),
-        ({"tau": 0.0}, "tau wants a positive number, got 0.0"),
-        ({"reduction": "sum"}, "reduction wants one of mean, none; got 'sum'"),
-        ({"backend": "cuda"}, "backend of soft_kl wants one of auto, reference, cpu, triton; got 'cuda'"),
+        ({"target": Probs(3 * UNIFORM)}, "target: expected Probs, .* row sums of probabilities from 3 to 3"),
+        ({"target": Logits(Z[:8])}, r"target: expected float of shape \[9, 4\] on cpu like student, got .*\(8, 4\)"),
+        ({"student": Z[0]}, r"student: expected float of shape \[N, C\], got torch.float32 of \(4,\)"),
+        ({"mask": torch.ones(9)}, r"mask: expected bool of shape \[9\] on cpu, got torch.float32"),
+        ({"weight": torch.ones(8)}, r"weight: expected float of shape \[9\] on cpu, got torch.float32 of \(8,\)"),
+        ({"tau": 0.0}, "tau: expected a positive number, got 0.0"),
+        ({"reduction": "sum"}, "reduction: expected one of mean, none, got 'sum'"),
+        ({"backend": "cuda"}, "backend of soft_kl: expected one of auto, reference, cpu, triton, got 'cuda'"),
     ],
 )
 def test_bad_input(change: dict[str, Any], words: str) -> None:

@@ -279,22 +279,25 @@ def test_gcn_norm_is_gcn_weight(odd: CSRGraph, draw: Draw, reduce: str, backend:
 
 def test_gcn_norm_of_another_graph(odd: CSRGraph) -> None:
     twin = CSRGraph(odd.indptr, odd.index, 63)
-    with pytest.raises(ValueError, match="weight wants the norm of this graph, got that of CSRGraph"):
+    with pytest.raises(ValueError, match="weight: expected the norm of this graph, got that of CSRGraph"):
         spmm(odd, torch.zeros(63, 2), gcn_norm(twin))
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"x": torch.zeros(5)}, r"x wants shape \[63, D\]"),
-        ({"x": torch.zeros(62, 2)}, r"x wants shape \[63, D\]"),
-        ({"x": torch.zeros(63, 2, dtype=torch.int64)}, "x wants a float dtype, got torch.int64"),
-        ({"weight": torch.zeros(256)}, r"weight wants shape \[257\], got \(256,\)"),
-        ({"weight": torch.zeros(257, dtype=torch.float64)}, "weight wants torch.float32"),
-        ({"reduce": "median"}, "reduce wants one of sum, mean, max; got 'median'"),
-        ({"backend": "cuda"}, "wants one of auto, reference, cpu, triton, torch_scatter; got 'cuda'"),
-        ({"backend": "numba"}, "backend of spmm wants one of auto, reference, cpu, triton, torch_scatter; got 'numba'"),
-        ({"x": torch.zeros(63, 2, device="meta")}, "x wants the graph's device cpu, got meta"),
+        ({"x": torch.zeros(5)}, r"x: expected shape \[63, D\]"),
+        ({"x": torch.zeros(62, 2)}, r"x: expected shape \[63, D\]"),
+        ({"x": torch.zeros(63, 2, dtype=torch.int64)}, "x: expected a float dtype, got torch.int64"),
+        ({"weight": torch.zeros(256)}, r"weight: expected shape \[257\], got \(256,\)"),
+        ({"weight": torch.zeros(257, dtype=torch.float64)}, "weight: expected torch.float32"),
+        ({"reduce": "median"}, "reduce: expected one of sum, mean, max, got 'median'"),
+        ({"backend": "cuda"}, "expected one of auto, reference, cpu, triton, torch_scatter, got 'cuda'"),
+        (
+            {"backend": "numba"},
+            "backend of spmm: expected one of auto, reference, cpu, triton, torch_scatter, got 'numba'",
+        ),
+        ({"x": torch.zeros(63, 2, device="meta")}, "x: expected the graph's device cpu, got meta"),
     ],
 )
 def test_bad_input(odd: CSRGraph, change: dict[str, object], words: str) -> None:

@@ -178,19 +178,19 @@ def test_fullgraph(symmetric: bool, draw: Draw) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"teacher": []}, "teacher wants at least one tensor, got an empty sequence"),
+        ({"teacher": []}, "teacher: expected at least one tensor, got an empty sequence"),
         (
             {"teacher": torch.zeros(59)},
-            r"teacher wants features \[17, F\] or log-probabilities \[60\], got shape \(59,\)",
+            r"teacher: expected features \[17, F\] or log-probabilities \[60\], got shape \(59,\)",
         ),
-        ({"teacher": torch.zeros(16, 2)}, r"teacher wants shape \[17, F\], got \(16, 2\)"),
+        ({"teacher": torch.zeros(16, 2)}, r"teacher: expected shape \[17, F\], got \(16, 2\)"),
         (
             {"teacher": torch.zeros(60, dtype=torch.int64)},
-            "teacher wants a float dtype on cpu as student, got torch.int64",
+            "teacher: expected a float dtype on cpu like student, got torch.int64",
         ),
-        ({"student": torch.zeros(60)}, r"student wants shape \[17, F\], got \(60,\)"),
-        ({"sigma": -1.0}, "sigma wants a positive number or 'auto', got -1.0"),
-        ({"backend": "gpu"}, "backend of structure_kl wants one of auto, .*; got 'gpu'"),
+        ({"student": torch.zeros(60)}, r"student: expected shape \[17, F\], got \(60,\)"),
+        ({"sigma": -1.0}, "sigma: expected a positive number or 'auto', got -1.0"),
+        ({"backend": "gpu"}, "backend of structure_kl: expected one of auto, .*, got 'gpu'"),
     ],
 )
 def test_bad_input(change: dict[str, object], words: str) -> None:

@@ -21,7 +21,7 @@ PLACES = ["nothing", "no edges", "one loop", "first and last isolated", "loops a
 @pytest.fixture
 def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of more than 4 edges count as hubs."""
-    for module in ("graph", "structure_kl_triton"):
+    for module in ("graph", "structure_kl.triton"):
         monkeypatch.setattr(f"gkdkernels.{module}.HUB_EDGES", 4)
 
 

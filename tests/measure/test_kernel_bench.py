@@ -32,7 +32,7 @@ from gkdbench.measure.timers import CpuClock, TimeSample
 
 CPU, ROOFS = torch.device("cpu"), MachinePeaks(1e10, 1e11)
 SETTINGS = BenchSettings(rounds=1, budget_s=0.0, slow=False, memory=False)
-BOTH = [case for case in quick_cases() if case.direction == "fwd+bwd"]
+BOTH = [case for case in quick_cases() if case.direction == "fwd+bwd" or case.operator == "rbm_layer"]
 
 
 def no_data(name: str) -> CSRGraph:

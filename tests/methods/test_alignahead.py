@@ -159,7 +159,7 @@ def test_without_alignment_it_is_the_solo_run(bench: Any) -> None:
 def test_students_start_apart_unless_copies_are_asked_for(bench: Any) -> None:
     """docs/protocol.md, trap 11."""
     view = bench.given("tran").view
-    recipe = resolve("alignahead", SMALL)._recipe()  # type: ignore[attr-defined]
+    recipe = resolve("alignahead", SMALL)._settings()  # type: ignore[attr-defined]
     config = resolve("alignahead", SMALL).backbone_config()  # type: ignore[attr-defined]
     apart, copied = (
         [state_of(peer.model) for peer in build_peers(view, 0, [config] * 3, recipe, copied=copies)]
@@ -235,7 +235,7 @@ def test_schedules_differ_and_the_release_takes_turns(bench: Any) -> None:
     assert identical(runs["alternating"].final["peer0"], runs["simultaneous"].final["peer0"])
     assert not identical(runs["alternating"].final["peer1"], runs["simultaneous"].final["peer1"])
     released: Any = resolve("alignahead", {**SMALL, "variant": "as_released", "update": "simultaneous"})
-    assert (released._recipe().update, released._recipe().clip, released._recipe().store_on_loss) == (
+    assert (released._settings().update, released._settings().clip, released._settings().store_on_loss) == (
         "alternating",
         None,
         True,
@@ -247,7 +247,7 @@ def test_the_release_clips_nothing_and_a_spike_is_flagged(bench: Any) -> None:
     options = {**SMALL, "epochs": 40, "lr": 2.0, "weight_decay": 0.0}
     assert "loss spike" in bench.run("alignahead", **options, variant="as_released", seed=1).outcome.flags
     resolved: Any = resolve("alignahead", SMALL)
-    assert resolved._recipe().clip == 1.0
+    assert resolved._settings().clip == 1.0
 
 
 def test_the_release_decides_late_and_stores_on_loss(bench: Any) -> None:

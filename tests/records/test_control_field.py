@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from one_run import arrays, record, row
+from support.one_run import arrays, record, row
 
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import stable

@@ -17,11 +17,17 @@ MODULES = {
     "spmm": "aggregation",
     "gat_aggregate": "attention",
     "mutual_kl": "mutual_kl",
+    "soft_kl": "soft_kl",
     "structure_kl": "structure",
+    "edge_log_probs": "edge_probs",
     "experts": "experts",
+    "route_by_memory": "expert_parts",
+    "expert_linear": "expert_parts",
+    "rbm_layer": "expert_parts",
     "readout": "segments",
 }
-ON_GRAPHS = ("spmm", "gat_aggregate", "structure_kl")
+ON_GRAPHS = ("spmm", "gat_aggregate", "structure_kl", "edge_log_probs")
+EXPERT_PARTS = ("route_by_memory", "expert_linear")  # of "experts", differentiable
 OPTIONS = {
     "spmm": ("sum", "mean", "max"),
     "structure_kl": ("cosine", "laplace"),
@@ -50,10 +56,14 @@ def quick_cases() -> Iterator[Case]:
         yield Case("gat_aggregate", {"heads": 2, "width": 8}, "power-law-tiny", direction=direction)
         for kernel in OPTIONS["structure_kl"]:
             yield Case("structure_kl", {"width": 16}, "power-law-tiny", kernel, direction=direction)
+        yield Case("edge_log_probs", {"width": 16}, "power-law-tiny", "cosine", direction=direction)
         yield Case("mutual_kl", {"peers": 3, "nodes": 200, "classes": 7}, direction=direction)
-        yield Case("experts", {"nodes": 200, "width": 16, "experts": 4, "chosen": 2}, direction=direction)
+        yield Case("soft_kl", {"nodes": 200, "classes": 7}, direction=direction)
+        for operator in ("experts", *EXPERT_PARTS):
+            yield Case(operator, {"nodes": 200, "width": 16, "experts": 4, "chosen": 2}, direction=direction)
         for readout in OPTIONS["readout"]:
             yield Case("readout", {"graphs": 20, "nodes": 300, "width": 8}, option=readout, direction=direction)
+    yield Case("rbm_layer", {"nodes": 200, "width": 16, "experts": 4, "chosen": 2}, direction="fwd")
 
 
 def all_cases(device: torch.device, data_sets: tuple[str, ...] = DATA_SETS) -> Iterator[Case]:
@@ -73,14 +83,19 @@ def all_cases(device: torch.device, data_sets: tuple[str, ...] = DATA_SETS) -> I
                 yield Case("gat_aggregate", _ATTENTION, graph, "", dtype, direction)
                 for kernel in OPTIONS["structure_kl"]:
                     yield Case("structure_kl", {"width": 128}, graph, kernel, dtype, direction)
+                yield Case("edge_log_probs", {"width": 128}, graph, "cosine", dtype, direction)
             for peers, classes in ((4, 7), *_PEERS):
                 nodes = 2_708 if classes == 7 else 169_343
                 sizes = {"peers": peers, "nodes": nodes, "classes": classes}
                 yield Case("mutual_kl", sizes, dtype=dtype, direction=direction)
+            yield Case("soft_kl", {"nodes": 169_343, "classes": 40}, dtype=dtype, direction=direction)
             for experts, chosen in _EXPERTS:
-                yield Case("experts", _expert_sizes(experts, chosen), dtype=dtype, direction=direction)
+                for operator in ("experts", *EXPERT_PARTS):
+                    yield Case(operator, _expert_sizes(experts, chosen), dtype=dtype, direction=direction)
             for readout in OPTIONS["readout"]:
                 yield Case("readout", {"graphs": 4_000, "nodes": 100_000, "width": 64}, "", readout, dtype, direction)
+        for experts, chosen in _EXPERTS:
+            yield Case("rbm_layer", _expert_sizes(experts, chosen), dtype=dtype, direction="fwd")
     if device.type == "cpu":
         yield Case("spmm", {"width": 128}, ARXIV, "sum", "bfloat16", "fwd")
 

@@ -33,7 +33,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
     dtype = case.torch_dtype
     memory = normal(experts, width, seed=7, dtype=dtype, device=device)
     inputs = {
-        "x": _decided(normal(nodes, width, seed=8, dtype=dtype, device=device), memory, chosen),
+        "x": clearly_routed(normal(nodes, width, seed=8, dtype=dtype, device=device), memory, chosen),
         "weight": normal(experts, width, width, seed=9, dtype=dtype, device=device, scale=width**-0.5),
         "bias": normal(experts, width, seed=10, dtype=dtype, device=device),
     }
@@ -45,7 +45,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
         for first in range(0, nodes, _BLOCK_ROWS):
             rows = slice(first, first + _BLOCK_ROWS)
             x = found["x"][rows]
-            index, alpha = _route(x.detach(), memory.double(), chosen)
+            index, alpha = routes_by_definition(x.detach(), memory.double(), chosen)
             share = torch.zeros(x.size(0), experts, dtype=x.dtype, device=device).scatter(1, index, alpha)
             every = [share[:, e, None] * (x @ found["weight"][e] + found["bias"][e]) for e in range(experts)]
             part = torch.stack(every).sum(0)
@@ -68,7 +68,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
     return OperatorProblem(inputs, upstream, oracle, candidates, total, total)
 
 
-def _decided(x: Tensor, memory: Tensor, chosen: int) -> Tensor:
+def clearly_routed(x: Tensor, memory: Tensor, chosen: int) -> Tensor:
     """`x` with the rows drawn anew whose choice of experts is close."""
     for attempt in range(100):
         cosine = F.normalize(x.double(), dim=1) @ F.normalize(memory.double(), dim=1).t()
@@ -81,7 +81,7 @@ def _decided(x: Tensor, memory: Tensor, chosen: int) -> Tensor:
     raise RuntimeError("no inputs with clear routes were found")
 
 
-def _route(x: Tensor, memory: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
+def routes_by_definition(x: Tensor, memory: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
     """index, alpha [N, k] by the definition."""
     top = (F.normalize(x, dim=1) @ F.normalize(memory, dim=1).t()).topk(chosen, dim=1)
     return top.indices, top.values.softmax(1)
@@ -92,7 +92,7 @@ def _peers(memory: Tensor, chosen: int, dtype: torch.dtype) -> list[Candidate]:
 
     def routed(x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return _route(x.float(), memory.float(), chosen)
+            return routes_by_definition(x.float(), memory.float(), chosen)
 
     def released(t: Tensors) -> Tensor:
         """The released layer's structure: sort, gather all pairs, one product and one out-of-place add per expert."""

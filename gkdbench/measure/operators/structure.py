@@ -28,7 +28,7 @@ from gkdbench.measure.operators.problem import (
 )
 
 SIGMA = 10.0  # of laplace: scores of width 128 then differ by about 1
-_BLOCK_ELEMENTS = 1 << 25  # [edges of a block, D] of the oracle
+BLOCK_ELEMENTS = 1 << 25  # [edges of a block, D] of the oracle
 
 
 def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
@@ -40,11 +40,11 @@ def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
     def oracle(inputs: Tensors, g: Tensor) -> dict[str, Tensor]:
         x, y = inputs["student"].requires_grad_(), teacher.double()
         value = torch.zeros((), dtype=torch.float64, device=device)
-        for rows, edges in edge_blocks(graph, max(1, _BLOCK_ELEMENTS // width)):
+        for rows, edges in edge_blocks(graph, max(1, BLOCK_ELEMENTS // width)):
             row, col = (graph.row[edges] - rows.start).long(), graph.index[edges].long()
             count = rows.stop - rows.start
-            log_s = _log_softmax(_score(x, col, row + rows.start, kernel), row, count)
-            log_t = _log_softmax(_score(y, col, row + rows.start, kernel), row, count)
+            log_s = row_log_softmax(edge_score(x, col, row + rows.start, kernel), row, count)
+            log_t = row_log_softmax(edge_score(y, col, row + rows.start, kernel), row, count)
             part = (log_t.exp() * (log_t - log_s)).sum() / graph.num_dst
             if part.requires_grad:
                 part.backward(g)  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def _cost(case: Case, graph: CSRGraph, *, reuse: bool) -> Cost:
     return one(False) + one(True) if case.direction == "fwd+bwd" else one(False)
 
 
-def _score(x: Tensor, source: Tensor, target: Tensor, kernel: str, *, fancy: bool = False) -> Tensor:
+def edge_score(x: Tensor, source: Tensor, target: Tensor, kernel: str, *, fancy: bool = False) -> Tensor:
     """[e] kernel of the ends of edges."""
     if kernel == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)
@@ -92,7 +92,7 @@ def _score(x: Tensor, source: Tensor, target: Tensor, kernel: str, *, fancy: boo
     return (a * b).sum(-1) if kernel == "cosine" else (a - b).abs().sum(-1) / -SIGMA
 
 
-def _log_softmax(score: Tensor, row: Tensor, count: int) -> Tensor:
+def row_log_softmax(score: Tensor, row: Tensor, count: int) -> Tensor:
     peak = score.new_full((count,), -torch.inf).scatter_reduce(0, row, score.detach(), "amax")
     shifted = score - peak.index_select(0, row)
     total = score.new_zeros(count).index_add(0, row, shifted.exp())
@@ -103,8 +103,8 @@ def _peers(graph: CSRGraph, teacher: Tensor, kernel: str) -> list[Candidate]:
     row, col = graph.row.long(), graph.index.long()
 
     def plain(x: Tensor, *, fancy: bool) -> Tensor:
-        log_s = _log_softmax(_score(x, col, row, kernel, fancy=fancy), row, graph.num_dst)
-        log_t = _log_softmax(_score(teacher, col, row, kernel, fancy=fancy), row, graph.num_dst)
+        log_s = row_log_softmax(edge_score(x, col, row, kernel, fancy=fancy), row, graph.num_dst)
+        log_t = row_log_softmax(edge_score(teacher, col, row, kernel, fancy=fancy), row, graph.num_dst)
         return (log_t.exp() * (log_t - log_s)).sum() / graph.num_dst
 
     def sampled() -> OperatorCall:
@@ -114,7 +114,7 @@ def _peers(graph: CSRGraph, teacher: Tensor, kernel: str) -> list[Candidate]:
 
         def log_probs(x: Tensor) -> Tensor:
             score = _Sampled.apply(zero, torch.nn.functional.normalize(x, dim=1), graph)  # type: ignore[no-untyped-call]
-            found: Tensor = _log_softmax(score, row, graph.num_dst)
+            found: Tensor = row_log_softmax(score, row, graph.num_dst)
             return found
 
         def forward(t: Tensors) -> Tensor:

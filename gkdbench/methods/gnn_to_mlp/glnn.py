@@ -1,4 +1,9 @@
-"""GLNN: an MLP that learns a GNN teacher's soft labels."""
+"""GLNN: an MLP that learns a GNN teacher's soft labels.
+
+Files that `fit` enters, in order: training/method.py, training/fields.py, training/models.py, nn/mlp.py, nn/model.py,
+training/distil.py, nn/linear.py, nn/random.py, nn/parts.py, gkdkernels/graph.py, training/steps.py, training/solo.py,
+training/loop.py, gkdkernels/core/dropout.py, training/losses.py.
+"""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class _Pairs:
         self.kept = 1.0
 
     def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
-        """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.Begin`."""
+        """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.BeginEpoch`."""
         probability = torch.ones_like(self._alike)
         keep = probability
         if epoch > 1:

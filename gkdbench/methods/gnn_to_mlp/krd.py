@@ -99,7 +99,7 @@ class _Pairs:
         self._reliability: Reliability | None = None
 
     def begin(self, epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
-        """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.Begin`."""
+        """The transfer term of `epoch`; arguments as `gkdbench.training.node_pairs.BeginEpoch`."""
         since = epoch - self._method.sample_from
         if since >= 0 and since % self._method.sample_every == 0:
             if self._reliability is None:

@@ -21,7 +21,7 @@ class MuGSI(GraphStudent):
 
     ``L_graph = MSE(norm(P g_S), norm(g_T))`` of graph vectors before the head; ``L_cluster`` compares the cosines
     between a graph's Louvain clusters, ``L_path`` what a walk's start has in common with its later nodes (formulas in
-    `_multi_granularity`). With all three weights at 0 it is ``glnn_graph``. The release's test fold as validation is
+    `_granularities`). With all three weights at 0 it is ``glnn_graph``. The release's test fold as validation is
     the split ``tu-10fold-testfold``.
 
     Args:

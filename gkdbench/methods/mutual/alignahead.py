@@ -1,4 +1,13 @@
-"""Alignahead: students without a teacher, whose layers learn the local structure of another student's next layer."""
+"""Alignahead: students without a teacher, whose layers learn the local structure of another student's next layer.
+
+Files that `fit` enters, in order: training/method.py, training/fields.py, training/models.py, nn/gat.py, nn/model.py,
+training/mutual.py, nn/parts.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/steps.py,
+training/blocks/gradient_share.py, training/blocks/structure.py, gkdkernels/gat/op.py, gkdkernels/core/dispatch.py,
+gkdkernels/gat/cpu.py, gkdkernels/spmm/cpu.py, gkdkernels/spmm/op.py, gkdkernels/structure_kl/edge_log_probs.py,
+gkdkernels/structure_kl/kernel_functions.py, gkdkernels/structure_kl/edge_rows.py, gkdkernels/structure_kl/cpu.py,
+training/loop.py, gkdkernels/core/dropout.py, training/mutual_method.py, training/losses.py,
+gkdkernels/structure_kl/op.py, nn/stats.py.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +21,13 @@ from gkdkernels.structure_kl.op import divergence
 from torch import Tensor
 
 from gkdbench.errors import UserError
-from gkdbench.methods.mutual._deep_supervision import DeepSupervision
+from gkdbench.methods.mutual._deep_supervision import DeepSupervision, deep_supervision
 from gkdbench.nn.model import Backbone
-from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.gradient_share import GradientShare, log_gradient_shares
 from gkdbench.training.blocks.logit_threshold import logit_threshold
 from gkdbench.training.blocks.structure import StructureMethod, log_layers
 from gkdbench.training.fields import SingleModelMethod
-from gkdbench.training.losses import supervised
-from gkdbench.training.models import hidden_width
 from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, Update, build_peers, train_peers
 from gkdbench.training.mutual_method import label_losses
 from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -109,7 +115,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
         self._refuse_what_the_release_cannot()
         config, settings = self._config(), self._settings()
         students = range(self.students if self.deep_supervision else 0)
-        deep = [_deep(config, int(self.model["layers"]) - 1, view, ctx.seed, m) for m in students]
+        deep = [deep_supervision(config, view, ctx.seed, m) for m in students]
         copied = self.as_released or self.init == "copied"
         peers = build_peers(view, ctx.seed, [config] * self.students, settings, owned=deep, copied=copied)
         if self.as_released and view.multi_label:
@@ -189,7 +195,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
 
 
 class _Alignment:
-    """The losses of all students (`_peers.Losses`), and the share of the alignment in each one's gradient."""
+    """The losses of all students (`PeerLossFunction`), and the share of the alignment in each one's gradient."""
 
     def __init__(self, method: Alignahead, peers: list[Peer], deep: list[DeepSupervision], multi_label: bool) -> None:
         self._method, self._deep, self._multi_label = method, deep, multi_label
@@ -201,7 +207,8 @@ class _Alignment:
         tasks = label_losses(joint, joint.logits, multi_label=self._multi_label)
         turns = range(len(joint.traces)) if joint.turn is None else [joint.turn]
         if self._deep:
-            tasks = torch.stack([task + self._auxiliary(joint, m) for m, task in enumerate(tasks)])
+            auxiliary = [deep.loss(joint, m, self._multi_label) for m, deep in enumerate(self._deep)]
+            tasks = tasks + torch.stack(auxiliary)
         if not self.shares:
             return tasks, {}
         maps = self._maps(joint) if self._method.a else []
@@ -236,20 +243,8 @@ class _Alignment:
             ]
         )
 
-    def _auxiliary(self, joint: JointForward, m: int) -> Tensor:
-        """The summed supervised losses of student m's auxiliary classifiers."""
-        logits = self._deep[m].logits(joint.traces[m].hidden)
-        return torch.stack(
-            [supervised(z[joint.rows], joint.labels, multi_label=self._multi_label) for z in logits]
-        ).sum()
-
     def _features(self, joint: JointForward, m: int) -> Tensor:
         """The feature transfer into student m, a mean over co-students."""
         own = joint.traces[m].hidden
         followed = [[t.hidden[layer] for layer in self._target_layers] for o, t in enumerate(joint.traces) if o != m]
         return torch.stack([self._deep[m].transfer(own, targets) for targets in followed]).mean()
-
-
-def _deep(config: Backbone, layers: int, view: TrainView, seed: int, student: int) -> DeepSupervision:
-    """The auxiliary parts of a student of this many hidden layers, drawn as its weights are."""
-    return DeepSupervision(layers, hidden_width(config), view.num_classes, Randomness(seed, student)).to(view.device)

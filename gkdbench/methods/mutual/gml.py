@@ -1,4 +1,11 @@
-"""GML-R: a reconstruction of GML, peers that teach each other through weighted logits and stay uncertain."""
+"""GML-R: a reconstruction of GML, peers that teach each other through weighted logits and stay uncertain.
+
+Files that `fit` enters, in order: training/mutual_method.py, training/models.py, nn/gcn.py, nn/model.py, nn/sage.py,
+methods/mutual/_logit_weighting.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/mutual.py, nn/edges.py,
+nn/parts.py, training/steps.py, training/loop.py, gkdkernels/core/dropout.py, gkdkernels/spmm/op.py,
+gkdkernels/core/dispatch.py, gkdkernels/spmm/cpu.py, gkdkernels/mutual_kl/op.py, gkdkernels/mutual_kl/arguments.py,
+gkdkernels/mutual_kl/cpu.py.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +38,7 @@ Nodes = Literal["all", "train"]
 class GML(LogitMutualMethod):
     """``L_j = CE(zt_j; V_L) + lam / (K - 1) sum_{i != j} KL(sg p_i || p_j; S) - beta mean_{S_e} H(softmax z_j)``.
 
-    ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a unit that peer j owns (`_weighting.Weighting`).
+    ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a module that peer j owns (`LogitWeighting`).
     Neither the paper's body nor its code nor its tables are public: of the three parts (mutual learning, an adaptive
     logit weighting unit, an entropy bonus) the reviews tell that they are there; every formula and number is ours.
 

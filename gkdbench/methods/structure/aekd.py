@@ -88,7 +88,7 @@ class AEKD(SingleModelMethod):
 
 
 class _Disagreement:
-    """The transfer loss (`_distil.Soft`), and the weights that it gave."""
+    """The transfer loss (`gkdbench.training.distil.SoftLoss`), and the weights that it gave."""
 
     def __init__(self, method: AEKD) -> None:
         self._method, self._given = method, list[Tensor]()

@@ -122,6 +122,36 @@ def experts_cost(
     return Cost(moved, 2 * product + 2 * rows * width)
 
 
+def route_by_memory_cost(
+    nodes: int, width: int, experts: int, chosen: int, *, backward: bool = False, feature_bytes: int = 4
+) -> Cost:
+    """`route_by_memory`: rows and memory are read, index, alpha and cosine written; backward forms both gradients."""
+    read = (nodes + experts) * width * feature_bytes
+    product = 2 * nodes * width * experts
+    if not backward:
+        return Cost(read + 12 * nodes * chosen, product)
+    return Cost(2 * read + 12 * nodes * chosen, 2 * product)
+
+
+def expert_linear_cost(
+    nodes: int, width: int, out: int, experts: int, chosen: int, *, backward: bool = False, feature_bytes: int = 4
+) -> Cost:
+    """`expert_linear` of given routes: each row once per chosen expert; backward as two products of this size."""
+    rows = nodes * chosen
+    weights = experts * (width + 1) * out  # with the bias
+    moved = (rows * width + weights + nodes * out) * feature_bytes + 8 * rows  # index and alpha
+    product = 2 * rows * width * out
+    if not backward:
+        return Cost(moved, product)
+    return Cost((2 * rows * width + 2 * weights + nodes * out) * feature_bytes + 12 * rows, 2 * product)
+
+
+def soft_kl_cost(nodes: int, classes: int, *, feature_bytes: int = 4) -> Cost:
+    """`soft_kl` with a constant target: student and target are read, one gradient and the rows' divergences written."""
+    cells = nodes * classes
+    return Cost(3 * cells * feature_bytes + _SCALAR * nodes, 12 * cells)
+
+
 def structure_kl_cost(
     nodes: int,
     edges: int,

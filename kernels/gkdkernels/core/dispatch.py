@@ -57,7 +57,7 @@ def declare(operator: str, *backends: str, same_bits: Sequence[str] = ()) -> tup
     """Record the backends of `operator`, and return them.
 
     Args:
-        same_bits: the extras among them that equal "cpu" to the last bit: "auto" takes them where they are installed.
+        same_bits: the extras among them that are bitwise equal to "cpu": "auto" takes them where they are installed.
 
     Raises:
         ValueError: another line of code has declared an operator of this name.
@@ -104,9 +104,9 @@ def choose(operator: str, backend: str, exist: Sequence[str], device_of: Tensor)
         order = (*_SAME_BITS.get(operator, ()), *_AUTO)
         return next(n for n in order if n in exist and _passed_over(operator, n, device_of.device) is None)
     if backend not in exist:
-        raise ValueError(f"backend of {operator} wants one of auto, {', '.join(exist)}; got {backend!r}")
+        raise ValueError(f"backend of {operator}: expected one of auto, {', '.join(exist)}, got {backend!r}")
     if obstacle := _obstacle(backend, device_of.device):
-        raise ValueError(f"backend {backend!r} of {operator} {obstacle}")
+        raise ValueError(f"backend {backend!r} of {operator}: {obstacle}")
     return backend
 
 
@@ -122,10 +122,10 @@ def explain(operator: str, *tensors: _OnDevice, backend: str = "auto") -> Explan
         ValueError: an unknown operator, no tensor, tensors on several devices, or a backend that cannot run.
     """
     if operator not in _OPERATORS:
-        raise ValueError(f"operator wants one of {', '.join(sorted(_OPERATORS))}; got {operator!r}")
+        raise ValueError(f"operator: expected one of {', '.join(sorted(_OPERATORS))}, got {operator!r}")
     devices = {tensor.device for tensor in tensors}
     if len(devices) != 1:
-        raise ValueError(f"explain wants tensors on one device, got {sorted(map(str, devices)) or 'no tensor'}")
+        raise ValueError(f"explain: expected tensors on one device, got {sorted(map(str, devices)) or 'no tensor'}")
     (device,) = devices
     exist = _OPERATORS[operator]
     chosen = choose(operator, backend, exist, torch.empty(0, device=device))
@@ -133,7 +133,7 @@ def explain(operator: str, *tensors: _OnDevice, backend: str = "auto") -> Explan
     if backend == "auto":
         extra = chosen in _SAME_BITS[operator]
         why = f"the fastest that runs on {device}" + (
-            ", to the last bit as 'cpu', which small inputs take" if extra else " without an extra"
+            ", bitwise equal to 'cpu', which is used for small inputs" if extra else " without an extra"
         )
     others = {}
     for name in exist:
@@ -173,14 +173,12 @@ def _passed_over(operator: str, backend: str, device: torch.device) -> str | Non
 def _obstacle(backend: str, device: torch.device) -> str | None:
     """Why `backend` cannot run on `device` here; None if it can."""
     if backend in ("cpu", "numba") and device.type != "cpu":
-        return f"wants tensors on the CPU, got {device}"
+        return f"expected tensors on the CPU, got {device}"
     if backend == "triton" and not (device.type == "cuda" or (device.type == "cpu" and interpreted())):
-        hint = (
-            "; on the CPU it runs under its interpreter alone: set TRITON_INTERPRET=1" if device.type == "cpu" else ""
-        )
-        return f"wants tensors on a CUDA device, got {device}{hint}"
+        hint = "; on the CPU, run its interpreter: set TRITON_INTERPRET=1" if device.type == "cpu" else ""
+        return f"expected tensors on a CUDA device, got {device}{hint}"
     if backend in ("triton", "numba", "torch_scatter") and find_spec(backend) is None:
-        return f"wants the package {backend}, which is not installed: {_INSTALL[backend]}"
+        return f"expected the package {backend}, got none installed; try {_INSTALL[backend]}"
     return None
 
 

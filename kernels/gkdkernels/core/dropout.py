@@ -18,10 +18,10 @@ def keyed_mask(shape: torch.Size, p: float, key: int, *, dtype: torch.dtype, dev
     Args:
         shape: of the mask; an element's draw depends on its position in row-major order.
         p: in [0, 1].
-        key: in [0, 2^63); torch's CPU generator tells apart its low 32 bits.
+        key: in [0, 2^63); torch's CPU generator uses its low 32 bits.
     """
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"p wants a probability in [0, 1], got {p}")
+        raise ValueError(f"p: expected a probability in [0, 1], got {p}")
     dropped = round(p * _STEPS)
     if dropped in (0, _STEPS):
         return torch.full(shape, 1.0 if dropped == 0 else 0.0, dtype=dtype, device=device)

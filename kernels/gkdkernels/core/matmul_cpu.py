@@ -29,9 +29,9 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
         ValueError: other shapes, dtypes or devices.
     """
     if a.dim() != 2 or b.dim() != 2 or a.size(1) != b.size(0):
-        raise ValueError(f"a and b want shapes [M, K] and [K, N], got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"a and b: expected shapes [M, K] and [K, N], got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.dtype != b.dtype or a.device != b.device:
-        raise ValueError(f"b wants {a.dtype} on {a.device} as a, got {b.dtype} on {b.device}")
+        raise ValueError(f"b: expected {a.dtype} on {a.device} like a, got {b.dtype} on {b.device}")
     out: Tensor = _operator(a, b)
     return out
 

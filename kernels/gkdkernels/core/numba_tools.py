@@ -4,7 +4,7 @@ Numba has no vector mathematics library: a call of ``math.exp`` keeps LLVM from 
 and `log` below are plain arithmetic in fp32, so that a loop over them becomes one over vectors; in fp64 they are the
 library's own.
 
-A division by zero gives infinity or NaN, as torch's does. Compiled code is kept on disk beside each file of loops and
+A division by zero gives infinity or NaN, as torch's does. Compiled code is kept on disk next to each file of loops and
 is made again when that file changes; after a change of this one, delete ``__pycache__/*.nbi``.
 """
 

@@ -84,7 +84,7 @@ def dense_pays(x: Tensor, weight: Tensor, index: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Gradients:
-    """What backward fills, None where not wanted; weight and bias are sums over chunks, at least fp32."""
+    """What backward fills, None if not requested; weight and bias are sums over chunks, at least fp32."""
 
     x: Tensor | None
     weight: Tensor | None
@@ -231,4 +231,4 @@ def _check_range(index: Tensor, experts: int) -> None:
     if index.numel():
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= experts:
-            raise ValueError(f"index wants values in [0, {experts}), got {low}..{high}")
+            raise ValueError(f"index: expected values in [0, {experts}), got {low}..{high}")

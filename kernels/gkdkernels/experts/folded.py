@@ -7,7 +7,7 @@ The weights of a row's experts sum to 1, so that the temperature t, the input ga
     y = ReLU( sum_{e in T} alpha_e (W'_e^T x + b'_e) )
 
 On a GPU the routing's histogram is the first step of the counting sort: nothing is counted twice. On a CPU a single
-row, which is what a server answers, is k matrix-vector products and little else, over its non-zeros where they are few
+row, the usual request to a server, is k matrix-vector products and little else, over its non-zeros where they are few
 (as in a bag of words, stored sparse or dense); there the calls are the cost, of which `experts.folded_numba` needs one.
 """
 
@@ -114,7 +114,7 @@ def _layer(x: Features, folded: FoldedExperts, k: int, chosen: str, backend: str
 def _check_row(x: Features, value: Tensor, folded: FoldedExperts, k: int) -> None:
     check_routing(x, folded.direction, k)
     if value.dtype != folded.weight.dtype:
-        raise ValueError(f"x wants the folded weights' {folded.weight.dtype}, got {value.dtype}")
+        raise ValueError(f"x: expected the folded weights' {folded.weight.dtype}, got {value.dtype}")
 
 
 def _one_row(row: Tensor, columns: Tensor | None, folded: FoldedExperts, k: int) -> Tensor:
@@ -153,12 +153,12 @@ _operator = register(
 
 def _check(weight: Tensor, memory: Tensor, batch_norm: BatchNormStatistics | None) -> None:
     if weight.dim() != 3:
-        raise ValueError(f"weight wants shape [E, D, H], got {tuple(weight.shape)}")
+        raise ValueError(f"weight: expected shape [E, D, H], got {tuple(weight.shape)}")
     experts, width, out = weight.shape
     if memory.shape != (experts, width):
-        raise ValueError(f"memory wants shape [{experts}, {width}], got {tuple(memory.shape)}")
+        raise ValueError(f"memory: expected shape [{experts}, {width}], got {tuple(memory.shape)}")
     if batch_norm is not None:
         for name in ("mean", "variance", "scale", "shift"):
             found = tuple(getattr(batch_norm, name).shape)
             if found != (out,):
-                raise ValueError(f"batch_norm.{name} wants shape [{out}], got {found}")
+                raise ValueError(f"batch_norm.{name}: expected shape [{out}], got {found}")

@@ -1,7 +1,7 @@
 """`rbm_layer` on the CPU as one compiled loop over rows, and over each row's non-zeros (extra `numba`).
 
-A server answers a row at a time, whose cost is the calls: here there is one, without a thread to be woken. A zero of
-the row, whether of a bag of words or of what a ReLU left, is a row of weights that nobody reads. Many rows are shared
+A server often predicts one row at a time, and then the cost is the calls: here there is one, and no thread to wake. A
+zero of the row, whether of a bag of words or of what a ReLU left, skips a row of weights. Many rows are shared
 out among threads; the sums of a row run in the order of its columns, whatever their number.
 """
 
@@ -26,7 +26,7 @@ _DENSE = np.empty(0, np.int64)  # the row pointers and columns of features that 
 
 
 def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> Tensor:
-    """As `rbm_layer`. Halves are raised to fp32, mixed features made dense beforehand."""
+    """As `rbm_layer`. Half precision is raised to fp32, mixed features made dense beforehand."""
     dense = as_dense(x) if isinstance(x, MixedFeatures) else x
     value = dense.value[None] if isinstance(dense, SparseFeatures) else dense
     places: tuple[Any, Any] = (_DENSE, _DENSE)
@@ -37,15 +37,15 @@ def rbm_layer_numba(x: Features, folded: FoldedExperts, k: int, relu: bool) -> T
     out = np.empty((x.shape[0], weight.shape[2]), weight.dtype)
     arguments = (rows, *places, weight, bias, direction, k, relu, EPS, out)
     if len(out) > _CHUNK:
-        run(_shared_out, *arguments)
+        run(rbm_layer_fwd_shared_out, *arguments)
     else:
-        _in_turn(*arguments)
+        rbm_layer_fwd_in_turn(*arguments)
     return torch.from_numpy(out).to(value.dtype)
 
 
 @part(FAST_SUMS)
 def _non_zeros(x: Any, indptr: Any, index: Any, i: int, column: Any, value: Any) -> Any:
-    """Columns and values of row i, and their number; an empty `indptr` says that x is dense."""
+    """Columns and values of row i, and their number; an empty `indptr` means that x is dense."""
     count = 0
     if indptr.size:
         for e in range(indptr[i], indptr[i + 1]):
@@ -131,14 +131,14 @@ def _rows(
 
 
 @loops(parallel=False)
-def _in_turn(
+def rbm_layer_fwd_in_turn(
     x: Any, indptr: Any, index: Any, weight: Any, bias: Any, direction: Any, k: int, relu: bool, least: Any, out: Any
 ) -> None:
     _rows(x, indptr, index, weight, bias, direction, k, relu, least, out, 0, out.shape[0])
 
 
 @loops()
-def _shared_out(
+def rbm_layer_fwd_shared_out(
     x: Any, indptr: Any, index: Any, weight: Any, bias: Any, direction: Any, k: int, relu: bool, least: Any, out: Any
 ) -> None:
     for chunk in numba.prange((out.shape[0] + _CHUNK - 1) // _CHUNK):

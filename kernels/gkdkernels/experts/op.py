@@ -244,18 +244,18 @@ def _check(
 ) -> None:
     check_features(x)
     if weight.dim() != 3 or weight.size(1) != x.shape[1] or weight.size(0) == 0:
-        raise ValueError(f"weight wants shape [E, {x.shape[1]}, H] with E >= 1, got {tuple(weight.shape)}")
+        raise ValueError(f"weight: expected shape [E, {x.shape[1]}, H] with E >= 1, got {tuple(weight.shape)}")
     experts, width, out = weight.shape
     if index.dim() != 2 or index.size(0) != x.shape[0] or index.size(1) == 0:
-        raise ValueError(f"index wants shape [{x.shape[0]}, k] with k >= 1, got {tuple(index.shape)}")
+        raise ValueError(f"index: expected shape [{x.shape[0]}, k] with k >= 1, got {tuple(index.shape)}")
     if index.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"index wants int32 or int64, got {index.dtype}")
+        raise ValueError(f"index: expected int32 or int64, got {index.dtype}")
     dtype = x.dtype if isinstance(x, Tensor) else weight.dtype
     if isinstance(x, MixedFeatures) and x.dense.dtype != weight.dtype:
-        raise ValueError(f"weight wants {x.dense.dtype} as x, got {weight.dtype}")
+        raise ValueError(f"weight: expected {x.dense.dtype} like x, got {weight.dtype}")
     value = None if isinstance(x, Tensor) else x.value if isinstance(x, SparseFeatures) else x.sparse.value
     if value is not None and value.dtype != weight.dtype:
-        raise ValueError(f"weight wants {value.dtype} as x, got {weight.dtype}")
+        raise ValueError(f"weight: expected {value.dtype} like x, got {weight.dtype}")
     shapes = {
         "weight": (weight, tuple(weight.shape), (dtype,)),
         "bias": (bias, (experts, out), (dtype,)),
@@ -268,12 +268,14 @@ def _check(
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} wants shape {list(shape)}, got {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape {list(shape)}, got {tuple(tensor.shape)}")
         if tensor.dtype not in dtypes or tensor.device != x.device:
-            raise ValueError(f"{name} wants {dtypes[0]} on {x.device} as x, got {tensor.dtype} on {tensor.device}")
+            raise ValueError(
+                f"{name}: expected {dtypes[0]} on {x.device} like x, got {tensor.dtype} on {tensor.device}"
+            )
     if dropout_per not in DROPOUTS:
-        raise ValueError(f"dropout_per wants one of {', '.join(DROPOUTS)}; got {dropout_per!r}")
+        raise ValueError(f"dropout_per: expected one of {', '.join(DROPOUTS)}, got {dropout_per!r}")
     if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"dropout wants a probability in [0, 1], got {dropout}")
+        raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
     if dropout > 0 and key is None:
-        raise ValueError("key wants a seed when dropout > 0, got None")
+        raise ValueError("key: expected a seed when dropout > 0, got None")

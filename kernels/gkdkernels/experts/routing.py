@@ -73,7 +73,7 @@ def route_by_scores(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: `k` out of range, or a wrong shape or dtype.
     """
     if scores.dim() != 2 or not scores.is_floating_point():
-        raise ValueError(f"scores wants a float matrix [N, E], got {scores.dtype} of shape {tuple(scores.shape)}")
+        raise ValueError(f"scores: expected a float matrix [N, E], got {scores.dtype} of shape {tuple(scores.shape)}")
     _check_k(k, scores.size(1))
     return _select(scores, k)
 
@@ -100,12 +100,12 @@ def memory_update(
         ValueError: a wrong shape, or `decay` outside [0, 1].
     """
     if memory.dim() != 2 or memory.size(1) != x.shape[1]:
-        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
+        raise ValueError(f"memory: expected shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
     for name, tensor in (("index", index), ("alpha", alpha)):
         if tensor.dim() != 2 or tensor.size(0) != x.shape[0] or tensor.shape != index.shape:
-            raise ValueError(f"{name} wants shape [{x.shape[0]}, k] as the rows of x, got {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape [{x.shape[0]}, k] as the rows of x, got {tuple(tensor.shape)}")
     if not 0.0 <= decay <= 1.0:
-        raise ValueError(f"decay wants a value in [0, 1], got {decay}")
+        raise ValueError(f"decay: expected a value in [0, 1], got {decay}")
     wide = accumulation_dtype(memory.dtype)
     # alpha lies in [0, 1]: its exponential needs no shift
     pull = routing_matrix(index, alpha.to(wide).exp(), memory.size(0))  # [N, E]
@@ -143,13 +143,13 @@ def check_features(x: Features) -> None:
     """Refuse what is no feature matrix, and sparse features that ask for a gradient."""
     if isinstance(x, Tensor):
         if x.dim() != 2 or not x.is_floating_point():
-            raise ValueError(f"x wants a float matrix [N, D], got {x.dtype} of shape {tuple(x.shape)}")
+            raise ValueError(f"x: expected a float matrix [N, D], got {x.dtype} of shape {tuple(x.shape)}")
         return
     sparse, dense = (x, None) if isinstance(x, SparseFeatures) else (x.sparse, x.dense)
     if sparse.value.requires_grad or (dense is not None and dense.requires_grad):
         raise ValueError(
-            "x wants no gradient when it is sparse: adversarial augmentation densifies inputs. "
-            "Pass a dense [N, D] tensor to differentiate in x"
+            "x: expected no gradient in a sparse x, got requires_grad=True; "
+            "use a dense [N, D] tensor to differentiate in x"
         )
 
 
@@ -157,9 +157,9 @@ def check_routing(x: Features, memory: Tensor, k: int) -> None:
     """Refuse arguments of `route_by_memory` that do not belong together."""
     check_features(x)
     if memory.dim() != 2 or memory.size(1) != x.shape[1]:
-        raise ValueError(f"memory wants shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
+        raise ValueError(f"memory: expected shape [E, {x.shape[1]}], got {tuple(memory.shape)}")
     if not memory.is_floating_point() or memory.device != x.device:
-        raise ValueError(f"memory wants a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
+        raise ValueError(f"memory: expected a float dtype on {x.device}, got {memory.dtype} on {memory.device}")
     _check_k(k, memory.size(0))
 
 
@@ -285,4 +285,4 @@ def _dtype(x: Features) -> torch.dtype:
 
 def _check_k(k: int, experts: int) -> None:
     if not 1 <= k <= experts:
-        raise ValueError(f"k wants a number of experts in [1, E={experts}], got {k}")
+        raise ValueError(f"k: expected a number of experts in [1, E={experts}], got {k}")

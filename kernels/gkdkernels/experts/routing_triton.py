@@ -20,7 +20,7 @@ _EPS = tl.constexpr(1e-12)
 
 
 @triton.jit
-def route_rows(
+def route_by_memory_fwd_route_rows(
     x,  # [N, D]
     memory,  # [E, D]
     index,  # [N, K] int64
@@ -103,7 +103,7 @@ def tile_rows(experts: int) -> int:
 
 
 def route_tiles(experts: int, k: int, width: int) -> RouteTiles:
-    """The tile of `route_rows`."""
+    """The tile of `route_by_memory_fwd_route_rows`."""
     padded = padded_experts(experts)
     depth = max(16, min(32, triton.next_power_of_2(width)))
     return RouteTiles(tile_rows(experts), padded, triton.next_power_of_2(k), depth, 4 if padded <= 256 else 8)
@@ -120,7 +120,7 @@ def route_triton(x: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor, Ten
     counts = x.new_empty(programs, experts, dtype=torch.int32)
     if rows:
         with on_device(x):
-            route_rows[(programs,)](
+            route_by_memory_fwd_route_rows[(programs,)](
                 x.contiguous(),
                 memory.contiguous(),
                 index,

@@ -23,8 +23,9 @@ from gkdkernels.experts.routing_triton import padded_experts, tile_rows
 _SIDE = 64  # of the largest tile
 
 
+# backward launches the sort and, on the transposed weights, the products
 @triton.jit
-def count_experts(
+def expert_linear_fwd_count_experts(
     index,  # [N, K]
     counts,  # [tiles, E] int32
     num_rows,
@@ -45,7 +46,7 @@ def count_experts(
 
 
 @triton.jit
-def place_pairs(
+def expert_linear_fwd_place_pairs(
     index,  # [N, K]
     start,  # [E, tiles] int64: where the pairs of a tile begin among all, sorted by expert
     order,  # [N K] int64: sorted pairs
@@ -76,7 +77,7 @@ def place_pairs(
 
 
 @triton.jit
-def expert_products(
+def expert_linear_fwd_products(
     a,  # [N K / SHARE, INNER] rows; SHARE pairs read one
     weight,  # [E, INNER, OUT] by strides
     bias,  # [E, OUT] or None
@@ -146,7 +147,7 @@ def expert_products(
 
 
 @triton.jit
-def weight_gradient(
+def expert_linear_bwd_weight_gradient(
     x,  # [N K / SHARE, D]
     g,  # [N, H]
     alpha,  # [N K]
@@ -217,12 +218,12 @@ def tile_sizes(inner: int, out: int, dtype: torch.dtype) -> Tiles:
 
 
 def gradient_rows(width: int, dtype: torch.dtype) -> int:
-    """Rows of the weight that one program of `weight_gradient` sums: three TF32 products take twice the registers."""
+    """Rows of the weight that one program of its gradient sums: three TF32 products take twice the registers."""
     return max(16, min(_SIDE if dtype.itemsize == 2 else _SIDE // 2, int(triton.next_power_of_2(width))))
 
 
 def weight_splits(pairs: int, width: int, out: int, experts: int, *, programs: int = 528) -> int:
-    """Parts of each expert's pairs in `weight_gradient`: enough to fill a GPU, at least 256 pairs each."""
+    """Parts of each expert's pairs in the gradient of the weight: enough to fill a GPU, at least 256 pairs each."""
     at_once = triton.cdiv(width, _SIDE) * triton.cdiv(out, _SIDE) * experts
     most = max(1, pairs // (256 * experts))
     return max(1, min(programs // max(1, int(at_once)), most))
@@ -253,10 +254,10 @@ def sort_pairs(index: Tensor, experts: int, counts: Tensor | None = None) -> Sor
     with on_device(index):
         if counts is None:
             counts = index.new_empty(num_tiles, experts, dtype=torch.int32)
-            count_experts[(num_tiles,)](index, counts, rows, **sizes)
+            expert_linear_fwd_count_experts[(num_tiles,)](index, counts, rows, **sizes)
         transposed = counts.t().reshape(-1)
         start = (transposed.cumsum(0) - transposed).view(experts, num_tiles)
-        place_pairs[(num_tiles,)](index, start, order, rows, num_tiles, **sizes)
+        expert_linear_fwd_place_pairs[(num_tiles,)](index, start, order, rows, num_tiles, **sizes)
     return SortedPairs(order, start, experts)
 
 
@@ -321,7 +322,7 @@ def _products(
     wide = torch.promote_types(a.dtype, torch.float32)
     dots = None if other is None else a.new_empty(number, columns, dtype=wide)
     with on_device(a):
-        expert_products[(triton.cdiv(number, tiles.rows) + experts, columns)](
+        expert_linear_fwd_products[(triton.cdiv(number, tiles.rows) + experts, columns)](
             a.contiguous(),
             weight,
             bias,
@@ -359,7 +360,7 @@ def _weight_gradient(pairs: SortedPairs, g: Tensor, x: Tensor, alpha: Tensor, k:
     parts = x.new_empty(splits, pairs.experts, width, out, dtype=accumulation_dtype(x.dtype))
     grid = (triton.cdiv(width, block_d) * triton.cdiv(out, tiles.columns), pairs.experts, splits)
     with on_device(x):
-        weight_gradient[grid](
+        expert_linear_bwd_weight_gradient[grid](
             x,
             g,
             alpha.contiguous(),

@@ -19,10 +19,10 @@ _SAFE_RANGE = 60.0  # exp(-60) is far from fp32's smallest normal number, 1.2e-3
 def forward(
     graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, needs_er_grad: bool
 ) -> list[Tensor]:
-    """The output [num_dst, H, F], and tensors that `backward` wants.
+    """The output [num_dst, H, F], and tensors that `backward` needs.
 
     Args:
-        needs_er_grad: whether `er` wants a gradient, for which a second sum is kept.
+        needs_er_grad: whether `er` needs a gradient, for which a second sum is kept.
     """
     by_head = _by_head(h)  # [H, num_src, F]
     p, negative_part = _softmax(graph, el, er, slope)  # [H, E]
@@ -57,7 +57,7 @@ def output_shapes(
 
 
 def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
-    """What `backward` wants of the inputs and of the results of `forward`."""
+    """What `backward` needs of the inputs and of the results of `forward`."""
     return made[1:]
 
 
@@ -73,7 +73,7 @@ def backward(
     needs_el_grad: bool,
     needs_er_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
+    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty if not requested."""
     h, out, out_negative_part, p, negative_part, *masked = saved
     kept = masked[0] if masked else p
     g = _by_head(upstream)  # [H, num_dst, F]

@@ -26,7 +26,7 @@ _BLOCK_EDGES = 64  # exponentials are taken of a block's scores at once, as vect
 def forward(
     graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int, *, needs_er_grad: bool
 ) -> list[Tensor]:
-    """The output [num_dst, H, F], and tensors that `backward` wants; arguments as in `gat.cpu`."""
+    """The output [num_dst, H, F], and tensors that `backward` needs; arguments as in `gat.cpu`."""
     rows, left, right = (_rows(tensor) for tensor in (h, el, er))
     heads, cells = right.size(1), rows.size(1)
     out = rows.new_zeros(graph.num_dst, cells)
@@ -38,7 +38,7 @@ def forward(
         mask = by_head.t().contiguous()  # [E, H]
     if right.numel():
         edges = (graph.indptr.long(), graph.index.long())  # one kind of index: each more is compiled on its own
-        run(_forward, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_negative_part, softmax)
+        run(gat_fwd_rows, *edges, rows, left, right, mask, rows.new_tensor(slope), out, out_negative_part, softmax)
     wide = out.view(graph.num_dst, *h.shape[1:])
     return [wide.to(h.dtype), wide, out_negative_part, softmax, mask]
 
@@ -53,7 +53,7 @@ def output_shapes(
 
 
 def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
-    """What `backward` wants of the inputs and of the results of `forward`."""
+    """What `backward` needs of the inputs and of the results of `forward`."""
     return [*made[1:], h, el, er]
 
 
@@ -69,7 +69,7 @@ def backward(
     needs_el_grad: bool,
     needs_er_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
+    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty if not requested."""
     out, out_negative_part, (peak, scale, negative_part), mask, h, el, er = saved
     rows, left, right, g = (_rows(tensor) for tensor in (h, el, er, upstream))
     delta = (g.view(out.shape) * out).sum(-1)  # [num_dst, H]
@@ -81,8 +81,8 @@ def backward(
     if grad_el.numel():
         transposed = graph.transposed
         edges = (transposed.graph.indptr.long(), transposed.graph.index.long(), transposed.edge)
-        node = torch.stack((right, peak, scale, delta), 1)  # [num_dst, 4, H]: what one edge reads lies together
-        run(_backward, *edges, rows, left, node, g, mask, rows.new_tensor(slope), grad_h, grad_el)
+        node = torch.stack((right, peak, scale, delta), 1)  # [num_dst, 4, H]: contiguous, since one edge reads all four
+        run(gat_bwd_rows, *edges, rows, left, node, g, mask, rows.new_tensor(slope), grad_h, grad_el)
     final = grad_h.view(sources, *h.shape[1:])
     return [grad.to(upstream.dtype) for grad in (final, grad_el, grad_er)]
 
@@ -93,7 +93,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @loops(FAST_SUMS)
-def _forward(
+def gat_fwd_rows(
     indptr: Any,
     index: Any,
     h: Any,
@@ -161,7 +161,7 @@ def _forward(
 
 
 @loops(FAST_SUMS)
-def _backward(
+def gat_bwd_rows(
     indptr: Any,
     index: Any,
     edge: Any,

@@ -54,9 +54,10 @@ def gat_aggregate(
         negative_slope: of the leaky ReLU, in [0, 1].
         dropout: probability that a coefficient is dropped, after the softmax.
         key: seed of the dropout mask, a function of (key, head, edge id); needed when `dropout` > 0.
-        backend: "auto", "reference" (any device), "cpu", "numba" (extra; only when named: its sums round otherwise
-            than those of "cpu", the mask is the same), or "triton", whose mask is another draw for the same key:
-            `gat.triton.dropout_mask` (a counter that the kernels evaluate edge by edge, in forward and in backward).
+        backend: "auto", "reference" (any device), "cpu", "numba" (extra; only when named: differs in rounding
+            from "cpu": another summation order; the mask is the same), or "triton", whose mask is another draw for the
+            same key: `gat.triton.dropout_mask` (a counter that the kernels evaluate edge by edge, in forward and in
+            backward).
 
     Returns:
         [num_dst, H, F]; rows without edges are 0. Differentiable once ("reference": any number of times).
@@ -119,7 +120,7 @@ def _engine(backend: str) -> ModuleType:
     return gat_cpu
 
 
-# What follows runs at once, or becomes one call in the graph that `torch.compile` makes.
+# Eager call, or one custom op under `torch.compile`.
 
 
 def _forward(
@@ -152,7 +153,7 @@ def _backward(
     wanted: Sequence[bool],
     backend: str,
 ) -> list[Tensor]:
-    """Gradients of h, el and er; something of no use where not wanted."""
+    """Gradients of h, el and er; undefined if not requested."""
     grads: list[Tensor]
     if torch.compiler.is_compiling():
         parts = graph.parts(transposed=True)
@@ -265,19 +266,19 @@ _BACKWARD = register(
 
 def _check(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int | None) -> None:
     if h.dim() != 3 or h.size(0) != graph.num_src:
-        raise ValueError(f"h wants shape [{graph.num_src}, H, F], got {tuple(h.shape)}")
+        raise ValueError(f"h: expected shape [{graph.num_src}, H, F], got {tuple(h.shape)}")
     for name, tensor, rows in (("el", el, graph.num_src), ("er", er, graph.num_dst)):
         if tensor.shape != (rows, h.size(1)):
-            raise ValueError(f"{name} wants shape [{rows}, {h.size(1)}], got {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape [{rows}, {h.size(1)}], got {tuple(tensor.shape)}")
         if tensor.dtype != h.dtype or tensor.device != h.device:
-            raise ValueError(f"{name} wants {h.dtype} on {h.device} as h, got {tensor.dtype} on {tensor.device}")
+            raise ValueError(f"{name}: expected {h.dtype} on {h.device} like h, got {tensor.dtype} on {tensor.device}")
     if not h.is_floating_point():
-        raise ValueError(f"h wants a float dtype, got {h.dtype}")
+        raise ValueError(f"h: expected a float dtype, got {h.dtype}")
     if h.device != graph.device:
-        raise ValueError(f"h wants the graph's device {graph.device}, got {h.device}")
+        raise ValueError(f"h: expected the graph's device {graph.device}, got {h.device}")
     if not 0.0 <= slope <= 1.0:
-        raise ValueError(f"negative_slope wants a value in [0, 1], got {slope}")
+        raise ValueError(f"negative_slope: expected a value in [0, 1], got {slope}")
     if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"dropout wants a probability in [0, 1], got {dropout}")
+        raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
     if dropout > 0 and key is None:
-        raise ValueError("key wants a seed when dropout > 0, got None")
+        raise ValueError("key: expected a seed when dropout > 0, got None")

@@ -23,7 +23,7 @@ _STEPS = tl.constexpr(1 << 24)  # a draw has 24 bits
 
 
 @triton.jit
-def keep_scale(key, edge, head, DROPPED: tl.constexpr):
+def _keep_scale(key, edge, head, DROPPED: tl.constexpr):
     """0 with probability DROPPED / 2^24, else the inverse of the probability to stay: Philox at (key, edge, head).
 
     edge [A, 1] int64, head [1, B] int32 -> [A, B].
@@ -35,7 +35,7 @@ def keep_scale(key, edge, head, DROPPED: tl.constexpr):
 
 
 @triton.jit
-def block_of(HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_F: tl.constexpr):
+def _block_of(HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_F: tl.constexpr):
     """(tile of the width, heads [BLOCK_H], columns [BLOCK_F], which heads exist, which cells [BLOCK_H, BLOCK_F])."""
     tiles: tl.constexpr = (WIDTH + BLOCK_F - 1) // BLOCK_F
     tile = tl.program_id(1) % tiles
@@ -46,7 +46,7 @@ def block_of(HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_H: tl.constexpr, BL
 
 
 @triton.jit
-def attend(
+def gat_fwd_attend(
     indptr,  # [R + 1]
     index,  # [E]
     h,  # [S, H, F]
@@ -74,7 +74,7 @@ def attend(
     """One row, a block of heads, a block of features."""
     wide: tl.constexpr = tl.float64 if h.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
+    tile, head, f, in_h, cells = _block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(er + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
@@ -96,7 +96,7 @@ def attend(
         total = total * shrink + tl.sum(p, 0)
         lost_total = lost_total * shrink + tl.sum(negative_part, 0)
         if DROPPED > 0:
-            scale = keep_scale(key, e[:, None], head[None, :], DROPPED)
+            scale = _keep_scale(key, e[:, None], head[None, :], DROPPED)
             p *= scale
             negative_part *= scale
         at = (j[:, None, None] * HEADS + head[None, :, None]) * WIDTH + f[None, None, :]
@@ -133,7 +133,7 @@ def attend(
 
 
 @triton.jit
-def merge_attend(
+def gat_fwd_merge_attend(
     hubs,
     num_chunks,
     out,
@@ -151,7 +151,7 @@ def merge_attend(
     """The softmax of one hub from those of its chunks, in order."""
     wide: tl.constexpr = tl.float64 if part.dtype.element_ty == tl.float64 else tl.float32
     hub = tl.program_id(0)
-    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
+    tile, head, f, in_h, cells = _block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row = tl.load(hubs[0] + hub)
     peak = tl.full((BLOCK_H,), -float("inf"), wide)
     total = tl.zeros((BLOCK_H,), wide)
@@ -182,7 +182,7 @@ def merge_attend(
 
 
 @triton.jit
-def node_products(
+def gat_bwd_node_products(
     g,  # [R, H, F] upstream
     out,
     out_negative_part,  # or None
@@ -214,7 +214,7 @@ def node_products(
 
 
 @triton.jit
-def attend_back(
+def gat_bwd_attend(
     indptr,  # [S + 1] of the transpose
     index,  # [E] destination of each edge
     edge,  # [E] id of each edge in the graph, which the dropout mask counts by
@@ -244,7 +244,7 @@ def attend_back(
     """``d h_j = sum m p g_i`` and ``d el_j = <sum m p lr' g_i, h_j> - sum p lr' delta_i`` over the out-edges of j."""
     wide: tl.constexpr = tl.float64 if h.dtype.element_ty == tl.float64 else tl.float32
     program = tl.program_id(0)
-    tile, head, f, in_h, cells = block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
+    tile, head, f, in_h, cells = _block_of(HEADS, WIDTH, BLOCK_H, BLOCK_F)
     row, lo, hi, is_chunk, has_work = span(program, indptr, hubs, num_chunks, HUB)
     own = tl.load(el + row * HEADS + head, mask=in_h, other=0.0).to(wide)
     acc = tl.zeros((BLOCK_H, BLOCK_F), wide)
@@ -263,7 +263,7 @@ def attend_back(
         through += tl.sum(sloped * tl.load(delta + node, mask=both, other=0.0), 0)
         if DROPPED > 0:
             name = tl.load(edge + e, mask=live, other=0)
-            scale = keep_scale(key, name[:, None], head[None, :], DROPPED)
+            scale = _keep_scale(key, name[:, None], head[None, :], DROPPED)
             p *= scale
             sloped *= scale
         at = node[:, :, None] * WIDTH + f[None, None, :]
@@ -286,12 +286,18 @@ def attend_back(
 
 
 @triton.jit
-def draw_mask(mask, key, num_edges, HEADS: tl.constexpr, DROPPED: tl.constexpr, BLOCK: tl.constexpr):
+def gat_bwd_merge_sum(hubs, num_chunks, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """`merge_sum` of the chunks that `gat_bwd_attend` left."""
+    merge_sum(hubs, num_chunks, None, partial, y, num_rows, WIDTH, BLOCK_D)
+
+
+@triton.jit
+def gat_fwd_draw_mask(mask, key, num_edges, HEADS: tl.constexpr, DROPPED: tl.constexpr, BLOCK: tl.constexpr):
     """``mask: [H, E]`` as the other kernels draw it."""
     e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     head = tl.program_id(1)
     edge = e[:, None]
-    scale = keep_scale(key, edge, tl.full((1, 1), 0, tl.int32) + head, DROPPED)
+    scale = _keep_scale(key, edge, tl.full((1, 1), 0, tl.int32) + head, DROPPED)
     tl.store(mask + head.to(tl.int64) * num_edges + edge, scale.to(mask.dtype.element_ty), mask=edge < num_edges)
 
 
@@ -335,13 +341,13 @@ def forward(
     negative_part = out_negative_part if needs_er_grad else None
     shape = {"HEADS": heads, "WIDTH": width, "BLOCK_H": tile.heads, "BLOCK_F": tile.width}
     with on_device(h):
-        attend[(chunks + graph.num_dst, blocks)](
+        gat_fwd_attend[(chunks + graph.num_dst, blocks)](
             graph.indptr, graph.index, h, el, er, hubs, chunks, out, negative_part, negative_sum, lse, part, part_lost,
             state, key, **shape, SLOPE=slope, DROPPED=dropped_steps(dropout), HUB=graph.hubs.edges, BLOCK_E=tile.edges,
             num_warps=tile.num_warps,
         )  # fmt: skip
         if chunks:
-            merge_attend[(hubs[0].numel(), blocks)](
+            gat_fwd_merge_attend[(hubs[0].numel(), blocks)](
                 hubs, chunks, out, negative_part, negative_sum, lse, part, part_lost, state, **shape, num_warps=1
             )
     return [out, out_negative_part, negative_sum, lse]
@@ -357,7 +363,7 @@ def output_shapes(
 
 
 def tensors_for_backward(made: list[Tensor], h: Tensor, el: Tensor, er: Tensor) -> list[Tensor]:
-    """What `backward` wants of the inputs and of the results of `forward`."""
+    """What `backward` needs of the inputs and of the results of `forward`."""
     return [h, el, er, *made]
 
 
@@ -373,7 +379,7 @@ def backward(
     needs_el_grad: bool,
     needs_er_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty where not wanted."""
+    """Gradients of h [num_src, H, F], el [num_src, H] and er [num_dst, H]; empty if not requested."""
     h, el, er, out, out_negative_part, negative_sum, lse = (t.contiguous() for t in saved)
     g, (_, heads, width), wide = upstream.contiguous(), h.shape, accumulation_dtype(h.dtype)
     grad_h = h.new_empty(h.shape if needs_h_grad or needs_el_grad else 0)
@@ -392,12 +398,12 @@ def backward(
         part = h.new_empty(chunks, heads, width, dtype=wide)
         part_el = h.new_empty(tiles, chunks, heads, dtype=wide)
     with on_device(h):
-        node_products[(triton.cdiv(lse.numel(), rows),)](
+        gat_bwd_node_products[(triton.cdiv(lse.numel(), rows),)](
             g, out, out_negative_part if needs_er_grad else None, negative_sum, delta, grad_er if needs_er_grad else
             None, lse.numel(), WIDTH=width, BLOCK_N=rows, BLOCK_F=tile.width, num_warps=1,
         )  # fmt: skip
         if grad_h.numel():
-            attend_back[(chunks + graph.num_src, triton.cdiv(heads, tile.heads) * tiles)](
+            gat_bwd_attend[(chunks + graph.num_src, triton.cdiv(heads, tile.heads) * tiles)](
                 transposed.graph.indptr, transposed.graph.index, transposed.edge, h, el, er, lse, delta, hubs, chunks,
                 g, grad_h, grad_el, part, part_el, key, graph.num_src, HEADS=heads, WIDTH=width, SLOPE=slope,
                 DROPPED=dropped_steps(dropout), HUB=transposed.graph.hubs.edges, BLOCK_E=tile.edges, BLOCK_H=tile.heads,
@@ -422,7 +428,7 @@ def dropout_mask(
     mask = torch.empty(heads, num_edges, dtype=dtype, device=device)
     if mask.numel():
         with on_device(mask):
-            draw_mask[(triton.cdiv(num_edges, 256), heads)](
+            gat_fwd_draw_mask[(triton.cdiv(num_edges, 256), heads)](
                 mask, key, num_edges, HEADS=heads, DROPPED=dropped_steps(dropout), BLOCK=256
             )
     return mask
@@ -440,7 +446,7 @@ def _merge(graph: CSRGraph, part: Tensor, into: Tensor) -> None:
     width = part.size(1) * part.size(2)
     block = min(256, triton.next_power_of_2(width))
     with on_device(part):
-        merge_sum[(hubs[0].numel(), triton.cdiv(width, block))](
-            hubs, chunks, None, part, into, into.size(0), WIDTH=width, BLOCK_D=block,
+        gat_bwd_merge_sum[(hubs[0].numel(), triton.cdiv(width, block))](
+            hubs, chunks, part, into, into.size(0), WIDTH=width, BLOCK_D=block,
             num_warps=1,
         )  # fmt: skip

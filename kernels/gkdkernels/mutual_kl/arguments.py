@@ -15,7 +15,7 @@ class Peers:
     """K logits [N, C] of one dtype and device, from a stack or a sequence.
 
     Attributes:
-        given: what autograd sees, ``[stack]`` or the K tensors; `stacked` tells them apart.
+        given: what autograd sees, ``[stack]`` or the K tensors; `stacked` is true for the first.
         each: the K tensors [N, C], views of the stack.
         wide: the dtype of the computation.
     """
@@ -30,25 +30,25 @@ class Peers:
         self.stacked = isinstance(logits, Tensor)
         self.given: list[Tensor] = [logits] if isinstance(logits, Tensor) else list(logits)
         if isinstance(logits, Tensor) and logits.dim() != 3:
-            raise ValueError(f"{name} wants shape [K, N, C] or a sequence of K [N, C], got {tuple(logits.shape)}")
+            raise ValueError(f"{name}: expected shape [K, N, C] or a sequence of K [N, C], got {tuple(logits.shape)}")
         self.each = list(logits.unbind(0)) if isinstance(logits, Tensor) else self.given
         if not self.each:
-            raise ValueError(f"{name} wants at least one peer, got none")
+            raise ValueError(f"{name}: expected at least one peer, got none")
         first = self.each[0]
         self.count, self.device = len(self.each), first.device if like is None else like.device
         self.wide = torch.promote_types(first.dtype, torch.float32)
         if not first.is_floating_point():
-            raise ValueError(f"{name} wants a float dtype, got {first.dtype}")
+            raise ValueError(f"{name}: expected a float dtype, got {first.dtype}")
         if first.dim() != 2:
-            raise ValueError(f"{name}[0] wants shape [N, C], got {tuple(first.shape)}")
+            raise ValueError(f"{name}[0]: expected shape [N, C], got {tuple(first.shape)}")
         self.rows, self.classes = first.shape if like is None else (like.rows, like.classes)
         if like is not None and self.count != like.count:
-            raise ValueError(f"{name} wants {like.count} peers as logits, got {self.count}")
+            raise ValueError(f"{name}: expected {like.count} peers, as many as logits, got {self.count}")
         for k, z in enumerate(self.each):
             if z.shape != (self.rows, self.classes):
-                raise ValueError(f"{name}[{k}] wants shape {[self.rows, self.classes]}, got {tuple(z.shape)}")
+                raise ValueError(f"{name}[{k}]: expected shape {[self.rows, self.classes]}, got {tuple(z.shape)}")
             if z.dtype != first.dtype or z.device != self.device:
-                raise ValueError(f"{name}[{k}] wants {first.dtype} on {self.device}, got {z.dtype} on {z.device}")
+                raise ValueError(f"{name}[{k}]: expected {first.dtype} on {self.device}, got {z.dtype} on {z.device}")
 
 
 @dataclass(eq=False, slots=True)
@@ -91,11 +91,13 @@ def pair_weight_of(weight: Tensor, peers: Peers) -> Tensor:
     count, rows, shape = peers.count, peers.rows, tuple(weight.shape)
     if shape not in ((count,), (count, count), (rows, count), (rows, count, 1)):
         raise ValueError(
-            f"pair_weight wants shape [{count}, {count}], [{count}] or [{rows}, {count}] (pairs, teachers, or nodes x "
-            f"teachers), got {shape}"
+            f"pair_weight: expected shape [{count}, {count}], [{count}] or [{rows}, {count}] (pairs, teachers, or "
+            f"nodes x teachers), got {shape}"
         )
     if not weight.is_floating_point() or weight.device != peers.device:
-        raise ValueError(f"pair_weight wants a float dtype on {peers.device}, got {weight.dtype} on {weight.device}")
+        raise ValueError(
+            f"pair_weight: expected a float dtype on {peers.device}, got {weight.dtype} on {weight.device}"
+        )
     weight = weight.to(peers.wide)
     if weight.dim() == 1:
         return weight[:, None].expand(count, count)
@@ -108,7 +110,7 @@ def check_mask(mask: Tensor | None, name: str, peers: Peers) -> None:
         return
     if mask.dtype != torch.bool or mask.shape != (peers.rows,) or mask.device != peers.device:
         raise ValueError(
-            f"{name} wants bool of shape [{peers.rows}] on {peers.device}, got {mask.dtype} of {tuple(mask.shape)} "
+            f"{name}: expected bool of shape [{peers.rows}] on {peers.device}, got {mask.dtype} of {tuple(mask.shape)} "
             f"on {mask.device}"
         )
 
@@ -121,8 +123,8 @@ def check_targets(targets: Tensor | None, multi_label: bool, peers: Peers) -> No
     kind = "float" if multi_label else "int32 or int64"
     fits = targets.is_floating_point() if multi_label else targets.dtype in (torch.int32, torch.int64)
     if targets.shape != wanted or not fits or targets.device != peers.device:
-        hint = "; several labels per item want multi_label=True" if targets.is_floating_point() and not fits else ""
+        hint = "; use multi_label=True for several labels per item" if targets.is_floating_point() and not fits else ""
         raise ValueError(
-            f"targets wants {kind} of shape {list(wanted)} on {peers.device}, got {targets.dtype} of "
+            f"targets: expected {kind} of shape {list(wanted)} on {peers.device}, got {targets.dtype} of "
             f"{tuple(targets.shape)} on {targets.device}{hint}"
         )

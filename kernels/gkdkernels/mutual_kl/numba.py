@@ -35,7 +35,7 @@ def peer_pass_numba(
     learns: bool,
     per_node: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `peer_pass` of the module `mutual_kl`. Halves are raised to fp32 beforehand."""
+    """As `peer_pass` of the module `mutual_kl`. Half precision is raised to fp32 beforehand."""
     peers, (rows, classes), empty = len(logits), logits[0].shape, scale.new_empty
     grad = empty((peers, rows, classes) if learns else (0, 0, 0))
     node_kl = empty((rows, peers, peers) if per_node else (0, 0, 0)).zero_()
@@ -56,7 +56,7 @@ def peer_pass_numba(
     kl = torch.zeros(chunks, peers, peers, dtype=torch.float64)
     wide = [z.detach().to(scale.dtype) for z in logits]
     run(
-        _peer_pass,
+        mutual_kl_fwd_peer_pass,
         *_addresses(wide),
         mix.contiguous(),
         taught.contiguous(),
@@ -94,7 +94,15 @@ def teacher_side_numba(
         taught = weight.detach()[..., 0]
         mix = scale[0] * (g.sum().expand(peers).diag() - g)
     wide = [z.detach().to(scale.dtype) for z in logits]
-    run(_teacher_side, *_addresses(wide), mix.contiguous(), taught.contiguous(), _rows_of(kl_mask), multi_label, grad)
+    run(
+        mutual_kl_bwd_teacher_side,
+        *_addresses(wide),
+        mix.contiguous(),
+        taught.contiguous(),
+        _rows_of(kl_mask),
+        multi_label,
+        grad,
+    )
     return grad.to(logits[0].dtype)
 
 
@@ -109,7 +117,7 @@ def _rows_of(mask: Tensor | None) -> Tensor:
 
 
 @loops(FAST_SUMS)
-def _peer_pass(
+def mutual_kl_fwd_peer_pass(
     address: Any,
     stride: Any,
     mix: Any,
@@ -176,7 +184,9 @@ def _peer_pass(
 
 
 @loops(FAST_SUMS)
-def _teacher_side(address: Any, stride: Any, mix: Any, taught: Any, kl_mask: Any, multi_label: bool, grad: Any) -> None:
+def mutual_kl_bwd_teacher_side(
+    address: Any, stride: Any, mix: Any, taught: Any, kl_mask: Any, multi_label: bool, grad: Any
+) -> None:
     peers, rows, classes = grad.shape
     sides = 2 if multi_label else 1
     for tile in numba.prange((rows + _LANES - 1) // _LANES if classes else 0):

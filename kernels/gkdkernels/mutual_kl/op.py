@@ -61,7 +61,7 @@ def mutual_kl(
         kl_mask: [N] bool, the nodes on which peers learn from each other; None for all.
         targets: [N] int32 or int64, negative for none; with `multi_label` [N, C] float in [0, 1], NaN for none.
         ce_logits: the logits of the cross-entropy, as `logits`; None for `logits`.
-        ce_weight: of the cross-entropy, which is there where `targets` is given.
+        ce_weight: of the cross-entropy, used if `targets` is given.
         entropy_logits: the logits of the entropy, as `logits`; None for `logits`.
         entropy_mask: [N] bool, the nodes of the entropy; None for all.
         entropy_weight: of the entropy; a positive one keeps distributions wide, 0 leaves the term out.
@@ -133,8 +133,8 @@ class _PassOptions(NamedTuple):
     entropy: bool
     multi_label: bool
     detach_target: bool
-    learns: bool  # the gradient in the logits is wanted
-    weighs: bool  # the gradient in the weight is wanted
+    learns: bool  # the gradient in the logits is needed
+    weighs: bool  # the gradient in the weight is needed
 
 
 class _PeerTerms(torch.autograd.Function):
@@ -191,7 +191,7 @@ class _PeerTerms(torch.autograd.Function):
 
 
 def _is_one(g: Tensor) -> bool:
-    """Whether backward may skip its pass, as under ``loss.sum()``; a GPU is not asked, for it would be waited for."""
+    """Whether backward may skip its pass, as under ``loss.sum()``; skipped on CUDA to avoid a synchronisation."""
     return not torch.compiler.is_compiling() and g.device.type == "cpu" and bool((g == 1).all())
 
 
@@ -216,11 +216,11 @@ def peer_pass(
         weight: [K, K], or [N, K, 1]; None leaves the KL out.
         kl_mask, targets, entropy_mask, entropy, multi_label: as `mutual_kl`.
         scale: [3], see `LogitTerms.scale`.
-        learns: the gradient is wanted; `per_node`: the KL of each node is.
+        learns: the gradient is needed; `per_node`: the KL of each node is needed.
 
     Returns:
         loss [K], kl [K, K], ``d loss_j / d z_j`` [K, N, C], and `scale[0]` times the KL of each node [N, K, K]; the
-        last two are empty if not wanted.
+        last two are empty if not requested.
     """
     asked = (weight, kl_mask, targets, entropy_mask, scale, entropy, multi_label, learns, per_node)
     if backend == "cpu":

@@ -62,7 +62,7 @@ def _log_sigmoid(z):
 
 
 @triton.jit
-def peer_tile(
+def mutual_kl_fwd_peer_tile(
     logits,  # K tensors [N, C]
     weight,  # w_ij of node n at n stride_wn + i stride_wi + j stride_wj, or None
     kl_mask,  # [N] 0 or 1, or None
@@ -167,9 +167,9 @@ def peer_tile(
 
 
 @triton.jit
-def teacher_tile(
+def mutual_kl_bwd_teacher_tile(
     logits,  # K tensors [N, C]
-    weight,  # as `peer_tile`
+    weight,  # as `mutual_kl_fwd_peer_tile`
     g,  # [K] upstream of the losses
     kl_mask,  # [N] 0 or 1, or None
     scale,  # [3]
@@ -238,7 +238,7 @@ def tile_of(peers: int, classes: int, multi_label: bool = False) -> PeerTile:
     block_k, block_c = padded(peers), padded(classes)
     if block_k * block_c > MAX_TILE:
         raise ValueError(
-            f"backend 'triton' of mutual_kl wants K x C of at most {MAX_TILE} (each rounded up to a power of 2), "
+            f"backend 'triton' of mutual_kl: expected K x C of at most {MAX_TILE} (each rounded up to a power of 2), "
             f"got {peers} x {classes}; backend='reference' has no limit"
         )
     per_thread = min(_PER_THREAD // 2 if multi_label else _PER_THREAD, 4 * block_k)
@@ -298,7 +298,7 @@ def peer_pass_triton(
         return scale.new_zeros(peers), scale.new_zeros(peers, peers), grad, node_kl.zero_()
     kl_part = scale.new_empty((common.grid, peers, peers) if weight is not None else (0, peers, peers))
     loss_part = scale.new_empty(common.grid, peers)
-    peer_tile[(common.grid,)](
+    mutual_kl_fwd_peer_tile[(common.grid,)](
         common.logits,
         weight,
         _as_bytes(kl_mask),
@@ -326,7 +326,7 @@ def teacher_side_triton(
     common = _common(logits, weight, multi_label)
     grad = logits[0].new_empty(len(logits), *logits[0].shape)
     if grad.numel():
-        teacher_tile[(common.grid,)](
+        mutual_kl_bwd_teacher_tile[(common.grid,)](
             common.logits,
             weight,
             g,

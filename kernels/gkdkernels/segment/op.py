@@ -27,7 +27,7 @@ def segment_sum(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
     Args:
         x: [N, D] float.
         ptr: [G + 1] int, non-decreasing, from 0 to N.
-        backend: "auto", "reference" (any device), or "triton" (differentiable once; accumulates halves in fp32).
+        backend: "auto", "reference" (any device), or "triton" (differentiable once; accumulates fp16 and bf16 in fp32).
 
     Raises:
         ValueError: an unknown `backend`, or a wrong shape, dtype, device or order of `ptr`.
@@ -151,14 +151,14 @@ _COMPILED = {
 def _segment(x: Tensor, ptr: Tensor) -> Tensor:
     """[N] int64 segment of each row, after a check of the arguments."""
     if x.dim() != 2:
-        raise ValueError(f"x wants shape [N, D], got {tuple(x.shape)}")
+        raise ValueError(f"x: expected shape [N, D], got {tuple(x.shape)}")
     if ptr.dim() != 1 or ptr.numel() == 0 or ptr.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"ptr wants shape [G + 1] of int32 or int64, got {tuple(ptr.shape)} of {ptr.dtype}")
+        raise ValueError(f"ptr: expected shape [G + 1] of int32 or int64, got {tuple(ptr.shape)} of {ptr.dtype}")
     if ptr.device != x.device:
-        raise ValueError(f"ptr wants x's device {x.device}, got {ptr.device}")
+        raise ValueError(f"ptr: expected {x.device}, the device of x, got {ptr.device}")
     size = ptr.diff()
     compiling = torch.compiler.is_compiling()  # values are not known then
     if not compiling and (int(ptr[0]) != 0 or int(ptr[-1]) != x.size(0) or bool((size < 0).any())):
-        raise ValueError(f"ptr wants to rise from 0 to N={x.size(0)}, got {int(ptr[0])}..{int(ptr[-1])}")
+        raise ValueError(f"ptr: expected values rising from 0 to N={x.size(0)}, got {int(ptr[0])}..{int(ptr[-1])}")
     graphs = torch.arange(ptr.numel() - 1, device=x.device)
     return torch.repeat_interleave(graphs, size.long(), output_size=x.size(0))

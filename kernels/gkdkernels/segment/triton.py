@@ -16,7 +16,7 @@ from gkdkernels.spmm import triton as spmm_triton
 
 
 @triton.jit
-def softmax(ptr, x, y, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+def segment_softmax_fwd_tile(ptr, x, y, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
     """``y: [N, D]`` softmax of the columns of ``x: [N, D]`` within a segment: a pass to sum, a pass to write."""
     wide: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     segment = tl.program_id(0)
@@ -41,7 +41,7 @@ def softmax(ptr, x, y, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.c
 
 
 @triton.jit
-def softmax_gradient(ptr, y, g, grad, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+def segment_softmax_bwd_tile(ptr, y, g, grad, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
     """``grad = y (g - sum g y)``, the sum over the segment's rows."""
     wide: tl.constexpr = tl.float64 if y.dtype.element_ty == tl.float64 else tl.float32
     segment = tl.program_id(0)
@@ -81,7 +81,7 @@ def segment_softmax(x: Tensor, ptr: Tensor) -> Tensor:
     if y.numel():
         blocks = row_blocks(x.size(1), most=64)
         with on_device(x):
-            softmax[(ptr.numel() - 1, triton.cdiv(x.size(1), blocks.width))](
+            segment_softmax_fwd_tile[(ptr.numel() - 1, triton.cdiv(x.size(1), blocks.width))](
                 ptr, x, y, WIDTH=x.size(1), BLOCK_N=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps
             )
     return y
@@ -94,7 +94,7 @@ def segment_softmax_gradient(y: Tensor, g: Tensor, ptr: Tensor) -> Tensor:
     if grad.numel():
         blocks = row_blocks(y.size(1), most=64)
         with on_device(y):
-            softmax_gradient[(ptr.numel() - 1, triton.cdiv(y.size(1), blocks.width))](
+            segment_softmax_bwd_tile[(ptr.numel() - 1, triton.cdiv(y.size(1), blocks.width))](
                 ptr, y, g, grad, WIDTH=y.size(1), BLOCK_N=blocks.edges, BLOCK_D=blocks.width,
                 num_warps=blocks.num_warps,
             )  # fmt: skip

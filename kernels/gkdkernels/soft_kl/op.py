@@ -6,9 +6,10 @@ For each row, with ``q = softmax(z / tau)`` and the target p (Hinton et al. 2015
     d KL / d z = (q - p) / tau
     d KL / d t = p (log p - log q - KL) / tau        where p = softmax(t / tau)
 
-and with several labels per item the mean over labels of the Bernoulli KL, q and p sigmoids. The target says what it is,
-`Logits`, `Probs` or `LogProbs`: probabilities taken for log-probabilities train another objective without a word, and
-log-probabilities divided by a temperature are no distribution. Runs in fp32 (fp64 for fp64 logits) whatever the dtype.
+and with several labels per item the mean over labels of the Bernoulli KL, q and p sigmoids. The type of the target,
+`Logits`, `Probs` or `LogProbs`, must be given: probabilities taken for log-probabilities train another objective
+without a word, and log-probabilities divided by a temperature are no distribution. Runs in fp32 (fp64 for fp64 logits)
+whatever the dtype.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def soft_kl(
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
-    """``KL(target || softmax(student / tau))``, the mean over rows. No factor tau^2: callers that want it multiply.
+    """``KL(target || softmax(student / tau))``, the mean over rows. No factor tau^2: multiply by it where it is needed.
 
     Args:
         student: [N, C] float logits.
@@ -50,7 +51,7 @@ def soft_kl(
         mask: [N] bool, the rows that count; None for all.
         weight: [N] float factor of each row; the mean still divides by the number of rows.
         detach_target: the target is a constant; with False gradient flows into it, as learned mixtures need.
-        multi_label: each class is a label of its own, there or not; `LogProbs` do not say enough then.
+        multi_label: each class is a label of its own, present or not; `LogProbs` are not enough then.
         reduction: "mean" over the rows of `mask`, 0 where there is none; "none" for [N], 0 outside `mask`.
         backend: "auto", "reference" (any device), "cpu" or "triton".
 
@@ -58,13 +59,13 @@ def soft_kl(
         A scalar or [N] in fp32 (fp64 for fp64 logits), differentiable once ("reference": any number of times).
 
     Raises:
-        ValueError: a target that is no distribution or does not say its type, a wrong shape, dtype or device.
+        ValueError: a target that is no distribution or has no type, a wrong shape, dtype or device.
     """
     _check(student, target, mask, weight, multi_label)
     if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction wants one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if not tau > 0:
-        raise ValueError(f"tau wants a positive number, got {tau}")
+        raise ValueError(f"tau: expected a positive number, got {tau}")
     fits = padded(student.size(1)) <= MAX_TILE
     exist = BACKENDS if fits or backend != "auto" else ("reference", "cpu")
     chosen = choose("soft_kl", backend, exist, student)
@@ -92,8 +93,8 @@ class _PassOptions(NamedTuple):
     kind: str
     tau: float
     multi_label: bool
-    learns: bool  # the gradient in the student is wanted
-    teaches: bool  # the gradient in the target is wanted
+    learns: bool  # the gradient in the student is needed
+    teaches: bool  # the gradient in the target is needed
 
 
 class _RowKL(torch.autograd.Function):
@@ -114,8 +115,8 @@ class _RowKL(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         wanted = (ctx.how.learns, ctx.how.teaches)
         scaled = (
-            (grad * g[:, None]).to(grad.dtype) if asked else None
-            for grad, asked in zip(ctx.saved_tensors, wanted, strict=True)
+            (grad * g[:, None]).to(grad.dtype) if needed else None
+            for grad, needed in zip(ctx.saved_tensors, wanted, strict=True)
         )
         return (None, *scaled)
 
@@ -130,7 +131,7 @@ def row_kl(
     teaches: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not wanted."""
+    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not requested."""
     asked = (student, value, kind, tau, multi_label, learns, teaches)
     if backend == "cpu":
         return _row_kl_cpu(*asked)
@@ -204,24 +205,24 @@ _row_kl_op = register(
 
 def _check(student: Tensor, target: Target, mask: Tensor | None, weight: Tensor | None, multi_label: bool) -> None:
     if not isinstance(target, Logits | Probs | LogProbs):
-        raise ValueError(f"target wants Logits(...), Probs(...) or LogProbs(...), got {type(target).__name__}")
+        raise ValueError(f"target: expected Logits(...), Probs(...) or LogProbs(...), got {type(target).__name__}")
     if multi_label and isinstance(target, LogProbs):
-        raise ValueError("target wants Logits or Probs with multi_label=True, got LogProbs")
+        raise ValueError("target: expected Logits or Probs with multi_label=True, got LogProbs")
     if student.dim() != 2 or not student.is_floating_point():
-        raise ValueError(f"student wants float of shape [N, C], got {student.dtype} of {tuple(student.shape)}")
+        raise ValueError(f"student: expected float of shape [N, C], got {student.dtype} of {tuple(student.shape)}")
     value = target.value
     if value.shape != student.shape or not value.is_floating_point() or value.device != student.device:
         raise ValueError(
-            f"target wants float of shape {list(student.shape)} on {student.device} as student, got {value.dtype} of "
-            f"{tuple(value.shape)} on {value.device}"
+            f"target: expected float of shape {list(student.shape)} on {student.device} like student, got "
+            f"{value.dtype} of {tuple(value.shape)} on {value.device}"
         )
-    for name, each, wants_bool in (("mask", mask, True), ("weight", weight, False)):
+    for name, each, is_mask in (("mask", mask, True), ("weight", weight, False)):
         if each is None:
             continue
-        fits = each.dtype == torch.bool if wants_bool else each.is_floating_point()
+        fits = each.dtype == torch.bool if is_mask else each.is_floating_point()
         if each.shape != student.shape[:1] or not fits or each.device != student.device:
             raise ValueError(
-                f"{name} wants {'bool' if wants_bool else 'float'} of shape [{student.size(0)}] on {student.device}, "
+                f"{name}: expected {'bool' if is_mask else 'float'} of shape [{student.size(0)}] on {student.device}, "
                 f"got {each.dtype} of {tuple(each.shape)} on {each.device}"
             )
     if not torch.compiler.is_compiling() and value.device.type == "cpu":  # a GPU would have to be waited for
@@ -237,7 +238,7 @@ def _check_distribution(target: Target, multi_label: bool) -> None:
     total = p.sum(-1)
     if bool((p < 0).any() | (p > 1.01).any()) or (not multi_label and bool(((total - 1).abs() > 0.02).any())):
         raise ValueError(
-            f"target wants {type(target).__name__}, rows of a distribution; got values from {float(sample.min()):.3g} "
-            f"to {float(sample.max()):.3g}, row sums of probabilities from {float(total.min()):.3g} to "
-            f"{float(total.max()):.3g}"
+            f"target: expected {type(target).__name__}, rows of a distribution, got values from "
+            f"{float(sample.min()):.3g} to {float(sample.max()):.3g}, row sums of probabilities from "
+            f"{float(total.min()):.3g} to {float(total.max()):.3g}"
         )

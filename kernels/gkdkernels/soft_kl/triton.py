@@ -24,10 +24,11 @@ def _log_softmax(z, there):
     return shifted - tl.log(tl.sum(tl.where(there, tl.exp(shifted), 0.0), 1))[:, None]
 
 
+# forward forms the gradients too: there is no backward kernel
 @triton.jit
-def row_tile(
+def soft_kl_fwd_row_tile(
     student,  # [N, C] logits
-    target,  # [N, C] as KIND says
+    target,  # [N, C] as KIND states
     kl,  # [N]
     to_student,  # [N, C], or None
     to_target,  # [N, C], or None
@@ -110,7 +111,7 @@ def rows_of(classes: int) -> tuple[int, int, int]:
     block_c = padded(classes)
     if block_c > MAX_TILE:
         raise ValueError(
-            f"backend 'triton' of soft_kl wants at most {MAX_TILE} classes, got {classes}; "
+            f"backend 'triton' of soft_kl: expected at most {MAX_TILE} classes, got {classes}; "
             "backend='reference' has no limit"
         )
     warp = 32 * _PER_THREAD
@@ -129,7 +130,7 @@ def row_kl_triton(
     if rows * classes == 0:
         return kl.zero_(), to_student, to_target
     block_n, block_c, num_warps = rows_of(classes)
-    row_tile[(triton.cdiv(rows, block_n),)](
+    soft_kl_fwd_row_tile[(triton.cdiv(rows, block_n),)](
         student,
         value,
         kl,

@@ -59,7 +59,7 @@ def sum_rows(
 ) -> Tensor:
     """[K, num_dst, D] weighted row sums of ``x: [K, num_src, D]``; node factors come as edge weights on this path."""
     if left is not None or right is not None:
-        raise ValueError("left and right want the triton backend")
+        raise ValueError("left and right: expected None on the CPU, got tensors; use backend='triton'")
     if x.size(0) == 1:
         return bag_sum(graph, x[0], weight)[None]
     out = x.new_empty(x.size(0), graph.num_dst, x.size(2))
@@ -89,7 +89,7 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
     arg = torch.full(y.shape, -1)
     if graph.num_edges == 0 or x.size(2) == 0:
         return y, arg
-    # products of halves are compared before they are rounded
+    # products in half precision are compared before they are rounded
     dtype = x.dtype if weight is None else accumulation_dtype(x.dtype)
     value = x.new_ones(graph.num_edges) if weight is None else weight.detach().to(dtype).contiguous()
     # among minus infinities no winner is found: their tie goes to the lowest edge, too

@@ -1,4 +1,4 @@
-"""Neighbour maxima on the CPU as compiled loops (extra `numba`), equal to those of `spmm.cpu` to the last bit.
+"""Neighbour maxima on the CPU as compiled loops (extra `numba`), bitwise equal to those of `spmm.cpu`.
 
 Forward goes over the edges of each row once and keeps the edge that won; backward adds one term for each element of
 the output, each thread to columns of its own, in the order of the rows: no atomics, and no bit depends on the number of
@@ -32,7 +32,7 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
     arg = y.new_empty(y.shape, dtype=arg_dtype(graph.num_edges))
     factor = _factor(weight, wide.dtype)
     for k in range(x.size(0)):
-        run(_max_rows, graph.indptr, graph.index, wide[k].contiguous(), factor, y[k], arg[k])
+        run(spmm_fwd_max_rows, graph.indptr, graph.index, wide[k].contiguous(), factor, y[k], arg[k])
     return y.to(x.dtype), arg
 
 
@@ -42,7 +42,7 @@ def max_gradient(graph: CSRGraph, g: Tensor, weight: Tensor | None, arg: Tensor)
     out = wide.new_zeros(g.size(0), graph.num_src, g.size(2))
     columns = max(1, min(_MOST_COLUMNS, -(-g.size(2) // torch.get_num_threads())))
     for k in range(g.size(0)):
-        run(_max_gradient, graph.index, wide[k], _factor(weight, wide.dtype), arg[k], columns, out[k])
+        run(spmm_bwd_max_gradient, graph.index, wide[k], _factor(weight, wide.dtype), arg[k], columns, out[k])
     return out.to(g.dtype)
 
 
@@ -52,7 +52,7 @@ def max_edge_gradient(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor) -> Ten
     out = g.new_zeros(graph.num_edges, dtype=dtype)
     for k in range(g.size(0)):
         taken = (t[k].detach().to(dtype).contiguous() for t in (x, g))
-        run(_max_edge_gradient, graph.index, *taken, arg[k], out)
+        run(spmm_bwd_max_edge_gradient, graph.index, *taken, arg[k], out)
     return out.to(g.dtype)
 
 
@@ -62,7 +62,7 @@ def _factor(weight: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 @loops()
-def _max_rows(indptr: Any, index: Any, x: Any, weight: Any, y: Any, arg: Any) -> None:
+def spmm_fwd_max_rows(indptr: Any, index: Any, x: Any, weight: Any, y: Any, arg: Any) -> None:
     rows, width = y.shape
     for chunk in numba.prange((rows + CHUNK_ROWS - 1) // CHUNK_ROWS):
         for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):
@@ -85,7 +85,7 @@ def _max_rows(indptr: Any, index: Any, x: Any, weight: Any, y: Any, arg: Any) ->
 
 
 @loops()
-def _max_gradient(index: Any, g: Any, weight: Any, arg: Any, columns: int, out: Any) -> None:
+def spmm_bwd_max_gradient(index: Any, g: Any, weight: Any, arg: Any, columns: int, out: Any) -> None:
     rows, width = g.shape
     for block in numba.prange((width + columns - 1) // columns):
         for i in range(rows):
@@ -96,7 +96,7 @@ def _max_gradient(index: Any, g: Any, weight: Any, arg: Any, columns: int, out: 
 
 
 @loops()
-def _max_edge_gradient(index: Any, x: Any, g: Any, arg: Any, out: Any) -> None:
+def spmm_bwd_max_edge_gradient(index: Any, x: Any, g: Any, arg: Any, out: Any) -> None:
     rows, width = g.shape
     for chunk in numba.prange((rows + CHUNK_ROWS - 1) // CHUNK_ROWS):
         for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):

@@ -44,7 +44,7 @@ def spmm(
         x: [num_src, D] float, or [K, num_src, D] for K stacked inputs (one launch).
         weight: [E] of `x`'s dtype, `gcn_norm(graph)`, or None for ones.
         reduce: "sum"; "mean" divides by the number of in-edges; "max" takes the largest ``w_e x_j``, ties to the
-            lowest edge. Rows without edges give 0. Halves are accumulated in fp32.
+            lowest edge. Rows without edges give 0. Half precision is accumulated in fp32.
         backend: "auto", "reference" (any device), "cpu", "triton", "torch_scatter" (its own autograd and rules), or
             for the maximum "numba" (extra; the bits of "cpu", so that "auto" takes it for large inputs).
 
@@ -55,7 +55,7 @@ def spmm(
         ValueError: an unknown `reduce` or `backend`, or a wrong shape, dtype or device.
     """
     if reduce not in REDUCES:
-        raise ValueError(f"reduce wants one of {', '.join(REDUCES)}; got {reduce!r}")
+        raise ValueError(f"reduce: expected one of {', '.join(REDUCES)}, got {reduce!r}")
     _check(graph, x, weight)
     chosen = _chosen(graph, x, reduce, backend)
     norm: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -82,7 +82,7 @@ def spmm(
 def _chosen(graph: CSRGraph, x: Tensor, reduce: str, backend: str) -> str:
     if reduce != "max":
         return choose("spmm", backend, _BACKENDS, x)
-    # halves are rounded at other places
+    # the compiled maximum rounds half precision at other places
     large = graph.num_edges * x.numel() >= _WORTH * graph.num_src
     exist = _MAX_BACKENDS if backend != "auto" or (large and x.element_size() >= 4) else _BACKENDS
     return choose("spmm max", backend, exist, x)
@@ -156,7 +156,7 @@ def _engine(backend: str) -> ModuleType:
     return spmm_cpu
 
 
-# What follows runs at once, or becomes one call in the graph that `torch.compile` makes.
+# Eager call, or one custom op under `torch.compile`.
 
 
 def _sum_rows(
@@ -267,7 +267,7 @@ def transposed_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
     if value.requires_grad or torch.compiler.is_compiling():
         return value.detach().index_select(0, graph.transposed.edge)
     kept = graph.__dict__.get("_transposed_values")
-    # the kept tensor is alive, so that its address is its identity; its version tells of changes in place
+    # the kept tensor is alive, so that its address is its identity; its version counts changes in place
     if kept is None or kept[0].data_ptr() != value.data_ptr() or kept[1:3] != (value._version, value.dtype):
         transposed = value.index_select(0, graph.transposed.edge)
         kept = graph.__dict__["_transposed_values"] = (value.detach(), value._version, value.dtype, transposed)
@@ -314,18 +314,18 @@ def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
 
 def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None:
     if x.dim() not in (2, 3) or x.size(-2) != graph.num_src:
-        raise ValueError(f"x wants shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}")
+        raise ValueError(f"x: expected shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise ValueError(f"x wants a float dtype, got {x.dtype}")
+        raise ValueError(f"x: expected a float dtype, got {x.dtype}")
     if x.device != graph.device:
-        raise ValueError(f"x wants the graph's device {graph.device}, got {x.device}")
+        raise ValueError(f"x: expected the graph's device {graph.device}, got {x.device}")
     if weight is None:
         return
     if isinstance(weight, NodeNorm):
         if weight.graph is not graph:
-            raise ValueError(f"weight wants the norm of this graph, got that of {weight.graph}")
+            raise ValueError(f"weight: expected the norm of this graph, got that of {weight.graph}")
         return
     if weight.shape != (graph.num_edges,):
-        raise ValueError(f"weight wants shape [{graph.num_edges}], got {tuple(weight.shape)}")
+        raise ValueError(f"weight: expected shape [{graph.num_edges}], got {tuple(weight.shape)}")
     if weight.dtype != x.dtype or weight.device != x.device:
-        raise ValueError(f"weight wants {x.dtype} on {x.device} as x, got {weight.dtype} on {weight.device}")
+        raise ValueError(f"weight: expected {x.dtype} on {x.device} like x, got {weight.dtype} on {weight.device}")

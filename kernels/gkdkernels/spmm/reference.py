@@ -39,7 +39,7 @@ def max_reference(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def sum_by_torch_scatter(graph: CSRGraph, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
-    """A peer to compare with: it writes the [E, D] messages, and accumulates in `x`'s dtype."""
+    """A competitor for benchmarks: it writes the [E, D] messages, and accumulates in `x`'s dtype."""
     from torch_scatter import segment_csr
 
     messages = x.index_select(-2, graph.index)

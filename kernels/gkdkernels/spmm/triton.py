@@ -26,15 +26,16 @@ from gkdkernels.graph import CSRGraph
 _NONE = tl.constexpr(2**31 - 1)
 
 
+# backward launches the kernels of the sum on the transpose, and the readouts of `segment` those of sum and maximum
 @triton.jit
-def row_sum(
+def spmm_fwd_row_sum(
     indptr,  # [R + 1]
     index,  # [E] gathered row of each edge
     weight,  # [E] or None
     left,  # [R] factor of the output row, or None
     right,  # [S] factor of the gathered row, or None
     arg,  # [K, S, D] edge that won each element, or None: every edge counts
-    edge,  # [E] the name of each edge in `arg`, with `arg`
+    edge,  # [E] edge ids as stored in `arg`; only with `arg`
     hubs,
     num_chunks,
     x,  # [K, S, D]
@@ -80,7 +81,13 @@ def row_sum(
 
 
 @triton.jit
-def row_max(
+def spmm_fwd_merge_sum(hubs, num_chunks, left, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """`merge_sum` of the chunks that `spmm_fwd_row_sum` left."""
+    merge_sum(hubs, num_chunks, left, partial, y, num_rows, WIDTH, BLOCK_D)
+
+
+@triton.jit
+def spmm_fwd_row_max(
     indptr,  # [R + 1]
     index,  # [E]
     weight,  # [E] or None
@@ -137,7 +144,9 @@ def row_max(
 
 
 @triton.jit
-def merge_max(hubs, num_chunks, partial, partial_arg, y, arg, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+def spmm_fwd_merge_max(
+    hubs, num_chunks, partial, partial_arg, y, arg, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr
+):
     """The best of one hub's chunks, which are never empty; an earlier chunk wins a tie."""
     hub = tl.program_id(0)
     layer, d = layer_and_columns(WIDTH, BLOCK_D)
@@ -158,7 +167,7 @@ def merge_max(hubs, num_chunks, partial, partial_arg, y, arg, num_rows, WIDTH: t
 
 
 @triton.jit
-def edge_product(
+def spmm_bwd_edge_product(
     indptr,  # [R + 1]
     index,  # [E]
     arg,  # [K, R, D] or None
@@ -212,7 +221,7 @@ def sum_rows(
     arg: Tensor | None = None,
     edge: Tensor | None = None,
 ) -> Tensor:
-    """[K, num_dst, D] of ``x: [K, num_src, D]``, see `row_sum`."""
+    """[K, num_dst, D] of ``x: [K, num_src, D]``, see `spmm_fwd_row_sum`."""
     x = x.contiguous()
     layers, num_src, width = x.shape
     y = x.new_empty(layers, graph.num_dst, width)
@@ -223,13 +232,13 @@ def sum_rows(
     hubs, chunks = hub_arguments(graph)
     partial = x.new_empty(layers, chunks, width, dtype=accumulation_dtype(x.dtype)) if chunks else None
     with on_device(x):
-        row_sum[(chunks + graph.num_dst, tiles)](
+        spmm_fwd_row_sum[(chunks + graph.num_dst, tiles)](
             graph.indptr, graph.index, _dense(weight), left, right, arg, edge, hubs, chunks, x, y, partial,
             graph.num_dst, num_src,
             WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
         if chunks:
-            merge_sum[(hubs[0].numel(), tiles)](
+            spmm_fwd_merge_sum[(hubs[0].numel(), tiles)](
                 hubs, chunks, left, partial, y, graph.num_dst, WIDTH=width, BLOCK_D=blocks.width,
                 num_warps=1,
             )  # fmt: skip
@@ -255,13 +264,13 @@ def max_rows(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> tuple[Tensor,
     partial = x.new_empty(layers, chunks, width, dtype=accumulation_dtype(x.dtype)) if chunks else None
     partial_arg = arg.new_empty(layers, chunks, width) if chunks else None
     with on_device(x):
-        row_max[(chunks + graph.num_dst, tiles)](
+        spmm_fwd_row_max[(chunks + graph.num_dst, tiles)](
             graph.indptr, graph.index, _dense(weight), hubs, chunks, x, y, arg, partial, partial_arg,
             graph.num_dst, num_src, WIDTH=width, HUB=graph.hubs.edges,
             BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=2 * blocks.num_warps,
         )  # fmt: skip
         if chunks:
-            merge_max[(hubs[0].numel(), tiles)](
+            spmm_fwd_merge_max[(hubs[0].numel(), tiles)](
                 hubs, chunks, partial, partial_arg, y, arg, graph.num_dst, WIDTH=width,
                 BLOCK_D=blocks.width, num_warps=1,
             )  # fmt: skip
@@ -281,7 +290,7 @@ def max_edge_gradient(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor) -> Ten
 
 
 def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor | None = None) -> Tensor:
-    """[E] products of ``x: [K, num_src, D]`` with ``g: [K, num_dst, D]``, see `edge_product`."""
+    """[E] products of ``x: [K, num_src, D]`` with ``g: [K, num_dst, D]``, see `spmm_bwd_edge_product`."""
     x, g = x.contiguous(), g.contiguous()
     layers, num_src, width = x.shape
     out = x.new_empty(graph.num_edges)
@@ -292,7 +301,7 @@ def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor | None = No
     blocks = row_blocks(width, most=64)
     hubs, chunks = hub_arguments(graph)
     with on_device(x):
-        edge_product[(chunks + graph.num_dst,)](
+        spmm_bwd_edge_product[(chunks + graph.num_dst,)](
             graph.indptr, graph.index, arg, hubs, chunks, x, g, out, layers, graph.num_dst, num_src,
             WIDTH=width, HUB=graph.hubs.edges, BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip

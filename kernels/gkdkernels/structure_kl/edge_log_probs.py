@@ -186,10 +186,10 @@ def widened(x: Tensor) -> Tensor:
 def check_features(graph: CSRGraph, x: Tensor, name: str) -> None:
     """Refuse what is no feature matrix of a square graph."""
     if graph.num_dst != graph.num_src:
-        raise ValueError(f"graph wants as many rows as columns, got {graph.num_dst} x {graph.num_src}")
+        raise ValueError(f"graph: expected as many rows as columns, got {graph.num_dst} x {graph.num_src}")
     if x.dim() != 2 or x.size(0) != graph.num_dst:
-        raise ValueError(f"{name} wants shape [{graph.num_dst}, F], got {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected shape [{graph.num_dst}, F], got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise ValueError(f"{name} wants a float dtype, got {x.dtype}")
+        raise ValueError(f"{name}: expected a float dtype, got {x.dtype}")
     if x.device != graph.device:
-        raise ValueError(f"{name} wants the graph's device {graph.device}, got {x.device}")
+        raise ValueError(f"{name}: expected the graph's device {graph.device}, got {x.device}")

@@ -46,11 +46,11 @@ def check_kernel(kernel: str, sigma: Sigma) -> float | None:
         ValueError: an unknown kernel, or a sigma that is neither positive and finite nor "auto".
     """
     if kernel not in MEASURE:
-        raise ValueError(f"kernel wants one of {', '.join(KERNELS)}; got {kernel!r}")
+        raise ValueError(f"kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}")
     if sigma == "auto":
         return None
     if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0.0 < sigma < float("inf"):
-        raise ValueError(f"sigma wants a positive number or 'auto', got {sigma!r}")
+        raise ValueError(f"sigma: expected a positive number or 'auto', got {sigma!r}")
     return float(sigma)
 
 

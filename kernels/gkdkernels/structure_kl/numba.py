@@ -24,7 +24,7 @@ def measure(kind: str, x: Tensor, rows: EdgeRows) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 or fp64."""
     out = x.new_empty(rows.other.numel())
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)
-    run(_measure, _KIND[kind], x, scale, rows.indptr, rows.other, out)
+    run(structure_kl_fwd_measure, _KIND[kind], x, scale, rows.indptr, rows.other, out)
     return out
 
 
@@ -32,12 +32,12 @@ def gradient(kind: str, x: Tensor, rows: EdgeRows, weight: Tensor, value: Tensor
     """[N, D] ``sum_e weight_e dm_e / dx_i`` over the edges of each row i; see `structure_kl.cpu.gradient`."""
     out = torch.zeros_like(x)
     scale = inverse_norm(x) if kind == "cosine" else x.new_empty(0)
-    run(_gradient, _KIND[kind], x, scale, rows.indptr, rows.other, weight.contiguous(), value, out)
+    run(structure_kl_bwd_gradient, _KIND[kind], x, scale, rows.indptr, rows.other, weight.contiguous(), value, out)
     return out
 
 
 @loops(FAST_SUMS)
-def _measure(kind: int, x: Any, scale: Any, indptr: Any, other: Any, out: Any) -> None:
+def structure_kl_fwd_measure(kind: int, x: Any, scale: Any, indptr: Any, other: Any, out: Any) -> None:
     nodes, width = x.shape
     for chunk in numba.prange((nodes + CHUNK_ROWS - 1) // CHUNK_ROWS):
         for i in range(chunk * CHUNK_ROWS, min(nodes, (chunk + 1) * CHUNK_ROWS)):
@@ -59,7 +59,9 @@ def _measure(kind: int, x: Any, scale: Any, indptr: Any, other: Any, out: Any) -
 
 
 @loops(FAST_SUMS)
-def _gradient(kind: int, x: Any, scale: Any, indptr: Any, other: Any, weight: Any, value: Any, out: Any) -> None:
+def structure_kl_bwd_gradient(
+    kind: int, x: Any, scale: Any, indptr: Any, other: Any, weight: Any, value: Any, out: Any
+) -> None:
     nodes, width = x.shape
     for chunk in numba.prange((nodes + CHUNK_ROWS - 1) // CHUNK_ROWS):
         for i in range(chunk * CHUNK_ROWS, min(nodes, (chunk + 1) * CHUNK_ROWS)):

@@ -1,4 +1,4 @@
-"""KL divergence between local structures (Yang et al. 2020, eq. 5; Guo et al. 2022): what a student's edges should say.
+"""KL divergence between local structures (Yang et al. 2020, eq. 5; Guo et al. 2022): of a student from a teacher.
 
     KL = (1/N) sum_i sum_{j in N_in(i)} LS^t_i(j) (log LS^t_i(j) - log LS^s_i(j))
 
@@ -57,7 +57,7 @@ def structure_kl(
     check_features(graph, student, "student")
     teachers = [teacher] if isinstance(teacher, Tensor) else list(teacher)
     if not teachers:
-        raise ValueError("teacher wants at least one tensor, got an empty sequence")
+        raise ValueError("teacher: expected at least one tensor, got an empty sequence")
     for one in teachers:
         _check_teacher(graph, one, student)
     chosen = choose("structure_kl", backend, _BACKENDS, student)
@@ -177,10 +177,10 @@ def _check_teacher(graph: CSRGraph, teacher: Tensor, student: Tensor) -> None:
         check_features(graph, teacher, "teacher")
     elif teacher.shape != (graph.num_edges,):
         raise ValueError(
-            f"teacher wants features [{graph.num_dst}, F] or log-probabilities [{graph.num_edges}], "
+            f"teacher: expected features [{graph.num_dst}, F] or log-probabilities [{graph.num_edges}], "
             f"got shape {tuple(teacher.shape)}"
         )
     if not teacher.is_floating_point() or teacher.device != student.device:
         raise ValueError(
-            f"teacher wants a float dtype on {student.device} as student, got {teacher.dtype} on {teacher.device}"
+            f"teacher: expected a float dtype on {student.device} like student, got {teacher.dtype} on {teacher.device}"
         )

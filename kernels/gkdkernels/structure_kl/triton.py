@@ -1,9 +1,9 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 """Local structure and its divergence on GPUs.
 
-`edge_measure` gathers both ends of a block of edges: edges, not rows, are shared out, so that hubs need no care.
-`row_log_softmax` and `row_divergence` read one number an edge; the divergence runs both softmaxes online, in one pass,
-and stores nothing per edge. `row_gradient` forms each edge's weight in registers from the measures and gathers each
+`..._edge_measure` gathers both ends of a block of edges: edges, not rows, are shared out, so that hubs need no care.
+`..._row_log_softmax` and `..._row_divergence` read one number an edge; the divergence runs both softmaxes online in one
+pass, and stores nothing per edge. `..._row_gradient` forms each edge's weight in registers and gathers each
 neighbour once: on a symmetric graph that is the whole gradient, on a directed one a second launch over the transpose
 adds the rest.
 """
@@ -27,7 +27,7 @@ HUB_TILE = 1024  # a hub has a program of its own
 
 
 @triton.jit
-def score_of(KERNEL: tl.constexpr, measure, width):
+def _score_of(KERNEL: tl.constexpr, measure, width):
     """``f(m)`` of `structure_kl.kernel_functions.score`."""
     if KERNEL == "laplace-exp":
         value = tl.exp(-measure / width)
@@ -47,7 +47,7 @@ def score_of(KERNEL: tl.constexpr, measure, width):
 
 
 @triton.jit
-def slope_of(KERNEL: tl.constexpr, measure, width):
+def _slope_of(KERNEL: tl.constexpr, measure, width):
     """``ds/dm`` of `structure_kl.kernel_functions.slope`."""
     if KERNEL == "laplace-exp":
         value = -tl.exp(-measure / width) / width
@@ -66,8 +66,9 @@ def slope_of(KERNEL: tl.constexpr, measure, width):
     return value
 
 
+# `edge_log_probs` launches the measure and the gradient too
 @triton.jit
-def edge_measure(
+def structure_kl_fwd_edge_measure(
     row,  # [E] one end
     other,  # [E] the other
     scale,  # [N] inverse norms, for the cosine, or None
@@ -104,7 +105,7 @@ def edge_measure(
 
 
 @triton.jit
-def tile_rows(indptr, hub_row, num_rows, HUBS: tl.constexpr, HUB: tl.constexpr, ROWS: tl.constexpr):
+def _tile_rows(indptr, hub_row, num_rows, HUBS: tl.constexpr, HUB: tl.constexpr, ROWS: tl.constexpr):
     """(rows, first edges, last edges + 1, is a row of this launch), each [ROWS]: all but the hubs, or one hub."""
     if HUBS:
         rows = tl.load(hub_row + tl.program_id(0)).to(tl.int64) + tl.zeros((ROWS,), tl.int64)
@@ -121,7 +122,7 @@ def tile_rows(indptr, hub_row, num_rows, HUBS: tl.constexpr, HUB: tl.constexpr, 
 
 
 @triton.jit
-def row_log_softmax(
+def edge_log_probs_fwd_row_log_softmax(
     indptr,  # [N + 1]
     hub_row,
     measure,  # [E]
@@ -137,7 +138,7 @@ def row_log_softmax(
 ):
     """``s_e - logsumexp s`` over each row's edges."""
     wide: tl.constexpr = log_prob.dtype.element_ty
-    rows, lo, hi, live = tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
+    rows, lo, hi, live = _tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
     sigma = tl.load(width)
     peak = tl.full((ROWS,), -float("inf"), wide)
     total = tl.zeros((ROWS,), wide)
@@ -146,7 +147,7 @@ def row_log_softmax(
         e = lo[:, None] + start + tl.arange(0, BLOCK_E)[None, :]  # [ROWS, BLOCK_E]
         inside = e < hi[:, None]
         m = tl.load(measure + e, mask=inside, other=0.0)
-        s = tl.where(inside, score_of(KERNEL, m, sigma), -float("inf"))
+        s = tl.where(inside, _score_of(KERNEL, m, sigma), -float("inf"))
         top = tl.maximum(peak, tl.max(s, 1))
         base = tl.where(top == -float("inf"), 0.0, top)
         total = total * tl.exp(peak - base) + tl.sum(tl.exp(s - base[:, None]), 1)
@@ -159,12 +160,12 @@ def row_log_softmax(
         inside = e < hi[:, None]
         m = tl.load(measure + e, mask=inside, other=0.0)
         # the peak goes first: a row's only edge has exactly 0
-        value = (score_of(KERNEL, m, sigma) - base[:, None]) - log_total[:, None]
+        value = (_score_of(KERNEL, m, sigma) - base[:, None]) - log_total[:, None]
         tl.store(log_prob + e, value, mask=inside)
 
 
 @triton.jit
-def row_total(
+def edge_log_probs_bwd_row_total(
     indptr,  # [N + 1]
     hub_row,
     value,  # [E]
@@ -176,7 +177,7 @@ def row_total(
     BLOCK_E: tl.constexpr,
 ):
     """Sum of `value` over each row's edges."""
-    rows, lo, hi, live = tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
+    rows, lo, hi, live = _tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
     acc = tl.zeros((ROWS, BLOCK_E), out.dtype.element_ty)
     for start in range(0, tl.max(hi - lo, 0), BLOCK_E):
         e = lo[:, None] + start + tl.arange(0, BLOCK_E)[None, :]  # [ROWS, BLOCK_E]
@@ -185,7 +186,7 @@ def row_total(
 
 
 @triton.jit
-def row_divergence(
+def structure_kl_fwd_row_divergence(
     indptr,  # [N + 1]
     hub_row,
     measure,  # [E] the student's
@@ -208,7 +209,7 @@ def row_divergence(
     ``A = sum exp(t - b) ((t - b) - (s - a))``, and at the end ``KL = A / z_t - log z_t + log z_s``.
     """
     wide: tl.constexpr = out.dtype.element_ty
-    rows, lo, hi, live = tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
+    rows, lo, hi, live = _tile_rows(indptr, hub_row, num_rows, HUBS, HUB, ROWS)
     sigma = tl.load(width)
     a = tl.full((ROWS,), -float("inf"), wide)
     b = tl.full((ROWS,), -float("inf"), wide)
@@ -218,10 +219,10 @@ def row_divergence(
     for start in range(0, tl.max(hi - lo, 0), BLOCK_E):
         e = lo[:, None] + start + tl.arange(0, BLOCK_E)[None, :]  # [ROWS, BLOCK_E]
         inside = e < hi[:, None]
-        s = tl.where(inside, score_of(KERNEL, tl.load(measure + e, mask=inside, other=0.0), sigma), -float("inf"))
+        s = tl.where(inside, _score_of(KERNEL, tl.load(measure + e, mask=inside, other=0.0), sigma), -float("inf"))
         t = tl.load(teacher + e, mask=inside, other=0.0).to(wide)
         if teacher_width is not None:
-            t = score_of(KERNEL, t, tl.load(teacher_width))
+            t = _score_of(KERNEL, t, tl.load(teacher_width))
         t = tl.where(inside, t, -float("inf"))
         new_a = tl.maximum(a, tl.max(s, 1))
         new_b = tl.maximum(b, tl.max(t, 1))
@@ -247,7 +248,7 @@ def row_divergence(
 
 
 @triton.jit
-def row_gradient(
+def structure_kl_bwd_row_gradient(
     indptr,  # [N + 1]
     other,  # [E]
     hubs,
@@ -305,10 +306,10 @@ def row_gradient(
         if not IN:
             at = transposed
         m = tl.load(measure + at, mask=live, other=0.0)
-        s = score_of(KERNEL, m, sigma)
+        s = _score_of(KERNEL, m, sigma)
         w = tl.zeros((BLOCK_E,), wide)
         if teacher_width is not None:
-            t = score_of(KERNEL, tl.load(teacher + at, mask=live, other=0.0), tl.load(teacher_width))
+            t = _score_of(KERNEL, tl.load(teacher + at, mask=live, other=0.0), tl.load(teacher_width))
         if IN:
             p = tl.exp(s - own_lse)
             if teacher is not None:
@@ -330,7 +331,7 @@ def row_gradient(
             else:
                 g = tl.load(upstream + transposed, mask=live, other=0.0).to(wide)
                 w += g - p * tl.load(total + j, mask=live, other=0.0)
-        w = tl.where(live, w * slope_of(KERNEL, m, sigma), 0.0)
+        w = tl.where(live, w * _slope_of(KERNEL, m, sigma), 0.0)
         mask = live[:, None] & (d < WIDTH)[None, :]
         there = tl.load(x + j[:, None] * WIDTH + d[None, :], mask=mask, other=0.0).to(wide)  # [BLOCK_E, BLOCK_D]
         if KIND == "l1":
@@ -354,6 +355,12 @@ def row_gradient(
     tl.store(y + out, result.to(y.dtype.element_ty), mask=mine)
 
 
+@triton.jit
+def structure_kl_bwd_merge_sum(hubs, num_chunks, partial, y, num_rows, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """`merge_sum` of the chunks that `structure_kl_bwd_row_gradient` left."""
+    merge_sum(hubs, num_chunks, None, partial, y, num_rows, WIDTH, BLOCK_D)
+
+
 def measure(kind: str, x: Tensor, rows: EdgeRows) -> Tensor:
     """[E] the measure of every edge of ``x: [N, D]``, fp32 at least."""
     x, num_edges = x.contiguous(), rows.other.numel()
@@ -362,7 +369,7 @@ def measure(kind: str, x: Tensor, rows: EdgeRows) -> Tensor:
         return out
     blocks = row_blocks(x.size(1), most=128)
     with on_device(x):
-        edge_measure[(triton.cdiv(num_edges, blocks.edges),)](
+        structure_kl_fwd_edge_measure[(triton.cdiv(num_edges, blocks.edges),)](
             rows.row, rows.other, _scale(kind, x), x, out, num_edges,
             KIND=kind, WIDTH=x.size(1), BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
         )  # fmt: skip
@@ -375,7 +382,7 @@ def log_softmax(kernel: str, measure: Tensor, width: Tensor, rows: EdgeRows) -> 
     log_prob, lse = measure.new_empty(measure.shape), measure.new_empty(nodes)
     with on_device(measure):
         for hubs, grid, tile, edges, warps in _launches(rows):
-            row_log_softmax[(grid,)](
+            edge_log_probs_fwd_row_log_softmax[(grid,)](
                 rows.indptr, rows.hub_row, measure, width, log_prob, lse, nodes,
                 KERNEL=kernel, HUBS=hubs, HUB=HUB_EDGES, ROWS=tile, BLOCK_E=edges, num_warps=warps,
             )  # fmt: skip
@@ -388,7 +395,7 @@ def row_sum(value: Tensor, rows: EdgeRows) -> Tensor:
     out = value.new_empty(nodes)
     with on_device(value):
         for hubs, grid, tile, edges, warps in _launches(rows):
-            row_total[(grid,)](
+            edge_log_probs_bwd_row_total[(grid,)](
                 rows.indptr, rows.hub_row, value, out, nodes,
                 HUBS=hubs, HUB=HUB_EDGES, ROWS=tile, BLOCK_E=edges, num_warps=warps,
             )  # fmt: skip
@@ -404,7 +411,7 @@ def divergence(
     teacher_lse = None if teacher_width is None else measure.new_empty(nodes)
     with on_device(measure):
         for hubs, grid, tile, edges, warps in _launches(rows):
-            row_divergence[(grid,)](
+            structure_kl_fwd_row_divergence[(grid,)](
                 rows.indptr, rows.hub_row, measure, width, teacher, teacher_width, out, lse, teacher_lse, nodes,
                 KERNEL=kernel, HUBS=hubs, HUB=HUB_EDGES, ROWS=tile, BLOCK_E=edges, num_warps=warps,
             )  # fmt: skip
@@ -423,7 +430,7 @@ def gradient(
     rows: EdgeRows,
     transposed: ReverseEdges,
 ) -> Tensor:
-    """[N, D] in the dtype of `x`; `upstream` and the rest as `row_gradient` has them, `teacher` with width and lse."""
+    """[N, D] in the dtype of `x`; `upstream` and the rest as the kernel has them, `teacher` with width and lse."""
     x, kind = x.contiguous(), MEASURE[kernel]
     nodes, features = x.shape
     if rows.other.numel() == 0 or x.numel() == 0:
@@ -438,15 +445,15 @@ def gradient(
         partial = x.new_empty(chunks, features, dtype=wide) if chunks else None
         merged = y if number == 0 else y.new_empty(y.shape)
         with on_device(x):
-            row_gradient[(chunks + nodes, tiles)](
+            structure_kl_bwd_row_gradient[(chunks + nodes, tiles)](
                 along.indptr, along.other, hubs, chunks, transposed.edge,
                 x, scale, measure, width, lse, upstream, total, *teacher, y, partial,
                 KERNEL=kernel, KIND=kind, IN=incoming, OUT=outgoing, ADD=number > 0, WIDTH=features, HUB=HUB_EDGES,
                 BLOCK_E=blocks.edges, BLOCK_D=blocks.width, num_warps=blocks.num_warps,
             )  # fmt: skip
             if chunks:
-                merge_sum[(along.hub_row.numel(), tiles)](
-                    hubs, chunks, None, partial, merged, nodes,
+                structure_kl_bwd_merge_sum[(along.hub_row.numel(), tiles)](
+                    hubs, chunks, partial, merged, nodes,
                     WIDTH=features, BLOCK_D=blocks.width, num_warps=1,
                 )  # fmt: skip
         if chunks and number > 0:

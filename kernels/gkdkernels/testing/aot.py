@@ -2,7 +2,8 @@
 
 Triton brings the assembler, so that registers, spills and wide loads of a kernel are known on any machine::
 
-    (usage,) = compile_ahead(Request("gkdkernels.spmm.triton:row_sum", {"x": "*bf16", ...}, {"BLOCK_D": 128, ...}))
+    kernel = "gkdkernels.spmm.triton:spmm_fwd_row_sum"
+    (usage,) = compile_ahead(Request(kernel, {"x": "*bf16", ...}, {"BLOCK_D": 128, ...}))
 
 All requests of a call compile in one child process, since a process that runs triton's interpreter cannot compile.
 """
