@@ -56,7 +56,7 @@ def new_method(args: argparse.Namespace) -> int:
         measure(name, checkout())
     else:
         print(f"next: pip install --no-build-isolation -e {into}")
-    print(f"next: edit `loss` in {written[0]}")
+    print(f"next: edit `fit` in {written[0]}")
     print(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
     return 0
 

@@ -28,7 +28,7 @@ def test_a_taken_name_is_refused_with_its_owner() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("soft_mlp", "SoftMlp"), ("mlp2", "Mlp2"), ("taught", "TaughtMethod"), ("method_case", "MethodCaseMethod")],
+    [("soft_mlp", "SoftMlp"), ("mlp2", "Mlp2"), ("transfer", "TransferMethod"), ("method_case", "MethodCaseMethod")],
 )
 def test_class_names_do_not_hide_what_the_file_imports(name: str, expected: str) -> None:
     assert scaffold.class_name(name) == expected
