@@ -21,8 +21,8 @@ class MuGSI(GraphStudent):
 
     ``L_graph = MSE(norm(P g_S), norm(g_T))`` of graph vectors before the head; ``L_cluster`` compares the cosines
     between a graph's Louvain clusters, ``L_path`` what a walk's start has in common with its later nodes (formulas in
-    `_multi_granularity`). With all three weights at 0 it is ``glnn_graph``. The release's test fold as validation is
-    the split ``tu-10fold-testfold``.
+    `_multi_granularity`). With all three weights at 0 it is ``glnn_graph``. The official code's test fold as validation
+    is the split ``tu-10fold-testfold``.
 
     Args:
         graph_weight, cluster_weight, path_weight: r_g, r_c, r_w.
@@ -41,8 +41,8 @@ class MuGSI(GraphStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "graphs and nodes are projected by maps of their own; the release projects both by one",
-        "the learning rate is the configured one; the release trains with 0.008",
+        "graphs and nodes are projected by maps of their own; the official code projects both by one",
+        "the learning rate is the configured one; the official code trains with 0.008",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 3}
 

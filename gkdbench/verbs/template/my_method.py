@@ -53,7 +53,7 @@ class MyMethod(DistilledStudent):
             return self.label_weight * hard + (1 - self.label_weight) * soft
 
         def step(epoch: int) -> dict[str, float]:
-            """One epoch; the shared loop reports to the Monitor and stops when it says so."""
+            """One epoch; the shared loop reports to the Monitor and stops when it decides so."""
             drawn = batches(model, len(everything), self.batch_size)
             return {"loss": mean_loss([descend(model, optimiser, partial(loss, batch)) for batch in drawn])}
 
