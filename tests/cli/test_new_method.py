@@ -17,7 +17,7 @@ from gkdbench.verbs import scaffold
     "name", ["Soft", "soft-mlp", "2soft", "_soft", "soft_", "so__ft", "class", "", "s" * 41, "a.b"]
 )
 def test_a_bad_name_is_refused_with_what_is_wanted(name: str) -> None:
-    with pytest.raises(UserError, match=r"wants lower case.*such as soft_mlp; got"):
+    with pytest.raises(UserError, match=r"expected lower case.*such as soft_mlp, got"):
         scaffold.checked_name(name)
 
 
