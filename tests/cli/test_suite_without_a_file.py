@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Done
+from support.command import Done
 
 import gkdbench
 from gkdbench.cli import parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels import dispatch, readout, registration
+from gkdkernels.core import dispatch, readout, registration
 
 
 @pytest.fixture(autouse=True)
