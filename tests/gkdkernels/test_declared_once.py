@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels.core import dispatch, segment, registration
+from gkdkernels.core import dispatch, registration
+from gkdkernels.segment import op as segment
 
 
 @pytest.fixture(autouse=True)
