@@ -57,6 +57,7 @@ ALLOWED_IN_DOCSTRINGS = {
     "ToSparseTensor": "of torch_geometric",
     "adj_t": "of torch_geometric",
     "cuobjdump": "a program of CUDA",
+    "monkeypatch": "of pytest",
     "ru_maxrss": "of Python's resource module",
 }
 NO_ABBREVIATIONS = {

@@ -1,4 +1,8 @@
-"""CPF: label propagation with learned weights, combined with an MLP, that imitates a GNN; reads the graph."""
+"""CPF: label propagation with learned weights, combined with an MLP, that imitates a GNN; reads the graph.
+
+Order: take the teacher's probabilities of the unlabelled observed nodes once, then in every epoch K propagation steps
+and one optimiser step on the distance to those probabilities.
+"""
 
 from __future__ import annotations
 

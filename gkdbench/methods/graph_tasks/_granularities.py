@@ -1,4 +1,8 @@
-"""What MuGSI's student learns of a graph beside its logits: the whole, its clusters, its walks (Yao et al. 2024)."""
+"""What MuGSI's student learns of a graph beside its logits: the whole, its clusters, its walks (Yao et al. 2024).
+
+Order: once, the teacher's node states and graph vectors and the clusters; then in every step the loss of whole graphs,
+of clusters, and of walks that are drawn for that step.
+"""
 
 from __future__ import annotations
 
