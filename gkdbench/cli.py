@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All verbs with their arguments. Builds nothing heavy: ``--help`` answers at once."""
+    """All verbs with their arguments. Imports nothing heavy: ``--help`` is fast."""
     top = argparse.ArgumentParser(
         prog="gkdbench", description="Graph knowledge distillation under one leak-proof protocol."
     )
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("name", help="lower case, words joined by underscores")
     sub.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="folder of gkdbench/methods")
     sub.add_argument("--into", help="folder of a package of your own to begin (default: this checkout)")
-    sub = add("doctor", "doctor:doctor", "what this machine has, and what to mend")
+    sub = add("doctor", "doctor:doctor", "what this machine has, and what to fix")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--out", default="gkdbench-runs", help="folder that runs would write to")
     return top
@@ -157,7 +157,7 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     data = verbs.add_parser("data", help="data sets: list, check, fetch", description="data sets: list, check, fetch")
     actions = data.add_subparsers(metavar="ACTION", required=True)
     for name, text in (
-        ("list", "every data set and what is at hand"),
+        ("list", "every data set and whether its files are available"),
         ("check", "verify files by sha256"),
         ("fetch", "download one set"),
     ):
@@ -166,7 +166,7 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
         sub.add_argument("--json", action="store_true", help="print JSON")
         if name == "check":
-            sub.add_argument("names", nargs="*", help="data sets (default: all at hand)")
+            sub.add_argument("names", nargs="*", help="data sets (default: all available)")
             sub.add_argument("--decode", action="store_true", help="also read each set and check its content")
         if name == "fetch":
             sub.add_argument("name")
@@ -174,25 +174,25 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "speed: the kernels beside their peers"
+    text = "speed: the kernels compared with competing libraries"
     profile = verbs.add_parser("profile", help=text, description=text)
     actions = profile.add_subparsers(metavar="ACTION", required=True)
-    text = "operators x shapes x peers, each ratio behind a gate of values and gradients"
+    text = "operators x shapes x competitors, each ratio behind a gate of values and gradients"
     sub = actions.add_parser("kernels", help=text, description=text)
     sub.set_defaults(verb="profile:kernels")
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--bars", action="store_true", help="the promised ratios on a CPU, met or not")
-    what.add_argument("--steps", action="store_true", help="training steps of GCN and GAT beside PyG's")
+    what.add_argument("--steps", action="store_true", help="training steps of GCN and GAT compared with PyG's")
     what.add_argument("--growth", action="store_true", help="time and memory over three decades of edges")
     what.add_argument("--list", action="store_true", help="print the names of the cases")
     sub.add_argument("--case", metavar="PATTERN", help="cases whose names contain or match this")
     _bench_arguments(sub)
-    text = "steps and inference of whole methods beside the structures of released codes"
+    text = "steps and inference of whole methods compared with the structure of the official code"
     sub = actions.add_parser("methods", help=text, description=text)
     sub.set_defaults(verb="profile:methods")
     sub.add_argument("--latency", action="store_true", help="inference of RbM against k; goes on with a --json file")
     _bench_arguments(sub)
-    text = "fill the tables of a Markdown file from stored results, and draw the plots beside it"
+    text = "fill the tables of a Markdown file from stored results, and draw the plots next to it"
     sub = actions.add_parser("docs", help=text, description=text)
     sub.set_defaults(verb="profile:docs")
     sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")

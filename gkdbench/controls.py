@@ -1,4 +1,4 @@
-"""Controls: rows that stand in a table to be beaten. The kinds there are, and when a configuration is one.
+"""Controls: rows of a table that a method should beat. The kinds there are, and when a configuration is one.
 
 Imported by methods, which declare them, and by records, which hold them: it imports neither.
 """
@@ -25,7 +25,7 @@ def holds(when: Mapping[str, Collection[Any]], config: Mapping[str, Any]) -> boo
 
     Args:
         when: field (``"lam"``, or ``"model.routing"`` inside a table) -> its values; empty: always.
-        config: the fields of a method; one that is not there has no value.
+        config: the fields of a method; a missing one has no value.
     """
     return all(_value(config, field) in values for field, values in when.items())
 

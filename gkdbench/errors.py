@@ -1,4 +1,4 @@
-"""The one error that user input raises: what was got, what was wanted, what to do next."""
+"""The one error that user input raises: what was expected, what was given, what to do next."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input from outside: a name, a value, a file.
 
-    ``str(error)`` is one line or few, complete without a traceback: what was got, what was
-    wanted, what to do next. The command line prints it and exits with 2.
+    ``str(error)`` is one line or few, complete without a traceback: what was expected, what
+    was given, what to do next. The command line prints it and exits with 2.
     """
 
 
@@ -32,3 +32,12 @@ def nearest(got: str, known: Iterable[str]) -> str:
     if near:
         return "did you mean " + ", ".join(repr(n) for n in near) + "?"
     return "known: " + (", ".join(names) if names else "none")
+
+
+def invalid(name: str, got: object, message: str) -> str:
+    """``NAME: expected ..., got ...`` from pydantic's message of one wrong value ("Input should be ...")."""
+    kind = message.removeprefix("Input should be ")
+    if kind.startswith(("greater", "less")):
+        kind = f"a value {kind}"
+    expected = kind if kind != message else f"valid input ({message[0].lower()}{message[1:]})"
+    return f"{name}: expected {expected}, got {got!r:.100}"

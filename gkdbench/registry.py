@@ -1,7 +1,7 @@
 """One lazy registry for everything that is chosen by name.
 
-An entry is a string ``"module:Attribute"``; nothing is imported until it is asked for, so that
-``gkdbench list`` answers without torch. Built-in entries come from the files of a package (one idea
+An entry is a string ``"module:Attribute"``; nothing is imported until it is needed, so that
+``gkdbench list`` runs without torch. Built-in entries come from the files of a package (one idea
 per file), third-party ones from entry points.
 """
 
@@ -111,7 +111,7 @@ class Registry(Generic[T]):
 
 @cache
 def _source(module: str) -> ast.Module | None:
-    """The parsed source of `module`; None where it cannot be found or is no Python file."""
+    """The parsed source of `module`; None if it cannot be found or is not a Python file."""
     spec = _find(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None

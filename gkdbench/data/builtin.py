@@ -96,7 +96,7 @@ BUILTIN: dict[str, DatasetInfo] = {
 
 
 def info(name: str) -> DatasetInfo | None:
-    """Facts of a built-in set; sizes after a colon are ignored here. None when there is no such set."""
+    """Facts of a built-in set; sizes after a colon are ignored here. None if there is no such set."""
     return BUILTIN.get(name.partition(":")[0])
 
 
@@ -117,10 +117,12 @@ def loader(name: str) -> Callable[[], Task] | None:
     for argument in filter(None, arguments.split(",")):
         key, _, value = argument.partition("=")
         if key not in known:
-            raise UserError(f"{base!r} has no argument {key!r}; {nearest(key, known)}")
+            raise UserError(
+                f"{base}: expected an argument of its generator, got no argument {key!r}; {nearest(key, known)}"
+            )
         wanted = type(known[key].default)
         try:
             chosen[key] = wanted(value)
         except ValueError:
-            raise UserError(f"{base}: {key} wants {wanted.__name__}, got {value!r}") from None
+            raise UserError(f"{base}: {key}: expected {wanted.__name__}, got {value!r}") from None
     return lambda: generator(**chosen).with_(name=name) if chosen else generator()

@@ -33,14 +33,14 @@ def cache_root() -> Path:
 
 
 def entry_folder(info: DatasetInfo, digests: Mapping[str, str]) -> Path:
-    """Where the set decoded from files of these digests lies: other files or other facts are another entry."""
+    """Path of the set decoded from files of these digests; other files or other facts are another entry."""
     facts = [LAYOUT, info.reader, info.kind, info.metric, info.multi_label, info.directed, info.note, info.content_hash]
     parts = json.dumps([facts, sorted(digests.items())])
     return cache_root() / f"{info.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def store(task: Task, folder: Path) -> None:
-    """Write `task` under a temporary name beside `folder` and rename; a concurrent writer's entry is kept."""
+    """Write `task` under a temporary name next to `folder` and rename; a concurrent writer's entry is kept."""
     refuse_in_worker("writing the data cache")
     arrays = _arrays(task)
     meta = {
@@ -93,7 +93,7 @@ def load(folder: Path) -> Task:
         raise CorruptData(f"the cached copy {folder} is damaged ({error}); delete that folder") from error
     if task.content_hash != meta["content_hash"]:
         raise CorruptData(
-            f"the cached copy {folder} has content {task.content_hash}, wanted {meta['content_hash']}; "
+            f"{folder}: expected content {meta['content_hash']} in the cached copy, got {task.content_hash}; "
             f"delete that folder"
         )
     return task
@@ -148,7 +148,7 @@ def _open(path: Path, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
     # mode "c" (copy-on-write) gives torch a writable buffer; the file itself is never changed
     array: np.ndarray[Any, Any] = np.load(path, mmap_mode="c" if 0 not in shape else None, allow_pickle=False)
     if str(array.dtype) != dtype or list(array.shape) != shape:
-        raise ValueError(f"{path.name} holds {array.dtype}{list(array.shape)}, wanted {dtype}{shape}")
+        raise ValueError(f"{path.name}: expected {dtype}{shape}, got {array.dtype}{list(array.shape)}")
     return array
 
 

@@ -1,4 +1,4 @@
-"""What stands behind ``gkdbench data list|check|fetch``: plain data; torch only when decoding is asked for."""
+"""The results of ``gkdbench data list|check|fetch`` as plain data; torch is imported only for decoding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DatasetRow:
 
     Args:
         available: built in, or all needed files are present (not yet verified).
-        found, needed: raw files present, and wanted.
+        found, needed: number of raw files present, and required.
     """
 
     info: DatasetInfo

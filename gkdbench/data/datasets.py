@@ -39,7 +39,9 @@ def _entries() -> Iterator[Entry]:
 
 def _check(name: str, loaded: Any) -> Loader:
     if not callable(loaded):
-        raise UserError(f"dataset {name!r} is a {type(loaded).__name__}; wanted a function without arguments -> Task")
+        raise UserError(
+            f"dataset {name!r}: expected a function without arguments -> Task, got a {type(loaded).__name__}"
+        )
     found: Loader = loaded
     return found
 
@@ -152,7 +154,7 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
 def _check_content(info: DatasetInfo, task: Task, raw: rawfiles.RawFiles) -> None:
     if info.content_hash and task.content_hash != info.content_hash:
         raise CorruptData(
-            f"{info.name}: edges, features and labels hash to {task.content_hash}, registered is {info.content_hash}"
+            f"{info.name}: edges, features and labels: got hash {task.content_hash}, registered is {info.content_hash}"
             f"{_suspects(info, raw)}; runs on other data are refused: fetch the files again, or register your own set "
             f"under another name"
         )
@@ -169,5 +171,5 @@ def _third_party(name: str) -> Task:
 
     task = DATASETS.get(name)()
     if not isinstance(task, Task):
-        raise UserError(f"dataset {name!r} gave a {type(task).__name__}, wanted a Task (see Task.from_arrays)")
+        raise UserError(f"dataset {name!r}: expected a Task (see Task.from_arrays), got a {type(task).__name__}")
     return task

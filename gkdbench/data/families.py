@@ -42,7 +42,7 @@ class SplitFamily:
         replication_only: exists to compare with a publication, never a headline.
         audit_only: breaks the protocol on purpose (test used for selection), to compare with releases that do.
         base: the family whose parts it takes; "" for its own.
-        classes: wants one class an item (stratified, or so many of each class).
+        classes: needs one class per item (stratified, or so many of each class).
     """
 
     id: str

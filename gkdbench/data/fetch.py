@@ -48,7 +48,8 @@ def fetch(name: str, *, data: Path | str | None = None) -> list[Path]:
     folder = rawfiles.data_folder(data)
     if folder is None:
         raise UserError(
-            f"no folder to fetch {info.name} into: set GKDBENCH_DATA or pass data=\n{fetch_instructions(name)}"
+            f"expected a folder to fetch {info.name} into, got none; set GKDBENCH_DATA or pass data=\n"
+            f"{fetch_instructions(name)}"
         )
     wanted = [file for file in info.files if not (folder / file.path).is_file()]
     if not wanted:
@@ -85,7 +86,7 @@ def _place(info: DatasetInfo, file: FileInfo, folder: Path, scratch: Path) -> Pa
 
 
 def _downloaded(address: str, scratch: Path) -> Path:
-    """The file at `address`; an archive with several wanted members is downloaded once."""
+    """The file at `address`; an archive with several requested members is downloaded once."""
     arrived = scratch / hashlib.sha256(address.encode()).hexdigest()
     if not arrived.is_file():
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as reply, arrived.open("wb") as stream:
@@ -100,7 +101,7 @@ def _extracted(archive: Path, wanted: str, scratch: Path) -> Path:
         names = opened.namelist()
         found = wanted if wanted in names else next((name for name in names if name.rsplit("/", 1)[-1] == last), "")
         if not found:
-            raise KeyError(f"the archive has no member {wanted!r}")
+            raise KeyError(f"expected the member {wanted!r} in the archive, got none of that name")
         with opened.open(found) as member, (scratch / last).open("wb") as stream:
             shutil.copyfileobj(member, stream)
     return scratch / last

@@ -20,13 +20,13 @@ class ForeignPositions(UserError):
 
     def __init__(self, got: str, wanted: str) -> None:
         super().__init__(
-            f"positions of {got!r} were used on an array of {wanted!r}; translate them first with NodeSet.within(space)"
+            f"expected positions of {wanted!r}, got positions of {got!r}; use NodeSet.within(space) to translate them"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """One numbering of nodes (or graphs): position p stands for the node with global id ``ids[p]``.
+    """One numbering of nodes (or graphs): position p is the node with global id ``ids[p]``.
 
     Args:
         name: unique name of the numbering, e.g. ``"cora/cpf-lcc-20-30-ind20/3/observed"``.
@@ -68,7 +68,10 @@ class NodeSet:
         at = torch.searchsorted(sorted_ids, self.ids).clamp_(max=max(len(space) - 1, 0))
         if len(self) and (len(space) == 0 or bool((sorted_ids[at] != self.ids).any())):
             missing = self.ids if len(space) == 0 else self.ids[sorted_ids[at] != self.ids]
-            raise UserError(f"{missing.numel()} nodes (first: {int(missing[0])}) are not in {space.name!r}")
+            raise UserError(
+                f"expected nodes of {space.name!r}, got {missing.numel()} nodes (first: {int(missing[0])}) that are "
+                "not in it"
+            )
         return NodeSet(space, order[at])
 
 
@@ -81,12 +84,16 @@ class NodeTable:
 
     def __post_init__(self) -> None:
         if self.value.size(0) != len(self.space):
-            raise UserError(f"a table on {self.space.name!r} wants {len(self.space)} rows, got {self.value.size(0)}")
+            raise UserError(
+                f"a table on {self.space.name!r}: expected {len(self.space)} rows, got {self.value.size(0)}"
+            )
 
     def __getitem__(self, nodes: NodeSet) -> Tensor:
         """[M, ...] rows of `nodes`; positions of another space raise ForeignPositions."""
         if not isinstance(nodes, NodeSet):
-            raise UserError(f"a NodeTable is indexed by a NodeSet, got {type(nodes).__name__}; wrap the positions")
+            raise UserError(
+                f"a NodeTable: expected to be indexed by a NodeSet, got {type(nodes).__name__}; wrap the positions"
+            )
         if nodes.space.name != self.space.name:
             raise ForeignPositions(nodes.space.name, self.space.name)
         return self.value[nodes.position]

@@ -43,7 +43,7 @@ def preprocess(task: Task, steps: Mapping[str, str]) -> tuple[Task, NumpyArray]:
 def largest_component(graph: CSRGraph) -> NumpyArray:
     """[M] int64 ids of the largest connected component, ascending; of equals the one with the highest first id.
 
-    The order of the released loaders: component sizes sorted ascending by numpy, the last one taken.
+    The order of the official loaders: component sizes sorted ascending by numpy, the last one taken.
     """
     size = graph.num_dst
     matrix = sp.csr_array(

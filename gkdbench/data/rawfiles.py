@@ -27,7 +27,7 @@ def refuse_in_worker(what: str) -> None:
     """Raise UserError inside a worker process: whatever is read from raw files or the cache carries test labels."""
     if os.environ.get("GKDBENCH_WORKER") == "1":
         raise UserError(
-            f"{what} was asked for inside a worker; labels live in the scoring process, "
+            f"{what} was requested inside a worker; labels live in the scoring process, "
             f"and a method gets what it may see as a TrainView (view.inputs, view.features, ...)"
         )
 
@@ -45,7 +45,7 @@ class RawFiles:
     """The files of one set that exist, with their digests.
 
     Args:
-        at: file name (last part of the path) -> where it lies.
+        at: file name (last part of the path) -> its path.
         sha256: file name -> digest; "" for files of large sets that were not hashed this time.
     """
 
@@ -56,7 +56,7 @@ class RawFiles:
         """The one file whose path ends in `suffix`."""
         found = [path for path in self.at.values() if path.as_posix().endswith(suffix)]
         if len(found) != 1:
-            raise MissingData(f"wanted one file ending in {suffix!r}, got {[path.name for path in found]}")
+            raise MissingData(f"expected one file ending in {suffix!r}, got {[path.name for path in found]}")
         return found[0]
 
     def matching(self, part: str) -> list[Path]:
@@ -97,7 +97,7 @@ def verify(folder: Path, file: FileInfo) -> str:
     if file.sha256 and got not in file.sha256 and not file.recoded:
         size = (folder / file.path).stat().st_size
         raise CorruptData(
-            f"{folder / file.path} ({size} bytes) has sha256 {got}, wanted {' or '.join(file.sha256)}; "
+            f"{folder / file.path} ({size} bytes): expected sha256 {' or '.join(file.sha256)}, got {got}; "
             f"the file is truncated, tampered with or of another origin: fetch it again"
         )
     return got

@@ -38,7 +38,7 @@ def per_class(
     """`train` items of each class, then `val` of each from what is left, the rest of the labelled items test.
 
     Classes in ascending order, training drawn for all of them before validation: with ``RandomState(seed)`` the
-    rule (and the nodes) of the loaders that CPF released and GLNN, NOSMOG, VQGraph and CoHOp kept.
+    rule (and the nodes) of CPF's official loaders, which GLNN, NOSMOG, VQGraph and CoHOp kept.
 
     Args:
         labels: [N] int64, -1 unknown.
@@ -50,8 +50,8 @@ def per_class(
     for label, count in zip(classes, counts, strict=True):
         if count <= train + val:
             raise UserError(
-                f"class {label} has {count} items; {train} for training and {val} for validation leave none to "
-                f"test: take random-80-10-10, or merge the class"
+                f"class {label}: expected more than {train} (training) + {val} (validation) items, got {count}; none "
+                f"is left to test: use random-80-10-10, or merge the class"
             )
 
     def draw(free: NumpyArray, size: int) -> NumpyArray:
@@ -67,7 +67,7 @@ def per_class(
 
 
 def cpf(labels: NumpyArray, seed: int) -> Parts:
-    """`cpf-lcc-20-30`: 20 and 30 per class with numpy's legacy generator, as released."""
+    """`cpf-lcc-20-30`: 20 and 30 per class with numpy's legacy generator, as the official code does."""
     return per_class(labels, 20, 30, np.random.RandomState(seed))
 
 
@@ -77,7 +77,7 @@ def builtin_random(labels: NumpyArray, index: int) -> Parts:
 
 
 def unseen_fifth(parts: Parts, seed: int) -> Parts:
-    """Permute the test items with the seed; the first ``floor(0.2 n)`` are unseen (GLNN's released rule)."""
+    """Permute the test items with the seed; the first ``floor(0.2 n)`` are unseen (rule of GLNN's official code)."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(parts.test), generator=generator).numpy()
     return parts._replace(test=parts.test[order], num_unseen=int(len(parts.test) * 0.2))
@@ -99,7 +99,9 @@ def fold(labels: NumpyArray, index: int) -> Parts:
     known = np.flatnonzero(labels >= 0)
     counts = np.bincount(labels[known])
     if (counts[counts > 0] < 10).any():
-        raise UserError(f"ten stratified folds want ten items in every class, got counts {counts.tolist()}")
+        raise UserError(
+            f"ten stratified folds: expected at least ten items in every class, got counts {counts.tolist()}"
+        )
     splitter = StratifiedKFold(10, shuffle=True, random_state=FOLD_SEED)
     rest, test = list(splitter.split(np.zeros(len(known)), labels[known]))[index]
     train, val = train_test_split(
@@ -124,7 +126,7 @@ def random_80_10_10(labels: NumpyArray, index: int) -> Parts:
     else:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
     if sum(map(len, groups)) < 3:
-        raise UserError(f"a split wants at least 3 labelled items, got {sum(map(len, groups))}")
+        raise UserError(f"a split: expected at least 3 labelled items, got {sum(map(len, groups))}")
     parts: tuple[list[NumpyArray], list[NumpyArray], list[NumpyArray]] = ([], [], [])
     for group in groups:
         order = rng.permutation(group)

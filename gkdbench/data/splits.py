@@ -89,7 +89,7 @@ def supported_splits(dataset: str) -> tuple[str, ...]:
 def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None) -> SplitTask:
     """Load the right file for (dataset, split family), prepare it and split it.
 
-    ``cora`` and ``citeseer`` under a CPF family come from CPF's npz files; their task keeps the asked name.
+    ``cora`` and ``citeseer`` under a CPF family come from CPF's npz files; their task keeps the requested name.
 
     Raises:
         UserError: a pair that is not supported (the message lists what is), an index out of range.
@@ -97,7 +97,7 @@ def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | s
     info = dataset_info(dataset)
     split_family(split_id)
     if info.splits and split_id not in info.splits:
-        raise UserError(f"{info.name} has no split {split_id!r}; it supports: {', '.join(info.splits)}")
+        raise UserError(f"{info.name} has no split {split_id!r}: expected one of {', '.join(info.splits)}")
     source = info.views.get(split_id)
     task = load_task(source or dataset, data=data)
     if source:
@@ -113,7 +113,7 @@ def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | s
 
 
 def prepare(task: Task, split_id: str, index: int = 0) -> SplitTask:
-    """Preprocess `task` as the family says, and make split `index` of it.
+    """Preprocess `task` as the family defines it, and make split `index` of it.
 
     Raises:
         UserError: the family does not fit the task, or has no such index.
@@ -123,10 +123,10 @@ def prepare(task: Task, split_id: str, index: int = 0) -> SplitTask:
 
     family = split_family(split_id)
     if split_id not in _task_splits(task):
-        raise UserError(f"{task.name} has no split {split_id!r}; it supports: {', '.join(_task_splits(task))}")
+        raise UserError(f"{task.name} has no split {split_id!r}: expected one of {', '.join(_task_splits(task))}")
     if index < 0 or (family.indices is not None and index >= family.indices):
         wanted = "0 or more" if family.indices is None else f"0 to {family.indices - 1}"
-        raise UserError(f"split {split_id!r} of {task.name} wants an index of {wanted}, got {index}")
+        raise UserError(f"split {split_id!r} of {task.name}: expected an index of {wanted}, got {index}")
     prepared, ids = preprocess(task, family.preprocessing)
     parts = _parts(prepared, family, index)
     split = Split(
@@ -168,7 +168,9 @@ def _official_parts(task: Task, base: str, index: int, *, wrap: bool) -> Parts:
 
     count = sum(key.startswith(f"{base}/") for key in task.official) // len(PARTS)
     if index >= count and not wrap:
-        raise UserError(f"{task.name} came with {count} {base!r} splits, got index {index}; wanted 0 to {count - 1}")
+        raise UserError(
+            f"{task.name} came with {count} {base!r} splits: expected an index of 0 to {count - 1}, got {index}"
+        )
     return Parts.of(task.official[f"{base}/{index % count}/{part}"] for part in PARTS)
 
 

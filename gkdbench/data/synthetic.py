@@ -90,7 +90,7 @@ def ppi_shaped(
     """Several graphs whose nodes carry many labels, split by graphs as PPI is: for tests and speed, never for claims.
 
     Nodes belong to one of 20 communities, the same ones in every graph; a community decides how likely each label is
-    (a third of them, on average) and where the features' mean lies. PPI's own size is ``nodes=2373``.
+    (a third of them, on average) and what the features' mean is. PPI's own size is ``nodes=2373``.
 
     Args:
         graphs: the last two are test, the two before them validation, the rest training graphs.
@@ -102,7 +102,7 @@ def ppi_shaped(
     refuse_in_worker("ppi-shaped")
     _positive(nodes=nodes, classes=classes, d=d)
     if graphs < 5:
-        raise UserError(f"ppi-shaped: graphs wants at least 5 (two of them test, two validation), got {graphs}")
+        raise UserError(f"ppi-shaped: graphs: expected at least 5 (two of them test, two validation), got {graphs}")
     rng = np.random.default_rng([seed, graphs, nodes, classes, d])
     groups, total = min(20, nodes), graphs * nodes
     member = np.concatenate([rng.permutation(np.arange(nodes) % groups) for _ in range(graphs)])
@@ -149,14 +149,14 @@ def power_law(
 
     Args:
         n: nodes.
-        degree: mean number of neighbours asked for; repeats and loops are dropped, so a little fewer come out.
+        degree: requested mean number of neighbours; repeats and loops are dropped, so a little fewer come out.
         exponent: of the degree distribution, above 2.
         within: share of edges that stay in a class.
     """
     refuse_in_worker("powerlaw")
     _positive(n=n, classes=classes, d=d)
     if exponent <= 2:
-        raise UserError(f"powerlaw: exponent wants a number above 2 (a finite mean degree), got {exponent}")
+        raise UserError(f"powerlaw: exponent: expected a number above 2 (a finite mean degree), got {exponent}")
     rng = np.random.default_rng([seed, n, d, classes, 3])
     labels = rng.permutation(np.arange(n) % classes)
     weight = rng.permutation((np.arange(n) + 1.0) ** (-1.0 / (exponent - 1.0)))
@@ -183,7 +183,7 @@ def _block_edges(
 ) -> tuple[NumpyArray, NumpyArray]:
     """`count` edges, repeats possible; ends drawn by `weight` ([N], None for equal), inside a class or anywhere."""
     if not 0 <= within <= 1:
-        raise UserError(f"within wants a share in [0, 1], got {within}")
+        raise UserError(f"within: expected a share in [0, 1], got {within}")
     mass = np.ones(len(labels)) if weight is None else weight
     order = np.argsort(labels, kind="stable")
     cumulative = np.concatenate([[0.0], np.cumsum(mass[order])])
@@ -212,4 +212,4 @@ def _directions(rng: np.random.Generator, classes: int, d: int) -> NumpyArray:
 def _positive(**sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
-            raise UserError(f"{name} wants a positive number, got {value}")
+            raise UserError(f"{name}: expected a positive number, got {value}")

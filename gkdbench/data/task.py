@@ -107,7 +107,7 @@ class Task:
             edge_index: [2, E] int, sources and destinations, each edge once; undirected graphs list both directions.
             features: [N, D] numbers, dense or a scipy sparse matrix.
             labels: [M] int classes with -1 unknown, or [M, L] of 0, 1, NaN for several labels an item.
-            kind: what carries a label: ``"node"`` (M = N) or ``"graph"`` (M = G, wants `graph_ptr`).
+            kind: what carries a label: ``"node"`` (M = N) or ``"graph"`` (M = G, needs `graph_ptr`).
             graph_ptr: [G + 1] int, nodes of graph g are ``graph_ptr[g]:graph_ptr[g + 1]``.
             edge_features: [E, F] in the order of `edge_index`.
             num_classes: when classes exist that no item has.
@@ -116,7 +116,7 @@ class Task:
                 ``own-ind20`` or ``own-graph``.
 
         Raises:
-            UserError: naming the argument, what it was, and what was wanted.
+            UserError: names the argument, what was expected and what was given.
         """
         from gkdbench.data.user import task_from_arrays
 
@@ -142,7 +142,7 @@ class Task:
         ``test_mask`` ([N] or [N, K]) as split ``own``.
 
         Args:
-            kind: to say it otherwise: a list of graphs whose nodes carry labels is ``kind="node"``.
+            kind: overrides the default: a list of graphs whose nodes carry labels is ``kind="node"``.
             facts: further arguments of `from_arrays`.
         """
         from gkdbench.data.user import task_from_pyg

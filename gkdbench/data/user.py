@@ -33,27 +33,30 @@ def task_from_arrays(
 ) -> Task:
     """See ``Task.from_arrays``."""
     if kind not in ("node", "graph"):
-        raise UserError(f"{name}: kind wants 'node' or 'graph', got {kind!r}")
+        raise UserError(f"{name}: kind: expected 'node' or 'graph', got {kind!r}")
     stored = _features(name, features)
     num_nodes = stored.shape[0]
     edges = _integers(name, "edge_index", edge_index)
     if edges.ndim != 2 or edges.shape[0] != 2:
-        raise UserError(f"{name}: edge_index wants shape [2, E] (sources, destinations), got {list(edges.shape)}")
+        raise UserError(f"{name}: edge_index: expected shape [2, E] (sources, destinations), got {list(edges.shape)}")
     if edges.size and (edges.min() < 0 or edges.max() >= num_nodes):
         raise UserError(
-            f"{name}: edge_index wants nodes in [0, {num_nodes}) (features have {num_nodes} rows), "
+            f"{name}: edge_index: expected nodes in [0, {num_nodes}) (features have {num_nodes} rows), "
             f"got {edges.min()}..{edges.max()}"
         )
     borders = _borders(name, graph_ptr, num_nodes, edges)
     if kind == "graph" and borders is None:
-        raise UserError(f"{name}: a graph task wants graph_ptr [G + 1], the first node of each graph and the end")
+        raise UserError(
+            f"{name}: graph_ptr: expected [G + 1], the first node of each graph and the end, got None; or use "
+            "kind='node'"
+        )
     wanted = num_nodes if kind == "node" or borders is None else len(borders) - 1
     targets, classes, multi_label = _labels(name, labels, wanted, num_classes)
     order = np.lexsort((edges[0], edges[1]))
     edges = edges[:, order]
     repeats = int((np.diff(edges, axis=1) == 0).all(axis=0).sum())
     if repeats:
-        raise UserError(f"{name}: edge_index lists {repeats} edges twice; give each edge once")
+        raise UserError(f"{name}: edge_index: expected each edge once, got {repeats} edges twice; drop the repeats")
     graph = CSRGraph.from_edge_index(torch.from_numpy(edges), num_nodes, _is_symmetric(edges, num_nodes))
     family = "own" if kind == "node" else "own-graph"
     return Task(
@@ -78,13 +81,13 @@ def task_from_pyg(data: Any, name: str, *, kind: TaskKind | None = None, **facts
     graphs = [data] if single else list(data)
     kind = kind or ("node" if single else "graph")
     if not graphs:
-        raise UserError(f"{name}: from_pyg got no graphs")
+        raise UserError(f"{name}: from_pyg: expected a Data object or a list of at least one, got no graphs")
     for field in ("x", "edge_index", "y"):
         lacking = sum(getattr(graph, field, None) is None for graph in graphs)
         if lacking:
             raise UserError(
-                f"{name}: {lacking} of {len(graphs)} Data objects have no {field!r}; "
-                f"from_pyg wants x [N, D], edge_index [2, E] and y"
+                f"{name}: from_pyg: expected x [N, D], edge_index [2, E] and y, "
+                f"got {lacking} of {len(graphs)} Data objects without {field!r}"
             )
     sizes = [int(graph.x.shape[0]) for graph in graphs]
     ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -129,7 +132,7 @@ def _array(value: Any) -> NumpyArray:
 def _integers(name: str, field: str, value: Any) -> NumpyArray:
     array = _array(value)
     if array.dtype.kind not in "iu" and array.size:
-        raise UserError(f"{name}: {field} wants integers, got {array.dtype}")
+        raise UserError(f"{name}: {field}: expected integers, got {array.dtype}")
     return array.astype(np.int64)
 
 
@@ -137,12 +140,14 @@ def _features(name: str, value: Any) -> StoredFeatures:
     sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
     matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
     if matrix.ndim != 2:
-        raise UserError(f"{name}: features want shape [N, D], got {list(matrix.shape)}")
+        raise UserError(f"{name}: features: expected shape [N, D], got {list(matrix.shape)}")
     if matrix.dtype.kind not in "fiub":
-        raise UserError(f"{name}: features want numbers, got {matrix.dtype}")
+        raise UserError(f"{name}: features: expected numbers, got {matrix.dtype}")
     values: NumpyArray = matrix if isinstance(matrix, np.ndarray) else matrix.data
     if not np.isfinite(values).all():
-        raise UserError(f"{name}: features hold {int((~np.isfinite(values)).sum())} NaN or infinite values")
+        raise UserError(
+            f"{name}: features: expected finite numbers, got {int((~np.isfinite(values)).sum())} NaN or infinite"
+        )
     return features_of(matrix)
 
 
@@ -151,11 +156,11 @@ def _borders(name: str, value: Any, num_nodes: int, edges: NumpyArray) -> NumpyA
         return None
     ptr = _integers(name, "graph_ptr", value)
     if ptr.ndim != 1 or len(ptr) < 2 or ptr[0] != 0 or ptr[-1] != num_nodes or (np.diff(ptr) < 0).any():
-        raise UserError(f"{name}: graph_ptr wants to rise from 0 to N={num_nodes}, got {ptr.tolist()[:5]}...")
+        raise UserError(f"{name}: graph_ptr: expected values rising from 0 to N={num_nodes}, got {ptr.tolist()[:5]}...")
     owner = np.searchsorted(ptr, edges, side="right")
     across = int((owner[0] != owner[1]).sum())
     if across:
-        raise UserError(f"{name}: {across} edges join nodes of different graphs; check graph_ptr")
+        raise UserError(f"{name}: edge_index: expected edges within graphs, got {across} across; check graph_ptr")
     return ptr
 
 
@@ -163,22 +168,27 @@ def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tupl
     labels = _array(value)
     if labels.ndim not in (1, 2) or len(labels) != wanted:
         raise UserError(
-            f"{name}: labels want {wanted} rows ([{wanted}] classes or [{wanted}, L] of 0, 1, NaN), "
+            f"{name}: labels: expected {wanted} rows ([{wanted}] classes or [{wanted}, L] of 0, 1, NaN), "
             f"got shape {list(labels.shape)}"
         )
     if labels.ndim == 2:
         values = labels.astype(np.float32)
         if not (np.isnan(values) | (values == 0) | (values == 1)).all():
-            raise UserError(f"{name}: labels of shape [M, L] want only 0, 1 and NaN (unknown)")
+            raise UserError(f"{name}: labels of shape [M, L]: expected only 0, 1 and NaN (unknown), got other values")
         if num_classes not in (None, labels.shape[1]):
-            raise UserError(f"{name}: num_classes is {num_classes}, labels have {labels.shape[1]} columns")
+            raise UserError(
+                f"{name}: num_classes: expected {labels.shape[1]}, the columns of labels, got {num_classes}"
+            )
         return torch.from_numpy(values), labels.shape[1], True
     classes = _integers(name, "labels", labels)
     seen = int(classes.max(initial=-1)) + 1
     if classes.min(initial=0) < -1 or seen == 0:
-        raise UserError(f"{name}: labels want classes 0, 1, ... with -1 for unknown and at least one known")
+        raise UserError(
+            f"{name}: labels: expected classes 0, 1, ... with -1 for unknown, one or more known, "
+            f"got {classes.min()}..{classes.max()}"
+        )
     if num_classes is not None and num_classes < seen:
-        raise UserError(f"{name}: num_classes is {num_classes}, labels go up to {seen - 1}")
+        raise UserError(f"{name}: num_classes: expected {seen} or more for labels up to {seen - 1}, got {num_classes}")
     return torch.from_numpy(classes), num_classes or seen, False
 
 
@@ -188,7 +198,7 @@ def _edge_features(name: str, value: Any, order: NumpyArray) -> torch.Tensor | N
     rows = _array(value)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) != len(order):
-        raise UserError(f"{name}: edge_features want {len(order)} rows, one for each edge, got {list(rows.shape)}")
+        raise UserError(f"{name}: edge_features: expected {len(order)} rows, one for each edge, got {list(rows.shape)}")
     return torch.from_numpy(rows[order].astype(np.float32))
 
 
@@ -198,11 +208,13 @@ def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, Num
     found: dict[str, NumpyArray] = {}
     for k, split in enumerate(listed):
         if set(split) != set(PARTS):
-            raise UserError(f"{name}: a split wants the keys {list(PARTS)}, got {sorted(split)}")
+            raise UserError(f"{name}: splits: expected the keys {list(PARTS)}, got {sorted(split)}")
         ids = {part: _ids(name, part, split[part], wanted) for part in PARTS}
         joined = np.concatenate(list(ids.values()))
         if len(np.unique(joined)) != len(joined):
-            raise UserError(f"{name}: train, val and test of split {k} overlap; a test item must be in one part only")
+            raise UserError(
+                f"{name}: splits: expected each item in one part only, got a split {k} overlap of train, val and test"
+            )
         found |= {f"{family}/{k}/{part}": part_ids for part, part_ids in ids.items()}
     return found
 
@@ -211,11 +223,11 @@ def _ids(name: str, part: str, value: Any, wanted: int) -> NumpyArray:
     array = _array(value)
     if array.dtype == bool:
         if array.shape != (wanted,):
-            raise UserError(f"{name}: the {part} mask wants {wanted} entries, got shape {list(array.shape)}")
+            raise UserError(f"{name}: the {part} mask: expected {wanted} entries, got shape {list(array.shape)}")
         return mask_ids(array)
     ids = _integers(name, f"the {part} split", array)
     if ids.ndim != 1 or not len(ids) or ids.min() < 0 or ids.max() >= wanted:
-        raise UserError(f"{name}: the {part} split wants ids in [0, {wanted}), at least one")
+        raise UserError(f"{name}: the {part} split: expected one or more ids in [0, {wanted}), got {ids.tolist()[:5]}")
     return ids
 
 

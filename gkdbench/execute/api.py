@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gkdbench.execute.cell import Cell
 
 OUT = "gkdbench-runs"
-"""Where results go unless told otherwise."""
+"""Default folder of results."""
 
 
 def plan_suite(
@@ -238,7 +238,7 @@ def pick_device(device: str) -> str:
     """``cpu`` or ``cuda:i`` from ``auto``, ``cpu``, ``cuda``, ``cuda:i``.
 
     Raises:
-        UserError: another word, or a GPU that is not there.
+        UserError: another word, or a GPU that does not exist.
     """
     if device == "cpu":
         return device
@@ -248,9 +248,9 @@ def pick_device(device: str) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     kind, _, number = device.partition(":")
     if kind != "cuda" or (number and not number.isdigit()):
-        raise UserError(f"device wants auto, cpu or cuda:i, got {device!r}")
+        raise UserError(f"device: expected auto, cpu or cuda:i, got {device!r}")
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+        raise UserError(f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {device!r}; use cpu")
     return f"cuda:{number or 0}"
 
 
@@ -271,5 +271,5 @@ def job_count(jobs: int | None, threads: int | None) -> int:
     """
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
-            raise UserError(f"{name} wants 1 or more, got {value}")
+            raise UserError(f"{name}: expected 1 or more, got {value}")
     return jobs or max(1, len(os.sched_getaffinity(0)) // (threads or 1))

@@ -1,4 +1,4 @@
-"""A cell: one run of one method on one split with one seed, and everything its record will say beforehand."""
+"""A cell: one run of one method on one split with one seed, and everything of its record that is known beforehand."""
 
 from __future__ import annotations
 

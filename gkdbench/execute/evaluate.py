@@ -76,7 +76,7 @@ def _logits(model: Any, inputs: Inputs, problem: SplitTask) -> Tensor:
     shape = (len(inputs.items), problem.task.num_classes)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model wants to answer with logits {list(shape)}, got {got}")
+        raise UserError(f"the model: expected logits {list(shape)}, got {got}")
     if not bool(torch.isfinite(logits).all()):
-        raise UserError("the model's logits are not all finite; there is nothing to score")
+        raise UserError("the model: expected finite logits, got some that are not finite; there is nothing to score")
     return logits.float().cpu()

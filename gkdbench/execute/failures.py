@@ -60,7 +60,7 @@ class Failure:
         return first_line(self.row)
 
     def lines(self, more: str = "") -> list[str]:
-        """For a terminal; `more` are options that the command to run again needs besides."""
+        """For a terminal; `more` are further options that the command to run again needs."""
         more_cells = self.count - 1
         others = f" (and {more_cells} more in the same way)" if more_cells else ""
         found = [f"failed: {self.cell}{others}: {self.row.status}: {self.error}"]
@@ -121,7 +121,7 @@ def _sources(cls: type) -> list[Path]:
 
 
 def shown(path: Path) -> str:
-    """`path` relative to the current folder where it lies below it."""
+    """`path` relative to the current folder if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
 

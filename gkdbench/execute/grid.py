@@ -45,7 +45,7 @@ class Expansion:
 
     cells: list[Cell] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
-    """Keys of the cells that the suite's entries stand for; the others are only required by these."""
+    """Keys of the cells of the suite's entries; the others are only required by these."""
     absent: list[Absent] = field(default_factory=list)
     waiting: list[frozenset[str]] = field(default_factory=list)
     """Of each tuned group whose settings are not known yet, the keys of its trials."""
@@ -115,7 +115,7 @@ class _Builder:
         return self._maker.group(winner.method, dataset, split, how, grid.sweeps)
 
     def _ask(self, cell: Cell) -> None:
-        """Add a cell that an entry of the suite stands for."""
+        """Add a cell of an entry of the suite."""
         self._add(cell)
         self.found.asked.add(cell.key)
 
@@ -134,11 +134,11 @@ def dataset_of(dataset: str, split: str) -> str:
 
 
 def check_pair(dataset: str, split: str, grid: Grid) -> SplitFamily:
-    """The split family, after checking that the data set has it and that it has the asked settings."""
+    """The split family, after checking that the data set has it and that it has the requested settings."""
     family = split_family(split)
     info = dataset_info(dataset)
     if info.splits and split not in info.splits:
-        raise UserError(f"{info.name} has no split {split!r}; it supports: {', '.join(supported_splits(dataset))}")
+        raise UserError(f"{info.name} has no split {split!r}: expected one of {', '.join(supported_splits(dataset))}")
     for setting in grid.settings or []:
         if setting not in family.columns:
             raise UnknownName(f"setting of split {split!r}", setting, family.columns)
@@ -174,7 +174,7 @@ def _check_kind(method: Method, kind: str, dataset: str) -> None:
     """Refuse a method for nodes on a data set of graphs, and the reverse; `kind` is empty where it is not known yet."""
     if kind and kind not in method.kinds:
         raise UserError(
-            f"method {method.name!r} handles {' and '.join(method.kinds)} tasks, {dataset} is a {kind} task"
+            f"method {method.name!r}: expected {' or '.join(method.kinds)} tasks, got {dataset}, a {kind} task"
         )
 
 
@@ -274,7 +274,7 @@ def columns_of(family: SplitFamily, kind: str) -> tuple[str, ...]:
 
 
 def data_info(problem: SplitTask) -> DataInfo:
-    """What a record says of its data."""
+    """The fields of a record about its data."""
     task = problem.task
     return DataInfo(
         name=task.name,

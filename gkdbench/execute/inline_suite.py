@@ -14,7 +14,7 @@ from gkdbench.errors import UserError
 from gkdbench.execute.suite import Suite, load_suite, parse_suite
 
 SEEDS = "0:3"
-"""Training seeds unless told otherwise."""
+"""Default training seeds."""
 
 Methods = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 """``"glnn"``, ``{"method": "glnn", "lr": 0.01}``, or several of these."""
@@ -85,7 +85,7 @@ def setting(word: str) -> tuple[list[str], Any]:
     key, equals, text = word.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise UserError(f"a hyper-parameter is given as key=value, got {word!r}; try lr=0.01")
+        raise UserError(f"a hyper-parameter: expected key=value, got {word!r}; try lr=0.01")
     return path, _value(key, text.strip())
 
 
@@ -116,7 +116,7 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
             if not isinstance(table, dict):
                 raise UserError(f"{word}: {part!r} has a value already; give a table's keys or its value, not both")
         if path[-1] in table:
-            raise UserError(f"{'.'.join(path)} is given twice, the second time as {word!r}; give it once")
+            raise UserError(f"{'.'.join(path)}: expected one value, got {word!r} as a second; give it once")
         table[path[-1]] = value
     return found
 
@@ -142,7 +142,7 @@ def _entry(method: str | Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     if isinstance(method, str):
         return {"method": method, "overrides": dict(overrides)}
     if not isinstance(method, Mapping) or not isinstance(method.get("method"), str):
-        raise UserError(f'a method is a name, or {{"method": name, hyper-parameter: value, ...}}; got {method!r}')
+        raise UserError(f'methods: expected a name, or {{"method": name, hyper-parameter: value, ...}}, got {method!r}')
     own = {key: value for key, value in method.items() if key not in ("method", "overrides")}
     return {"method": method["method"], "overrides": _merged(_merged(overrides, method.get("overrides", {})), own)}
 

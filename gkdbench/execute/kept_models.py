@@ -92,9 +92,13 @@ def load_model(path: str | Path) -> KeptModel:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         state = read_state(path.with_suffix(".npz"))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"no kept model in {path}: {error}; `gkdbench run SUITE --keep-models` keeps them") from None
+        raise UserError(
+            f"{path}: expected a kept model, got {error}; `gkdbench run SUITE --keep-models` keeps them"
+        ) from None
     if state_sha256(state) != facts["weights_sha256"]:
-        raise UserError(f"the weights in {path} do not match the hash in its .json; run the cell again with --rerun")
+        raise UserError(
+            f"{path}: expected weights of the hash in its .json, got others; run the cell again with --rerun"
+        )
     return KeptModel(state, facts["method"], facts["config"], facts["backbone"], facts["settings"], facts)
 
 

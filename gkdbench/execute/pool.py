@@ -23,7 +23,7 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000"}
 """Keeps freed memory in the process: page faults cost a third of a small cell's time otherwise (design decision 15)."""
 
 GRACE_S = 10.0
-"""Beyond a cell's time limit and a quarter of it, the worker is killed: its method never asked for the time."""
+"""Beyond a cell's time limit and a quarter of it, the worker is killed: its method never checked the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Pool:
             )
         worker = _Worker(process, log)
         self._workers.append(worker)
-        assert process.stdout is not None  # a pipe was asked for
+        assert process.stdout is not None  # a pipe was requested
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         return worker
 
@@ -184,10 +184,10 @@ class Pool:
             worker.process.stdin.write(job.line())
             worker.process.stdin.flush()
         except OSError:
-            return  # it has just died; its end of file on stdout tells
+            return  # it has just died; noticed by the end of file on stdout
 
     def _read(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
-        assert worker.process.stdout is not None  # a pipe was asked for
+        assert worker.process.stdout is not None  # a pipe was requested
         data = os.read(worker.process.stdout.fileno(), 65536)
         if not data:
             return self._dead(worker)
@@ -218,7 +218,7 @@ class Pool:
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        assert worker.process.stdout is not None and worker.process.stdin is not None  # pipes were asked for
+        assert worker.process.stdout is not None and worker.process.stdin is not None  # pipes were requested
         self._selector.unregister(worker.process.stdout)
         worker.process.kill()
         worker.process.wait()

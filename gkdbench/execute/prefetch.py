@@ -48,7 +48,7 @@ class DataPrefetcher:
         self._ready: dict[SplitTaskId, Future[PreparedData]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gkdbench-prepare")
 
-    def want(self, names: Iterable[SplitTaskId]) -> None:
+    def request(self, names: Iterable[SplitTaskId]) -> None:
         """Prepare the first `AHEAD` different problems of `names` (one per waiting cell, in order), and no more."""
         next_ones: set[SplitTaskId] = set()
         for name in names:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a live view on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nothing."""
+    """Prints nothing."""
 
     def planned(self, plan: Plan, jobs: int) -> None:
         """Nothing."""
@@ -60,7 +60,7 @@ class Lines:
             self.note(line)
 
     def started(self, cell: Cell) -> None:
-        """Lines tell of ends only: half the length, the same news."""
+        """Lines are printed for ends only, not for starts."""
 
     def finished(self, cell: Cell, row: Row) -> None:
         self._done += 1

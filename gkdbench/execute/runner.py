@@ -48,7 +48,7 @@ class RunSummary:
         failures: (cell, row) of every cell that ran and has none.
         absent: lines on data sets whose files are not there.
         records: the group records that hold the plan's rows.
-        without_model: cached cells whose model was asked for and is not kept.
+        without_model: cached cells whose model was requested and is not kept.
     """
 
     ok: int = 0
@@ -138,7 +138,7 @@ class Runner:
                 if self._stop:
                     again = f"gkdbench run {self._plan.suite.command_name} --out {self._store.out}"
                     raise Interrupted(self.summary, len(self._waiting) + len(self._running), again)
-                self._desk.want(cell.problem for cell in self._waiting.values())
+                self._desk.request(cell.problem for cell in self._waiting.values())
                 self._dispatch()
                 replies = self._pool.wait(POLL_S)
                 ended = [(self._running.pop(job.id), reply) for job, reply in replies]
@@ -209,8 +209,8 @@ class Runner:
             row = self._store.row(teacher.address)
             if row is None or row.status != "ok":
                 how = "is missing" if row is None else f"ended with status {row.status} ({row.reason})"
-                mend = command(teacher, self._plan.suite, failed=True)
-                reason = f"its {role} {how}; repeat that first: {mend}"
+                fix = command(teacher, self._plan.suite, failed=True)
+                reason = f"its {role} {how}; repeat that first: {fix}"
                 skipped = failed_row(cell, self._plan.suite, ready, status="skipped", phase="prepare", reason=reason)
                 self._store_row(cell, skipped)
                 return False
@@ -320,8 +320,8 @@ class Runner:
         shutil.rmtree(bank_folder(self._store, cell), ignore_errors=True)
         got = row.models[0].weights_sha256[:12] if row.models else f"{row.status}: {row.reason}"
         raise UserError(
-            f"{cell} was trained again for its students and is not what its record says (weights "
-            f"{stored.models[0].weights_sha256[:12]}, now {got}): another machine, another torch or other code; its "
+            f"{cell} was trained again for its students: expected the weights of its record, "
+            f"{stored.models[0].weights_sha256[:12]}, got {got}: another machine, another torch or other code; its "
             f"students would learn from another teacher than the table's. Run the whole suite with a new --out"
         )
 

@@ -31,11 +31,11 @@ def parse_only(text: str | None) -> dict[str, str]:
     for part in filter(None, (text or "").split(",")):
         field, _, value = part.strip().partition("=")
         if not value:
-            raise UserError(f"--only wants field=value pairs, got {part!r}; fields: {', '.join(_OWN)}")
+            raise UserError(f"--only: expected field=value pairs, got {part!r}; fields: {', '.join(_OWN)}")
         if field not in _OWN:
-            raise UserError(f"--only has no field {field!r}; {nearest(field, _OWN)}")
+            raise UserError(f"--only: expected a field of cells, got no field {field!r}; {nearest(field, _OWN)}")
         if field in ("index", "seed") and not all(v.isdigit() for v in value.split("|")):
-            raise UserError(f"--only {field} wants an integer, got {value!r}")
+            raise UserError(f"--only {field}: expected an integer, got {value!r}")
         chosen[field] = value
     return chosen
 
@@ -51,7 +51,7 @@ def matches(cell: Cell, only: Mapping[str, str]) -> bool:
 
 
 def select(cells: Sequence[Cell], only: Mapping[str, str]) -> list[Cell]:
-    """The cells that match. The further models of a run come with the ensemble that wants them, or by their seed.
+    """The cells that match. The further models of a run come with the ensemble that needs them, or by their seed.
 
     Raises:
         UnknownName: none does, because of a value that no cell has (with the nearest ones that exist).
@@ -65,4 +65,7 @@ def select(cells: Sequence[Cell], only: Mapping[str, str]) -> list[Cell]:
         if field != "key" and not any(matches(cell, {field: value}) for cell in cells):
             raise UnknownName(f"{field} in this suite", value, {_OWN[field](cell) for cell in cells} - {""})
     text = ",".join(f"{field}={value}" for field, value in only.items())
-    raise UserError(f"no cell of this suite matches --only {text}; `gkdbench plan` lists what there is")
+    raise UserError(
+        f"--only: expected cells of this suite, got {text}, which no cell of this suite matches; `gkdbench plan` "
+        "lists them"
+    )

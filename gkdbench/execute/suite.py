@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from gkdbench.errors import UnknownName, UserError, nearest
+from gkdbench.errors import UnknownName, UserError, invalid, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
 from gkdbench.records.schema import TomlModel
 
@@ -72,7 +72,7 @@ class Suite(TomlModel):
     """What a suite file says, read and checked.
 
     Args:
-        name: as it is asked for: ``node-small@1``, ``smoke``, or the file's name.
+        name: as it is requested: ``node-small@1``, ``smoke``, or the file's name.
         seeds: training seeds; on random splits also the split indices.
         time_limit_s, memory_limit_bytes: per cell.
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
@@ -93,7 +93,7 @@ class Suite(TomlModel):
 
     @property
     def command_name(self) -> str:
-        """What stands in commands that repeat its cells."""
+        """The suite's name in commands that repeat its cells."""
         return self.asked or self.full_name
 
     @property
@@ -107,7 +107,7 @@ def load_suite(suite: str | Path | Suite) -> Suite:
 
     Raises:
         UnknownName: no such suite.
-        UserError: the file is not valid; the message names the key, what was got and what was wanted.
+        UserError: the file is not valid; the message names the key, what was expected and what was given.
     """
     if isinstance(suite, Suite):
         return suite
@@ -157,7 +157,7 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
             raise UserError(f"{where}: unknown table {key!r}; {nearest(key, ['suite', 'grid'])}")
     head = document.get("suite", {})
     if not isinstance(head, Mapping):
-        raise UserError(f"{where}: [suite] wants a table, got {head!r}")
+        raise UserError(f"{where}: [suite]: expected a table, got {head!r}")
     _refuse_unknown(head, _HEAD_KEYS, f"{where}: [suite]")
     data = dict(head) | {"grids": document.get("grid", []), "asked": asked}
     data.setdefault("name", Path(asked).stem if asked else "suite")
@@ -177,14 +177,16 @@ def parse_seeds(value: Any, where: str) -> tuple[int, ...]:
     if isinstance(value, str):
         first, colon, last = value.partition(":")
         if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-            raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
+            raise UserError(f'{where}: seeds: expected a range such as "0:10" or a list of integers, got {value!r}')
         value = range(int(first), int(last))
     if not isinstance(value, Sequence) or not all(isinstance(s, int) and not isinstance(s, bool) for s in value):
-        raise UserError(f'{where}: seeds wants a range such as "0:10" or a list of integers, got {value!r}')
+        raise UserError(f'{where}: seeds: expected a range such as "0:10" or a list of integers, got {value!r}')
     if used := set(value) & set(TUNING_SEEDS):
-        raise UserError(f"{where}: seeds {sorted(used)} are kept for tuning; choose others")
+        raise UserError(
+            f"{where}: seeds: expected seeds that are not kept for tuning, got {sorted(used)}; choose others"
+        )
     if len(set(value)) != len(value):
-        raise UserError(f"{where}: seeds are listed twice: {value!r}")
+        raise UserError(f"{where}: seeds: expected each once, got some listed twice: {value!r}")
     return tuple(value)
 
 
@@ -203,4 +205,4 @@ def _refuse_unknown_in_grids(grids: Any, where: str) -> None:
 
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: got {error['input']!r:.100}, wanted: {error['msg']}"
+    return invalid(where, error["input"], error["msg"])

@@ -27,7 +27,9 @@ def trial_settings(space: SearchSpace, trials: int) -> list[dict[str, Any]]:
     names = sorted(space)
     points = list(itertools.product(*(space[name] for name in names)))
     if len(points) < trials - 1:
-        raise UserError(f"search has {len(points)} points, wanted {trials - 1} or more besides the published values")
+        raise UserError(
+            f"search: expected {trials - 1} or more points in addition to the published values, got {len(points)}"
+        )
     chosen = random.Random(repr((names, points))).sample(points, trials - 1)
     return [{}, *(_nested(dict(zip(names, point, strict=True))) for point in chosen)]
 

@@ -1,4 +1,4 @@
-"""Are published numbers what their side-cars and the data say? Nothing in a record is believed."""
+"""Checks published numbers against their side-cars and the data; nothing in a record is trusted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     folder = Path(path)
     paths = record_paths(folder, studies=True)
     if not paths:
-        raise UserError(f"no records below {folder}; wanted a folder that `gkdbench run --out` wrote, or one record")
+        raise UserError(
+            f"{folder}: expected a record, or a folder that `gkdbench run --out` wrote, got no records below it"
+        )
     runs: list[_Run] = []
     for found in paths:
         report.records += 1
@@ -115,7 +117,7 @@ def _identity_problems(path: Path, record: Record) -> Iterator[str]:
     if record.revisions.get(record.method) != record.revision:
         yield f"revision {record.revision} is not the one that its key covers"
     if path.name != GroupAddress.of(record).path.name:
-        yield f"is named {path.name}, wanted {GroupAddress.of(record).path.name}"
+        yield f"file name: expected {GroupAddress.of(record).path.name}, got {path.name}"
     at = [(row.index, row.seed) for row in record.rows]
     if at != sorted(set(at)):
         yield "rows are not sorted by (index, seed), or one is there twice"
@@ -129,11 +131,11 @@ def _identity_problems(path: Path, record: Record) -> Iterator[str]:
 def _sidecar(path: Path, record: Record) -> SidecarArrays:
     if record.predictions is None:
         if any(row.predictions_sha256 for row in record.rows):
-            raise UserError("names no side-car, and has rows with predictions")
+            raise UserError("expected a side-car for its rows with predictions, got none")
         return {}
     if not record.predictions.kept:
         if rows_sha256(record.rows) != record.predictions.sha256:
-            raise UserError("the hash of its rows' hashes is not the one that stands for the side-car")
+            raise UserError("expected the side-car's hash to be that of its rows' hashes, got another")
         return {}
     sidecar = path.with_name(record.predictions.path)
     try:
@@ -142,14 +144,14 @@ def _sidecar(path: Path, record: Record) -> SidecarArrays:
         raise UserError(f"side-car {sidecar.name} cannot be read: {error.strerror}") from None
     if digest != record.predictions.sha256:
         wanted = record.predictions.sha256
-        raise UserError(f"side-car {sidecar.name} has sha256 {digest[:12]}, the record says {wanted[:12]}")
+        raise UserError(f"side-car {sidecar.name}: expected sha256 {wanted[:12]} of the record, got {digest[:12]}")
     return read_npz(sidecar)
 
 
 def _check_teachers(runs: list[_Run], report: VerifyReport) -> None:
     """Students of one teacher cell learned from the same weights: those of the teacher's row, where it is stored."""
     weights: dict[tuple[str, int, int], dict[str, Path]] = defaultdict(dict)
-    for run in runs:  # further models of a run stand under its seed: an ensemble names them all
+    for run in runs:  # further models of a run have its seed: an ensemble names them all
         at = (run.record.key, run.row.index, base_seed(run.row.seed))
         weights[at].setdefault(run.row.models[0].weights_sha256, run.path)
     for run in runs:
@@ -157,7 +159,7 @@ def _check_teachers(runs: list[_Run], report: VerifyReport) -> None:
             used = run.row.teachers.get(role)
             at = (teacher.key, run.row.index, base_seed(run.row.seed))
             if used is None:
-                report.problems.append(f"{run} does not say which {role} it used")
+                report.problems.append(f"{run} does not name the {role} that it used")
             elif used not in weights.setdefault(at, {used: run.path}):
                 other = next(iter(weights[at].values()))
                 report.problems.append(f"{run}: its {role} has weights {used[:12]}, in {other} it has other ones")
@@ -189,9 +191,9 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
 
 def _data_problems(run: _Run, problem: SplitTask) -> Iterator[str]:
     if problem.task.content_hash != run.record.data.sha256:
-        yield f"the data at hand have another content ({problem.task.content_hash[:12]}) than the record's"
+        yield f"the available data have another content ({problem.task.content_hash[:12]}) than the record's"
     if problem.split.hash != run.row.split_sha256:
-        yield f"the split at hand ({problem.split.hash[:12]}) is not the record's ({run.row.split_sha256[:12]})"
+        yield f"the split made from them ({problem.split.hash[:12]}) is not the record's ({run.row.split_sha256[:12]})"
 
 
 def _audit_problems(arrays: SidecarArrays, model: ModelResult) -> Iterator[str]:
@@ -207,4 +209,4 @@ def _audit_problems(arrays: SidecarArrays, model: ModelResult) -> Iterator[str]:
         for what, value in wanted.items():
             stored = getattr(audit, what)
             if not math.isclose(stored, value, rel_tol=0, abs_tol=CURVE_TOLERANCE):
-                yield f"{model.name}: audit {what} of {column} is {stored:.6f}, its curve says {value:.6f}"
+                yield f"{model.name}: audit {what} of {column} is {stored:.6f}, its curve has {value:.6f}"

@@ -71,7 +71,7 @@ def warm_up() -> None:
 
 
 def serve(job: Job, size: int) -> dict[str, Any]:
-    """Run one job; the answer says where the outcome lies, or why there is none."""
+    """Run one job; the answer has the path of the outcome, or why there is none."""
     from gkdbench.protocol.session import write_outcome
 
     _reset_peak_memory()

@@ -2,7 +2,7 @@
 
 Counters are of whole parts: a processor package with its memory, a GPU. They count whatever runs there, other workers
 included, so that a reading is a run's own only where nothing else ran. Nothing is estimated: without a readable counter
-for every part that a device uses there is no reading.
+energy is not reported unless every part of a device can be read.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class NvmlDevice:
     def _ask(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code:
-            raise OSError(f"{name} answered {code}")
+            raise OSError(f"{name}: expected return code 0, got {code}")
 
 
 def counters(device: str, powercap: Path = POWERCAP) -> list[Counter]:
@@ -102,7 +102,7 @@ def _packages(powercap: Path) -> list[Counter]:
         if name.startswith("package") or name == "dram":  # core and uncore are parts of a package, psys holds all
             found.append(RaplZone(folder))
     if not found:
-        raise OSError(f"{powercap} has no processor package")
+        raise OSError(f"{powercap}: expected a processor package, got none")
     return found
 
 

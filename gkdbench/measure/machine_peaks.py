@@ -1,4 +1,4 @@
-"""The roofs of this machine, measured: bytes and multiply-adds a second with the threads at hand."""
+"""The roofs of this machine, measured: bytes and multiply-adds a second with the available threads."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
         ValueError: different lengths, or nothing.
     """
     if len(ours) != len(theirs) or not ours:
-        raise ValueError(f"paired samples want one length above 0, got {len(ours)} and {len(theirs)}")
+        raise ValueError(f"paired samples: expected one length above 0, got {len(ours)} and {len(theirs)}")
     value = statistics.median(ours) / statistics.median(theirs)
     pairs = np.random.default_rng(0).integers(0, len(ours), size=(RESAMPLES, len(ours)))
     a, b = (np.median(np.asarray(side, dtype=np.float64)[pairs], axis=1) for side in (ours, theirs))
@@ -50,7 +50,7 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     """An upper bound of the q-quantile, or None from too few samples.
 
     The largest sample that still leaves t above it, with ``Binomial(n, 1 - q).cdf(t) <= DOUBT`` (the early-stopping
-    rule of MLPerf's LoadGen: the 90th percentile wants 44 samples, the 99th 459).
+    rule of MLPerf's LoadGen: the 90th percentile needs 44 samples, the 99th 459).
 
     Args:
         q: in (0, 1).
@@ -61,7 +61,7 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     from scipy.stats import binom
 
     if not 0.0 < q < 1.0:
-        raise ValueError(f"q wants a value in (0, 1), got {q}")
+        raise ValueError(f"q: expected a value in (0, 1), got {q}")
     n = len(samples)
     above = int(binom.ppf(DOUBT, n, 1.0 - q)) if n else 0
     while above >= 0 and binom.cdf(above, n, 1.0 - q) > DOUBT:

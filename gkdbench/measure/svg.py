@@ -36,7 +36,7 @@ class Dot:
 
 
 def bar_plot(title: str, bars: Sequence[RatioBar]) -> str:
-    """Ratios on a logarithmic axis, a line at 1; the numbers stand beside the bars."""
+    """Ratios on a logarithmic axis, a line at 1; the numbers are next to the bars."""
     values = [limit for bar in bars for limit in (bar.low, bar.high)]
     low, high = min([0.5, *values]) / 1.2, max([2.0, *values]) * 1.2
 

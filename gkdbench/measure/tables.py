@@ -15,53 +15,66 @@ from gkdbench.measure.svg import Dot, RatioBar, Strand, bar_plot, curve_plot, ro
 BLOCKS = ("bars", "steps", "methods", "latency", "growth", "cpu", "gpu")
 NOTHING = "Not measured."
 
+# stored results keep the names under which they were measured
+_SHOWN = {
+    "the released structure, re-written plainly": "PyTorch re-implementation of the official code",
+    "released structure, re-written plainly": "PyTorch re-implementation of the official code",
+    "as the house runs it": "gkdbench training path",
+    "the fastest peer": "the fastest competitor",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One file of `gkdbench profile kernels --json`."""
 
     name: str
-    told: dict[str, Any]
+    content: dict[str, Any]
 
     @property
     def gpu(self) -> bool:
-        return self.told["provenance"].get("gpu") is not None
+        return self.content["provenance"].get("gpu") is not None
 
 
 def read_results(paths: Sequence[Path]) -> list[Stored]:
     """All JSON files, by name.
 
     Raises:
-        UserError: a path that is not there, a file of another kind, or one of a quick run.
+        UserError: a path that does not exist, a file of another kind, or one of a quick run.
     """
     files = []
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path} is not there; `gkdbench profile kernels --json {path}/cpu.json` makes results")
+            raise UserError(
+                f"{path}: expected a folder of results, got none; `gkdbench profile kernels --json {path}/cpu.json` "
+                "makes results"
+            )
         files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
     found = []
     for file in files:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or told.get("format") != 1:
-            raise UserError(f"{file} is no result of `gkdbench profile kernels --json`")
-        if told["quick"]:
-            raise UserError(f"{file} is of a quick run, whose numbers mean nothing: run it without --quick")
-        found.append(Stored(file.stem, told))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != 1:
+            raise UserError(f"{file}: expected a result of `gkdbench profile kernels --json`, got another file")
+        if content["quick"]:
+            raise UserError(
+                f"{file}: expected a full run, got one with --quick, whose numbers mean nothing; run it without --quick"
+            )
+        found.append(Stored(file.stem, content))
     return found
 
 
 def fill(text: str, stored: Sequence[Stored]) -> str:
-    """`text` with the content of every ``<!-- bench NAME --> ... <!-- end NAME -->`` made anew.
+    """`text` with the content of every ``<!-- bench NAME --> ... <!-- end NAME -->`` computed again.
 
     Raises:
         UserError: a mark of an unknown name, or without its end.
     """
     for name in re.findall(r"<!-- bench (\S+) -->", text):
         if name not in BLOCKS:
-            raise UserError(f"<!-- bench {name} --> wants one of {', '.join(BLOCKS)}")
+            raise UserError(f"<!-- bench NAME -->: expected one of {', '.join(BLOCKS)}, got {name!r}")
         begin, end = f"<!-- bench {name} -->", f"<!-- end {name} -->"
         if text.count(end) != 1:
-            raise UserError(f"{begin} wants one {end} after it, got {text.count(end)}")
+            raise UserError(f"{begin}: expected one {end} after it, got {text.count(end)}")
         head, _, rest = text.partition(begin)
         tail = rest.partition(end)[2]
         text = f"{head}{begin}\n{block(name, stored)}\n{end}{tail}"
@@ -71,15 +84,22 @@ def fill(text: str, stored: Sequence[Stored]) -> str:
 def block(name: str, stored: Sequence[Stored]) -> str:
     """The Markdown of one block."""
     if name in ("cpu", "gpu"):
-        chosen = [one for one in stored if one.gpu == (name == "gpu") and not one.told.get("bars")]
-        results = [result for one in chosen for result in one.told.get("results", [])]
+        chosen = [one for one in stored if one.gpu == (name == "gpu") and not one.content.get("bars")]
+        results = [result for one in chosen for result in one.content.get("results", [])]
         lines = [_place(result) for result in results]
-        head = ("case", "ours", "fastest peer", "ours / peer (95 % interval)", "of the roof", "of the floor")
+        head = (
+            "case",
+            "ours",
+            "fastest competitor",
+            "ours / competitor (95 % interval)",
+            "of the roof",
+            "of the floor",
+        )
         return _with_machine(chosen, _markdown(head, lines) + _absent(results)) if lines else NOTHING
-    chosen = [one for one in stored if one.told.get(name)]
+    chosen = [one for one in stored if one.content.get(name)]
     if not chosen:
         return NOTHING
-    rows = [row for one in chosen for row in one.told[name]]
+    rows = [row for one in chosen for row in one.content[name]]
     drawn = [f"![time against k](kernels-{one.name}-k.svg)" for one in chosen if name == "latency"]
     return "\n\n".join([_with_machine(chosen, _markdown(*_TABLES[name](rows))), *drawn])
 
@@ -88,10 +108,10 @@ def plots(stored: Sequence[Stored]) -> dict[str, str]:
     """File name -> SVG: a bar plot and a roofline for each file that has results."""
     found = {}
     for one in stored:
-        bars, dots, roofs = [], [], one.told["roofs"]
-        for result in one.told.get("results", []):
-            mine, peer = _fastest(result, ours=True), _fastest(result, ours=False)
-            ratio = _ratio(result, mine, peer)
+        bars, dots, roofs = [], [], one.content["roofs"]
+        for result in one.content.get("results", []):
+            mine, other = _fastest(result, ours=True), _fastest(result, ours=False)
+            ratio = _ratio(result, mine, other)
             if ratio is not None:
                 bars.append(RatioBar(result["name"], ratio["value"], ratio["low"], ratio["high"]))
             if mine is not None and result["green"]:
@@ -99,25 +119,25 @@ def plots(stored: Sequence[Stored]) -> dict[str, str]:
                 dots.append(Dot(result["name"], cost["flops"] / max(cost["bytes"], 1), cost["flops"] / seconds))
         machine = _machine(one)
         if bars:
-            found[f"kernels-{one.name}-bars.svg"] = bar_plot(f"Time over the fastest peer's; {machine}", bars)
+            found[f"kernels-{one.name}-bars.svg"] = bar_plot(f"Time over the fastest competitor's; {machine}", bars)
         if dots:
             roof = roofline_plot(f"Roofline; {machine}", roofs["bytes_per_s"], roofs["flops_per_s"], dots)
             found[f"kernels-{one.name}-roofline.svg"] = roof
-        if panels := _panels(one.told.get("latency", [])):
+        if panels := _panels(one.content.get("latency", [])):
             title = f"Time and multiply-adds over those of k = 1; {machine}"
             found[f"kernels-{one.name}-k.svg"] = curve_plot(title, "experts a row, k", panels)
     return found
 
 
 def _place(result: dict[str, Any]) -> tuple[str, ...]:
-    mine, peer = _fastest(result, ours=True), _fastest(result, ours=False)
+    mine, other = _fastest(result, ours=True), _fastest(result, ours=False)
     if not result["green"]:
         return (result["name"], "", "", "gate red", "", "")
-    ratio = _ratio(result, mine, peer)
+    ratio = _ratio(result, mine, other)
     return (
         result["name"],
         mine["name"] if mine else "",
-        peer["name"] if peer else "none ran",
+        other["name"] if other else "none ran",
         _interval(ratio) if ratio else "",
         f"{mine['percent_of_roof']:.0f} %" if mine else "",
         f"{mine['percent_of_floor']:.0f} %" if mine else "",
@@ -125,21 +145,23 @@ def _place(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _absent(results: Sequence[dict[str, Any]]) -> str:
-    """The peers without a time in some case, each with the first reason why."""
+    """The competitors without a time in some case, each with the first reason why."""
     reasons: dict[str, str] = {}
     for row in (row for result in results for row in result["rows"]):
         if row["reason"] and not row["ours"]:
             reasons.setdefault(row["name"], f"{row['name']} ({row['reason']})")
-    return f"\n\nPeers without a time in at least one case: {'; '.join(reasons.values())}." if reasons else ""
+    return (
+        f"\n\nCompetitors without a time in at least one case: {shown('; '.join(reasons.values()))}." if reasons else ""
+    )
 
 
-def _ratio(result: dict[str, Any], mine: dict[str, Any] | None, peer: dict[str, Any] | None) -> dict[str, Any] | None:
-    if mine is None or peer is None:
+def _ratio(result: dict[str, Any], mine: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
+    if mine is None or other is None:
         return None
     clock = "device" if mine["samples"][0]["device_s"] is not None else "wall"
-    wanted = (mine["name"], peer["name"], clock)
+    sought = (mine["name"], other["name"], clock)
     rows: list[dict[str, Any]] = result["ratios"]
-    return next((row for row in rows if (row["ours"], row["other"], row["clock"]) == wanted), None)
+    return next((row for row in rows if (row["ours"], row["other"], row["clock"]) == sought), None)
 
 
 def _fastest(result: dict[str, Any], *, ours: bool) -> dict[str, Any] | None:
@@ -167,9 +189,9 @@ def _bars(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, 
 
 
 def _steps(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    said = [_interval(row["ratio"]) if row["ratio"] else "logits differ" for row in rows]
+    ratios = [_interval(row["ratio"]) if row["ratio"] else "logits differ" for row in rows]
     lines: list[tuple[str, ...]] = [
-        (row["data"], row["model"], row["way"], words) for row, words in zip(rows, said, strict=True)
+        (row["data"], row["model"], row["way"], words) for row, words in zip(rows, ratios, strict=True)
     ]
     return ("data set", "model", "step", "ours / PyG (95 % interval)"), lines
 
@@ -186,7 +208,7 @@ def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[st
         )
         for row in rows
     ]
-    return ("what", "on", "against", "wanted", "ours / theirs (95 % interval)", "verdict"), lines
+    return ("what", "on", "against", "target", "ours / theirs (95 % interval)", "verdict"), lines
 
 
 def _latency(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -237,6 +259,13 @@ def _growth(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
 _TABLES = {"bars": _bars, "steps": _steps, "methods": _methods, "latency": _latency, "growth": _growth}
 
 
+def shown(text: str) -> str:
+    """`text` with the names of stored results replaced by those that tables and terminals show."""
+    for stored, name in _SHOWN.items():
+        text = text.replace(stored, name)
+    return text
+
+
 def _interval(ratio: dict[str, Any]) -> str:
     return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], n={ratio['n']}"
 
@@ -246,11 +275,11 @@ def _with_machine(stored: Sequence[Stored], table: str) -> str:
 
 
 def _machine(one: Stored) -> str:
-    where = one.told["provenance"]
-    device = where.get("gpu") or f"{where['cpu']}, {one.told['threads']} threads"
+    where = one.content["provenance"]
+    device = where.get("gpu") or f"{where['cpu']}, {one.content['threads']} threads"
     return f"{device}, torch {where['torch']}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(shown(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -23,7 +23,7 @@ CLOCK_TOLERANCE = 0.05  # of a known duration
 _KNOWN_S = 0.005
 _TRIALS = 20  # of the known duration: a busy machine takes the processor away at the ends of some
 _LEAST_S = 0.001  # of one sample with warm caches: shorter runs are repeated within the sample
-_CPU_CACHE_BYTES = 32 << 20  # where the system does not tell
+_CPU_CACHE_BYTES = 32 << 20  # where the system does not report it
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def measure(
 ) -> dict[str, list[TimeSample]]:
     """Time all candidates in turns, so that a change of the machine's speed meets all of them.
 
-    Each candidate is called twice unseen first. Every round calls every candidate once, in an order drawn anew; the
+    Each candidate is called twice unseen first. Every round calls every candidate once, in a newly drawn order; the
     i-th samples of two candidates belong together.
 
     Args:
@@ -150,7 +150,8 @@ def measure(
 def check_clock(clock: Clock, device: torch.device) -> float:
     """Measure a known duration; returns the relative error.
 
-    On the CPU a loop that tells by another clock how long it took. On a GPU a kernel that counts cycles, once so many
+    On the CPU a loop that measures by another clock how long it took. On a GPU a kernel that counts cycles, once so
+    many
     and once four times as many: the ratio is four, whatever the frequency, if the clock waits for the device.
 
     Raises:
@@ -158,7 +159,9 @@ def check_clock(clock: Clock, device: torch.device) -> float:
     """
     error = min(_clock_error(clock, device) for _ in range(_TRIALS))
     if error > CLOCK_TOLERANCE:
-        raise RuntimeError(f"the clock is wrong by {error:.0%} on a known duration; wanted <= {CLOCK_TOLERANCE:.0%}")
+        raise RuntimeError(
+            f"the clock: expected an error of at most {CLOCK_TOLERANCE:.0%} on a known duration, got {error:.0%}"
+        )
     return error
 
 

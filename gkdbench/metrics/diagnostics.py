@@ -15,7 +15,7 @@ def confusion(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> ND
     same_items(predicted, truth)
     highest = int(max(predicted.max(), truth.max()))
     if highest >= num_classes:
-        raise UserError(f"class {highest} does not exist; wanted 0 to {num_classes - 1} (num_classes={num_classes})")
+        raise UserError(f"expected classes 0 to {num_classes - 1} (num_classes={num_classes}), got class {highest}")
     flat = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 

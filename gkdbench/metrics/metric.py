@@ -46,9 +46,12 @@ def matrix(values: ArrayLike, what: str) -> NDArray[np.float64]:
     """`values` as [N, C] float64, refused when not two-dimensional or not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2:
-        raise UserError(f"{what} have shape {array.shape}; wanted two dimensions, [items, classes or tasks]")
+        raise UserError(f"{what}: expected two dimensions, [items, classes or tasks], got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise UserError(f"{what} hold NaN or infinity; a diverged model has no score, record it as status 'nan'")
+        raise UserError(
+            f"{what}: expected finite values, got NaN or infinity; a diverged model has no score, record it as status "
+            "'nan'"
+        )
     return array
 
 
@@ -57,8 +60,8 @@ def probabilities(values: ArrayLike) -> NDArray[np.float64]:
     array = matrix(values, "probabilities")
     if array.size and (array.min() < 0.0 or array.max() > 1.0):
         raise UserError(
-            f"probabilities lie in [{array.min():.3g}, {array.max():.3g}], wanted [0, 1]; these look like logits: "
-            f"use from_logits"
+            f"probabilities: expected values in [0, 1], got {array.min():.3g}..{array.max():.3g}; these look like "
+            f"logits: use from_logits"
         )
     return array
 
@@ -67,13 +70,15 @@ def classes(values: ArrayLike, what: str) -> NDArray[np.int64]:
     """`values` as [N] int64 classes; -1 (unknown), fractions and other shapes are refused."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise UserError(f"{what} have shape {array.shape}; wanted one class per item, [N]")
+        raise UserError(f"{what}: expected one class per item, [N], got shape {array.shape}")
     if array.size == 0:
-        raise UserError(f"{what} are empty; there is nothing to score")
+        raise UserError(f"{what}: expected at least one item, got none; there is nothing to score")
     if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{what} have dtype {array.dtype}; wanted integer classes (use from_logits or from_probs)")
+        raise UserError(f"{what}: expected integer classes, got {array.dtype}; use from_logits or from_probs")
     if array.min() < 0:
-        raise UserError(f"{what} hold {int(array.min())} (unknown); score only items whose label is known")
+        raise UserError(
+            f"{what}: expected known classes (0 or more), got {int(array.min())}; score only items whose label is known"
+        )
     return array.astype(np.int64)
 
 
@@ -86,4 +91,6 @@ def argmax(scores: NDArray[np.float64]) -> Array:
 def same_items(predictions: Array, labels: Array) -> None:
     """Refuse predictions and labels of different shape."""
     if predictions.shape != labels.shape:
-        raise UserError(f"predictions have shape {predictions.shape} and labels {labels.shape}; wanted the same items")
+        raise UserError(
+            f"predictions and labels: expected the same items, got shapes {predictions.shape} and {labels.shape}"
+        )

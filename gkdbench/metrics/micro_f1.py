@@ -37,9 +37,11 @@ class MicroF1(Metric):
         same_items(positive, truth)
         known = ~np.isnan(truth)
         if not known.any():
-            raise UserError("no label is known; there is nothing to score")
+            raise UserError(
+                "labels: expected at least one known, got none: no label is known; there is nothing to score"
+            )
         if not np.isin(truth[known], (0.0, 1.0)).all():
-            raise UserError("multi-label labels must be 0, 1 or NaN (unknown)")
+            raise UserError("labels: expected 0, 1 or NaN (unknown), got other values")
         hit = truth == 1.0
         right = int((positive & hit).sum())
         wrong = int((positive & known & ~hit).sum()) + int((~positive & hit).sum())

@@ -15,9 +15,9 @@ def _check(name: str, loaded: Any) -> Metric:
     """An entry is a `Metric` class whose fields all have defaults, or an instance of one."""
     metric: Any = loaded() if isinstance(loaded, type) else loaded
     if not isinstance(metric, Metric):
-        raise UserError(f"metric {name!r} is a {type(metric).__name__}; wanted a gkdbench.metrics.metric.Metric")
+        raise UserError(f"metric {name!r}: expected a gkdbench.metrics.metric.Metric, got a {type(metric).__name__}")
     if metric.name != name:
-        raise UserError(f"metric {name!r} calls itself {metric.name!r}; register it under its own name")
+        raise UserError(f"metric {name!r}: expected its own name, got {metric.name!r}; register it under its own name")
     return metric
 
 

@@ -46,5 +46,5 @@ class RocAuc(Metric):
             if {0.0, 1.0} <= set(target[known]):
                 areas.append(float(roc_auc_score(target[known], score[known])))
         if not areas:
-            raise UserError("no task has both a positive and a negative label; ROC-AUC is undefined")
+            raise UserError("labels: expected a task with positive and negative labels, got none; ROC-AUC is undefined")
         return float(np.mean(areas))

@@ -23,7 +23,7 @@ class APPNPConfig(Backbone):
         layers: of the MLP.
         dropout: after each activation of the MLP.
         input_dropout: whether the features are dropped too (Gasteiger et al.: yes; GLNN's teacher: no).
-        edge_dropout: on the entries of A_hat, drawn anew in each of the k steps.
+        edge_dropout: on the entries of A_hat, drawn again in each of the k steps.
         alpha: probability of the teleport.
         k: number of propagation steps.
         norm: of the MLP.

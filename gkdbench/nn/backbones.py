@@ -12,7 +12,7 @@ def _check(name: str, found: Any) -> type[Any]:
     from gkdbench.nn.model import Backbone  # torch is heavy: listing names must not import it
 
     if not (isinstance(found, type) and issubclass(found, Backbone)):
-        raise UserError(f"backbone {name!r} wants a subclass of gkdbench.nn.model.Backbone, got {found!r}")
+        raise UserError(f"backbone {name!r}: expected a subclass of gkdbench.nn.model.Backbone, got {found!r}")
     if getattr(found.hops, "__isabstractmethod__", False):
         raise UserError(
             f"backbone {name!r} declares no `hops`: expected how many edges away a prediction reads, got nothing; "

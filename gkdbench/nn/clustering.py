@@ -32,7 +32,7 @@ def direction_kmeans(x: Features, clusters: int, generator: torch.Generator) -> 
         if best is None or inertia < least * (1 - 1e-6):  # a tie within rounding keeps the first
             best, least = centroids, inertia
     if best is None:
-        raise ValueError("RESTARTS wants at least one start")
+        raise ValueError("RESTARTS: expected at least 1, got 0")
     return best
 
 

@@ -17,7 +17,7 @@ def edge_sums(graph: CSRGraph, edges: Tensor, weight: Tensor | None = None) -> T
         weight: [E], or None for ones.
     """
     if edges.size(0) != graph.num_edges:
-        raise ValueError(f"edges wants one row for each of {graph.num_edges} edges, got {edges.size(0)}")
+        raise ValueError(f"edges: expected one row for each of {graph.num_edges} edges, got {edges.size(0)}")
     return segment_sum(edges if weight is None else edges * weight[:, None], graph.indptr)
 
 

@@ -28,10 +28,10 @@ class GATConfig(Backbone):
         layers: number of attention layers.
         dropout: on the input of every layer, the features included.
         attention_dropout: on the coefficients.
-        value_dropout: on the transformed features that are summed, not on the scores made of them; the release of
+        value_dropout: on the transformed features that are summed, not on the scores made of them; the official code of
             Velickovic et al. has it, most re-implementations do not.
         head_dropout: each head drops its own input, instead of all heads the same one; as `value_dropout`, from the
-            release.
+            official code.
         negative_slope: of the score's leaky ReLU.
         norm: between layer and activation.
         activation: between layers.
@@ -152,7 +152,7 @@ class GATConv(nn.Module):
     def _scored(self, x: Features) -> tuple[Tensor, ...]:
         """Features [num_src, H * F] and the scores' two parts [num_src, H] each, of all heads.
 
-        A score is linear in x: its columns W a stand beside W, and one product of x makes features and scores.
+        A score is linear in x: its columns W a are appended to W, and one product of x makes features and scores.
         """
         heads, features = self.heads, self.features
         weight = self.linear.weight.view(-1, heads, features)  # [in, H, F]

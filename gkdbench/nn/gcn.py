@@ -39,7 +39,7 @@ class GCNConfig(StackedBackbone, EdgeBackbone):
         layers: number of convolutions.
         dropout: on the input of every layer but the first.
         input_dropout: whether the features are dropped too (Kipf & Welling: yes; GLNN's teacher: no).
-        bias: whether convolutions have one (Kipf & Welling's release: no).
+        bias: whether convolutions have one (Kipf & Welling's official code: no).
         norm: between convolution and activation.
         activation: between layers.
         residual: adds a linear skip to each hidden layer.
@@ -142,7 +142,7 @@ class GraphConv(nn.Module):
 def looped_roots(graph: CSRGraph, dtype: torch.dtype) -> Tensor:
     """[N] ``(degree + 1)^-1/2``; ``A_hat`` of a graph with a loop at every node is their outer product on A + I."""
     if graph.num_src != graph.num_dst:
-        raise ValueError("self_loops want a square graph; sampled blocks have the loops of the graph they come from")
+        raise ValueError("self_loops: expected a square graph, got a sampled block, which has the loops of its graph")
     return (graph.degree.to(dtype) + 1).rsqrt()
 
 

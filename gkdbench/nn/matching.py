@@ -48,7 +48,7 @@ def match_macs(target: float, config: MLPConfig, in_features: float, out_feature
 
 def _match(what: str, target: float, config: MLPConfig, cost: Callable[[MLPConfig], float]) -> MLPConfig:
     if config.layers < 2:
-        raise UserError(f"an MLP of one layer has no width to match {what} with; use layers of 2 or more")
+        raise UserError(f"layers: expected 2 or more, got 1, which has no width to match {what} with")
     low, high = 1, 2
     while cost(replace(config, hidden=high)) < target:
         low, high = high, 2 * high
@@ -59,7 +59,7 @@ def _match(what: str, target: float, config: MLPConfig, cost: Callable[[MLPConfi
     got = cost(best)
     if abs(got - target) > TOLERANCE * target:
         raise UserError(
-            f"no width of a {config.layers}-layer MLP comes within 1 % of {target:g} {what}; "
+            f"a {config.layers}-layer MLP: expected a width that comes within 1 % of {target:g} {what}, got none; "
             f"the nearest, {best.hidden}, has {got:g}; change the number of layers"
         )
     return best

@@ -33,7 +33,7 @@ class MixtureConfig(StackedBackbone):
         norm: before each ReLU.
         experts: per layer. k: of them that a row uses.
         temperature: first value of the learned factor of each layer's output.
-        dropout_per: "row": the experts of a row share its mask; "pair": each has its own (the release).
+        dropout_per: "row": the experts of a row share its mask; "pair": each has its own (the official code).
     """
 
     hidden: int = 128
@@ -68,7 +68,7 @@ class MixtureConfig(StackedBackbone):
 def check_positive(config: Backbone, field: str) -> None:
     """Refuse a field that has no logarithm."""
     if not getattr(config, field) > 0:
-        raise UserError(f"{config.name}.{field} wants a value above 0, got {getattr(config, field)!r}")
+        raise UserError(f"{config.name}.{field}: expected a value above 0, got {getattr(config, field)!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class MixtureModel(Model):
         self.routed = True
 
     def router_tensors(self) -> list[Tensor]:
-        """Tensors of the routers that are trained, but are no parameters (a memory)."""
+        """Tensors of the routers that are trained, but are not parameters (a memory)."""
         return []
 
     def first_layer_parameters(self) -> list[nn.Parameter]:

@@ -85,7 +85,7 @@ class MLPs(Model):
         """Member `k`, counted from 0."""
         found = self.members[k]
         if not isinstance(found, MLP):
-            raise TypeError(f"member {k} wants to be an MLP, got {type(found).__name__}")
+            raise TypeError(f"member {k}: expected an MLP, got {type(found).__name__}")
         return found
 
     def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:

@@ -113,7 +113,7 @@ class BlockModel(Model):
             blocks: per layer, from input to output; destinations are the first rows of the sources.
         """
         if len(blocks) != self.depth:
-            raise ValueError(f"blocks wants one graph per layer ({self.depth}), got {len(blocks)}")
+            raise ValueError(f"blocks: expected one graph per layer ({self.depth}), got {len(blocks)}")
         return self.block_trace(x_rows, blocks).logits
 
 
@@ -127,7 +127,7 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def hops(self) -> int:
-        """L: the answer for a node reads what lies at most L edges away from it; 0: its own features alone.
+        """L: the prediction of a node reads what is at most L edges away from it; 0: its own features alone.
 
         A field ``hops`` with a default declares it too. It decides what a prediction needs ("graph" or "features").
         """
@@ -185,7 +185,7 @@ def parameter_count(model: nn.Module) -> int:
 def need_graph(graph: CSRGraph | None, model: str) -> CSRGraph:
     """`graph`, or an error that names the model that needs it."""
     if graph is None:
-        raise ValueError(f"{model} reads the graph, got None; call model(x, graph)")
+        raise ValueError(f"{model} reads the graph: expected a graph, got None; call model(x, graph)")
     return graph
 
 
@@ -194,11 +194,11 @@ def check_range(config: Backbone, field: str, low: float, high: float | None = N
     value = getattr(config, field)
     if value < low or (high is not None and value > high):
         wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
-        raise UserError(f"{config.name}.{field} wants a value {wanted}, got {value!r}")
+        raise UserError(f"{config.name}.{field}: expected a value {wanted}, got {value!r}")
 
 
 def check_choice(config: Backbone, field: str, choices: Sequence[str]) -> None:
     """Refuse a field that is none of `choices`."""
     value = getattr(config, field)
     if value not in choices:
-        raise UserError(f"{config.name}.{field} wants one of {', '.join(choices)}; got {value!r}")
+        raise UserError(f"{config.name}.{field}: expected one of {', '.join(choices)}, got {value!r}")

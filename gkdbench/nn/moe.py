@@ -112,7 +112,7 @@ class CosineRouted(ExpertLayer):
 
 
 class AsReleased(CosineRouted):
-    """The release's router and its pre-training by slices."""
+    """The official code's router and its pre-training by slices."""
 
     def route(self, x: Features) -> Routing:
         scores = self.scores(x)
@@ -126,7 +126,7 @@ class AsReleased(CosineRouted):
         return Routing(x, index, probability.gather(1, index), score, probability)
 
     def alone(self, x: Features) -> Tensor:
-        """[N, H] of the expert whose slice of the batch a row lies in, in evaluation too."""
+        """[N, H] of the expert whose slice of the batch has the row, in evaluation too."""
         rows, experts = x.shape[0], self.weight.size(0)
         index = torch.arange(rows, device=x.device)[:, None] * experts // max(rows, 1)
         routing = Routing(x, index, torch.ones_like(index, dtype=self.weight.dtype), index)

@@ -34,7 +34,7 @@ class RbMConfig(MixtureConfig):
         decay: of the memory's moving average.
         routing: "memory"; "frozen": memories stay as k-means left them (protocol control G6); "random": they stay
             random directions, so that a row's experts are a random function of it; "random_each": experts are drawn
-            anew in every training forward, and evaluation uses the random directions (docs/protocol.md, control G5).
+            again in every training forward, and evaluation uses the random directions (docs/protocol.md, control G5).
     """
 
     name: ClassVar[str] = "rbm"
@@ -86,7 +86,7 @@ class RbMLayer(ExpertLayer):
             generator = torch.Generator().manual_seed(self.randomness.key(f"{self.name}.route"))
             scores = torch.rand(x.shape[0], self.memory.size(0), generator=generator)
             return Routing(x, *route_by_scores(scores.to(x.device), self.k))
-        # a copy: the memory changes below, and backward may still want what was routed by
+        # a copy: the memory changes below, and backward may still need the memory that routed
         routing = Routing(x, *route_by_memory(x, self.memory.detach().clone(), self.k))
         if self.training and self.updating:
             self._move(routing)
@@ -145,13 +145,13 @@ class RbMModel(MixtureModel):
         return [layer.memory for layer in self.memories]
 
     def folded(self, backend: str = "auto") -> FoldedRbM:
-        """Inference with gate, temperature and BatchNorm folded into the experts, of the weights of now.
+        """Inference with gate, temperature and BatchNorm folded into the experts, with the current weights.
 
         Args:
             backend: as of `gkdkernels.experts.folded`.
 
         Raises:
-            UserError: a LayerNorm: it reads its row, so that it is no linear map.
+            UserError: a LayerNorm: it reads its row, so that it is not a linear map.
         """
         folded = []
         for depth, layer in enumerate(self.memories):
@@ -173,7 +173,7 @@ def _statistics(norm: nn.Module | None) -> BatchNormStatistics | None:
     if norm is None or isinstance(norm, nn.Identity):
         return None
     if not isinstance(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.running_var is None:
-        raise UserError(f"folding wants a BatchNorm or no norm, got {type(norm).__name__}; call the model itself")
+        raise UserError(f"folding: expected a BatchNorm or no norm, got {type(norm).__name__}; call the model itself")
     return BatchNormStatistics(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
@@ -188,7 +188,7 @@ class FoldedRbM(nn.Module):
     def forward(self, x: Features, graph: CSRGraph | None = None, segments: Tensor | None = None) -> Tensor:
         """Logits [N, C] of node tasks from ``x: [N, D]``; graph and segments are not read."""
         if segments is not None:
-            raise ValueError("segments wants None: folded mixtures answer for nodes")
+            raise ValueError("segments: expected None, got segments; folded mixtures predict nodes only")
         for inner, _ in pairwise(self.folded):
             x = rbm_layer(x, inner, self.k, backend=self.backend)
         return rbm_layer(x, self.folded[-1], self.k, relu=False, backend=self.backend)

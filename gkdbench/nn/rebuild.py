@@ -18,7 +18,7 @@ def rebuild_module(
     """A module of `backbone` with `settings`, in evaluation mode; its weights are initial ones, to be replaced.
 
     Args:
-        settings: as stored; lists stand for tuples.
+        settings: as stored; lists are read as tuples.
         inputs, classes: columns that it reads, and logits that it gives.
         edge_width: columns of the edge features; 0: there are none.
 

@@ -26,7 +26,7 @@ class SampledBlocks:
 class NeighbourSampler:
     """Draws up to a fan-out of in-neighbours per node and layer (Hamilton et al. 2017, section 3.1).
 
-    Each node keeps ``min(fan-out, degree)`` of its in-edges, drawn uniformly without replacement, anew in every layer.
+    Each node keeps ``min(fan-out, degree)`` of its in-edges, drawn uniformly without replacement, again in every layer.
 
     Args:
         graph: square.
@@ -35,9 +35,9 @@ class NeighbourSampler:
 
     def __init__(self, graph: CSRGraph, fanouts: Sequence[int]) -> None:
         if graph.num_src != graph.num_dst:
-            raise ValueError(f"graph wants to be square, got {graph.num_dst} x {graph.num_src}")
+            raise ValueError(f"graph: expected a square graph, got {graph.num_dst} x {graph.num_src}")
         if not fanouts or min(fanouts) < 1:
-            raise ValueError(f"fanouts wants one number of at least 1 per layer, got {list(fanouts)}")
+            raise ValueError(f"fanouts: expected one number of at least 1 per layer, got {list(fanouts)}")
         self.graph, self.fanouts = graph, tuple(fanouts)
 
     def sample(self, batch: Tensor, key: int) -> SampledBlocks:

@@ -26,7 +26,7 @@ class SIGNConfig(StackedBackbone):
     bag-of-words features are dense, what the layer makes of them is `hidden` wide.
 
     Args:
-        hops: powers of A_hat beside the features themselves.
+        hops: powers of A_hat next to the features themselves.
         hidden, layers, dropout, norm, activation: of the MLP, as in `MLPConfig`.
     """
 

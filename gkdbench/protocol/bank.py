@@ -53,7 +53,7 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
 
 @dataclass(frozen=True, slots=True)
 class BankEntry:
-    """Where a trained cell's teacher lies, and what trained it.
+    """Path of a trained cell's teacher, and what trained it.
 
     Args:
         folder: written by `write_teacher`.
@@ -73,11 +73,17 @@ class BankEntry:
         """
         meta = json.loads((self.folder / "meta.json").read_text())
         if meta["space"] != view.items.name:
-            raise UserError(f"the teacher was trained on {meta['space']!r}, the student sees {view.items.name!r}")
+            raise UserError(
+                f"expected a teacher trained on {view.items.name!r}, which the student sees, got one trained on "
+                f"{meta['space']!r}"
+            )
         state = read_state(self.folder / "state.npz")
         outputs = {name: _load(path) for name in ("logits", "hidden") if (path := self.folder / f"{name}.npy").exists()}
         if (state_sha256(state), state_sha256(outputs)) != (meta["weights_sha256"], meta.get("outputs_sha256")):
-            raise UserError(f"the teacher in {self.folder} does not match its hash; delete the folder and run again")
+            raise UserError(
+                f"the teacher in {self.folder}: expected weights of its hash, got others; delete the folder and run "
+                "again"
+            )
         hidden = outputs.get("hidden")
         return Teacher(
             logits=NodeTable(view.items, outputs["logits"].to(view.device)),

@@ -27,7 +27,7 @@ class Corruption:
             drawn from all of the scene, and keeps its value, so that a word becomes another as frequent as words are,
             and rows keep their length and sum. Dense features: the entry takes the value that another node, drawn
             for every entry, has in the same column. Level 1 leaves the distribution of the columns and nothing of the
-            node. Additive Gaussian noise would want a scale per data set, and would turn bags of words, nine tenths
+            node. Additive Gaussian noise would need a scale per data set, and would turn bags of words, nine tenths
             zeros and more, into something that no model has seen at any level.
             ``"edge_drop"``: an edge is removed, both directions together, with probability `level`; self-loops stay.
             ``"clean"``: nothing, at level 0.
@@ -71,7 +71,7 @@ def disturbed(inputs: Inputs, how: Corruption, seed: int) -> Inputs:
 
 def _noisy(features: Features, level: float, seed: int) -> Features:
     if isinstance(features, MixedFeatures):
-        raise TypeError("a data set's own features are dense or sparse; mixed ones are made by methods")
+        raise TypeError("features: expected dense or sparse ones of a data set, got mixed ones, which methods make")
     if isinstance(features, Tensor):
         hit = _draw(seed, "feature which", features.shape, features.device) < level
         donor = (_draw(seed, "feature donor", features.shape, features.device) * features.size(0)).long()

@@ -73,7 +73,7 @@ def _stage_transductive(problem: SplitTask, name: str) -> EvaluationGraphs:
 def _stage_inductive(problem: SplitTask, name: str, *, cold: bool) -> EvaluationGraphs:
     """Training sees the subgraph induced on all but the unseen nodes.
 
-    Its nodes stand in the order of their ids. The released order (train, val, the rest) would tell by position which
+    Its nodes are in the order of their ids. The official order (train, val, the rest) would reveal by position which
     nodes are validation nodes, and, as splits list them class by class, their labels.
     """
     split = problem.split

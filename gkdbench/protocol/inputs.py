@@ -21,7 +21,7 @@ class Inputs:
     Args:
         space: numbering of the N nodes.
         items: numbering of what is predicted: `space` itself for node tasks, the G graphs for graph tasks.
-        graph: [N x N], self-loops as the split family says.
+        graph: [N x N], self-loops as the split family defines.
         features: [N, D].
         segments: [G + 1] int64 borders of the graphs (graph tasks), else None.
         edge_features: [E, F] in edge order, or None.
@@ -57,7 +57,7 @@ class Inputs:
     def take(self, graphs: Tensor) -> Inputs:
         """The batch of `graphs` ([B] int64 positions) as one block-diagonal Inputs, in that order."""
         if self.segments is None:
-            raise ValueError("take() wants inputs of a graph task; node tasks index rows()")
+            raise ValueError("take(): expected inputs of a graph task, got those of a node task; use rows()")
         start, size = self.segments[graphs], self.segments[graphs + 1] - self.segments[graphs]
         nodes, borders = _ranges(start, size)
         indptr = self.graph.indptr.long()

@@ -38,7 +38,7 @@ class WrongPredictions(UserError):
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """The Monitor's answer to one epoch.
+    """The Monitor's result of one epoch.
 
     Args:
         val: validation score in [0, 1] per predictor.
@@ -81,7 +81,7 @@ class Monitor:
 
     Args:
         scenes: name -> Inputs the Monitor may predict on during training.
-        val_scene, val_items, val_labels: the validation items and their labels (known to nobody else).
+        val_scene, val_items, val_labels: the validation items and their labels (not available to the method).
         watches: test items per reported setting.
         metric: registered metric that selects.
         num_classes: C (or L).
@@ -134,8 +134,9 @@ class Monitor:
             terms: values of the loss terms of this epoch, stored so that a term that was never active is seen.
             selectable: False while the final architecture is not active yet; such epochs are audited, never
                 selected, and patience does not run.
-            store: predictors whose state this epoch replaces the stored one whatever validation says, so that their
-                best score may fall: the rule of releases that store on a falling training loss too (protocol trap 2).
+            store: predictors whose state this epoch replaces the stored one whatever the validation score, so that
+                their best score may fall: the rule of releases that store on a falling training loss too (protocol trap
+                    2).
 
         Raises:
             NonFinite, OutOfTime, WrongPredictions.
@@ -143,7 +144,7 @@ class Monitor:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise OutOfTime(f"the cell's time limit passed in epoch {epoch}")
         if epoch <= self.epochs:
-            raise WrongPredictions(f"epochs are reported once, in order; got {epoch} after {self.epochs}")
+            raise WrongPredictions(f"epoch: expected each once, in order, got {epoch} after {self.epochs}")
         self._note_terms(epoch, terms or {})
         if selectable and self._first_selectable is None:
             self._first_selectable = epoch
@@ -193,9 +194,11 @@ class Monitor:
         wanted = (len(inputs.items), self._num_classes)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise WrongPredictions(f"predictor {name!r} wants to answer with logits {list(wanted)}, got {got}")
+            raise WrongPredictions(f"predictor {name!r}: expected logits {list(wanted)}, got {got}")
         if not bool(torch.isfinite(logits).all()):
-            raise NonFinite(f"predictor {name!r} gave logits that are not finite in epoch {self.epochs}")
+            raise NonFinite(
+                f"predictor {name!r}: expected finite logits, got logits that are not finite in epoch {self.epochs}"
+            )
         return logits.float().cpu()
 
     def encode(self, logits: Tensor) -> np.ndarray:
@@ -237,7 +240,7 @@ class Monitor:
         track = self._tracks.get(name)
         if track is None or not track.best_epoch:
             raise WrongPredictions(
-                f"predictor {name!r} was never reported as selectable; call ctx.monitor.report(epoch, "
+                f"predictor {name!r}: expected selectable reports, got none; call ctx.monitor.report(epoch, "
                 f"{{{name!r}: predictor}}) once an epoch"
             )
         return track.best_epoch, track.state

@@ -16,17 +16,17 @@ from gkdbench.records.schema import Needs
 
 @dataclass(eq=False)
 class Predictor:
-    """Answers ids with logits.
+    """Maps node ids to logits.
 
     Args:
         module: called as ``module(features, graph, segments)``, gives logits [N, C] (graph tasks: [G, C]). One with
-            an ``edge_width`` above 0 is called with the edge features besides.
-        needs: what must be at hand to answer: the node's own features, features and an encoding computed
+            an ``edge_width`` above 0 is also called with the edge features.
+        needs: what must be available at inference: the node's own features, features and an encoding computed
             beforehand, or the features of its L-hop neighbourhood.
         hops: L, when ``needs == "graph"``.
         prepare: turns raw inputs into what the module reads (propagation, encodings), from the graph it is
             given alone. Run once per Inputs, and part of the latency.
-        macs: multiply-adds of one answer to all items of the given inputs, or None when not counted.
+        macs: multiply-adds of one prediction of all items of the given inputs, or None when not counted.
     """
 
     module: nn.Module

@@ -33,7 +33,7 @@ class Trainable(Protocol):
 
 @dataclass
 class RunOutcome:
-    """How a run went, as the worker tells it; everything scored is in files beside it."""
+    """How a run went, as the worker reports it; everything scored is in files next to it."""
 
     status: str = "ok"
     phase: str | None = None
@@ -66,7 +66,7 @@ def run_session(
     energy: Callable[[], float | None] | None = None,
     keep_weights: bool = False,
 ) -> RunOutcome:
-    """Train, select, predict; never raises for a failure of the method: the Outcome says what happened.
+    """Train, select, predict; never raises for a failure of the method: the Outcome has the reason.
 
     Args:
         handover: folder of `gkdbench.protocol.view_io.write_bundle`.
@@ -103,7 +103,7 @@ def run_session(
         _failed(outcome, "nan", error)
     except (MemoryError, torch.OutOfMemoryError) as error:
         _failed(outcome, "oom", error)
-    except Exception as error:  # a method may raise anything; the suite goes on and the record tells
+    except Exception as error:  # a method may raise anything; the suite goes on and the record has the reason
         _failed(outcome, "oom" if _out_of_memory(error) else "error", error)
     finally:
         if monitor is not None:
@@ -234,7 +234,7 @@ def _replay(
     if not hidden:
         return
     size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
-    # Answers from features alone do not depend on the edges: one forward serves every scene with the same items.
+    # Predictions from features alone do not depend on the edges: one forward serves every scene with the same items.
     shared: dict[bytes, np.ndarray] = {}
     with (scratch / f"{name}.states").open("rb") as states:
         files = {watch.column: (scratch / f"{name}.{watch.column}.pred").open("wb") for watch in hidden}

@@ -68,7 +68,7 @@ class SweptPredictions:
         np.savez(scratch / FILE, **self._arrays)  # type: ignore[arg-type]  # numpy's stub takes them for allow_pickle
 
     def _note(self, how: Corruption, name: str, column: str, logits: Tensor, probability: Tensor) -> None:
-        if how != CLEAN:  # the selected predictions stand in the side-car already
+        if how != CLEAN:  # the side-car has the selected predictions already
             self._arrays[_array(how, name, column, "selected")] = self._monitor.encode(logits)
         if self._given.metric == "accuracy":
             confidence = probability.max(dim=1).values.to(torch.float16)
@@ -78,11 +78,11 @@ class SweptPredictions:
 def with_sweeps(
     problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, scored: Scored, sweeps: Sweeps
 ) -> Scored:
-    """`scored` and what its models did on the disturbances that `sweeps` names, which `SweptPredictions` noted."""
+    """`scored` and what its models did on the disturbances that `sweeps` names, which `SweptPredictions` stored."""
     if not sweeps:
         return scored
-    with np.load(scratch / FILE, allow_pickle=False) as noted:
-        arrays = scored.arrays | {name: noted[name] for name in noted.files}
+    with np.load(scratch / FILE, allow_pickle=False) as stored:
+        arrays = scored.arrays | {name: stored[name] for name in stored.files}
     names = [model.name for model in scored.models]
     found = score_sweeps(problem, arrays, names, truth_of(problem, evaluation_graphs), sweeps)
     return replace(scored, arrays=arrays, sweeps=found)
@@ -131,7 +131,7 @@ def resweep(
         yield f"its sweep has no predictions {error}"
         return
     if [(s.kind, s.level) for s in row.sweeps] != [(s.kind, s.level) for s in again]:
-        yield f"its sweep has {len(row.sweeps)} steps, wanted {len(again)}: other kinds or levels than the record's"
+        yield f"its sweep: expected {len(again)} steps, got {len(row.sweeps)}: other kinds or levels than the record's"
         return
     for ours, theirs in zip(row.sweeps, again, strict=True):
         for what in ("scores", "ece", "disagreement"):
@@ -155,7 +155,7 @@ def _calibration(
 
 
 def _differ(one: np.ndarray, two: np.ndarray) -> float:
-    """Share of differing answers; scores that are ranked answer by their sign."""
+    """Share of differing predictions; ranked scores predict by their sign."""
     if one.dtype == np.float16:
         one, two = one >= 0, two >= 0
     return float((one != two).mean())

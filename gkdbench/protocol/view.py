@@ -51,7 +51,7 @@ class TrainView:
 
     @property
     def device(self) -> torch.device:
-        """Where graph, features and labels lie."""
+        """The device of graph, features and labels."""
         return self.inputs.graph.device
 
     def to(self, device: torch.device | str) -> TrainView:
@@ -89,10 +89,10 @@ class Context:
     """What a method works with.
 
     Args:
-        monitor: takes the current predictors once an epoch, answers with an `EpochResult`.
+        monitor: takes the current predictors once an epoch, returns an `EpochResult`.
         teachers: role -> Teacher, as the method's ``requires()`` asked for.
         seed: the run's training seed; every draw derives from it (``gkdbench.nn.random.Randomness``).
-        device: where the view's tensors lie.
+        device: of the view's tensors.
         extra: a method's own diagnostics (name -> number), stored in the row.
         flags: words that a reader must see ("collapsed"), stored in the row.
     """

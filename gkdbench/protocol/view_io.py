@@ -82,7 +82,7 @@ def write_bundle(problem: SplitTask, folder: Path) -> EvaluationGraphs:
 
 
 def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
-    """The handover of `folder`, memory-mapped copy-on-write; what models read lies on `device`."""
+    """The handover of `folder`, memory-mapped copy-on-write; what models read is on `device`."""
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
     val_scene = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
@@ -125,7 +125,7 @@ def _write_inputs(folder: Path, inputs: Inputs) -> None:
     facts: dict[str, Any] = {"symmetric": inputs.graph.symmetric, "node_items": inputs.items is inputs.space}
     features = inputs.features
     if isinstance(features, MixedFeatures):
-        raise TypeError("a data set's own features are dense or sparse; mixed ones are made by methods")
+        raise TypeError("features: expected dense or sparse ones of a data set, got mixed ones, which methods make")
     if isinstance(features, SparseFeatures):
         _save_graph(folder / "features", features.graph)
         _save(folder / "features.value.npy", features.value)

@@ -25,7 +25,9 @@ def records_frame(records: str | Path | Iterable[str | Path | Record]) -> Any:
     try:
         pandas = import_module("pandas")
     except ImportError:
-        raise UserError("records_frame wants pandas; install it with: pip install 'gkdbench[report]'") from None
+        raise UserError(
+            "records_frame: expected the package pandas, got none installed; try pip install 'gkdbench[report]'"
+        ) from None
     given = [records] if isinstance(records, str | Path) else list(records)
     lines = [line for record in _loaded(given) for line in record_lines(record)]
     return pandas.DataFrame(lines, columns=list(_COLUMNS))

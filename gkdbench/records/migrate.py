@@ -22,10 +22,11 @@ def migrate(data: RecordJson) -> RecordJson:
     """
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool):
-        raise UserError(f"schema_version wants an integer, got {version!r}; is this a gkdbench record?")
+        raise UserError(f"schema_version: expected an integer, got {version!r}; is this a gkdbench record?")
     if version > SCHEMA_VERSION:
         raise UserError(
-            f"the record has schema version {version}, this gkdbench knows up to {SCHEMA_VERSION}; update gkdbench"
+            f"schema_version: expected at most {SCHEMA_VERSION} in this gkdbench, got version {version}; update "
+            "gkdbench"
         )
     while version < SCHEMA_VERSION:
         data = STEPS[version](dict(data))

@@ -40,9 +40,9 @@ def read_npz(path: Path) -> SidecarArrays:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; it belongs to the record beside it") from None
+        raise UserError(f"{path}: expected the side-car of the record next to it, got no file") from None
     except Exception as error:  # zipfile and numpy raise many types on damaged bytes
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path} is damaged: expected a readable npz, got {type(error).__name__}: {error}") from None
 
 
 def row_prefix(index: int, seed: int) -> str:

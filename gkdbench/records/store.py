@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gkdbench.errors import UserError
+from gkdbench.errors import UserError, invalid
 from gkdbench.records.canonical import sha256_json
 from gkdbench.records.claims import Claims, Owner, guarded, owner_of
 from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, write_atomically
@@ -134,7 +134,7 @@ class Store:
         for record in known:
             if record is not None and record.threads != threads:
                 raise UserError(
-                    f"{address.path} holds runs of {record.threads} thread(s), this one wants {threads}; sums differ "
+                    f"{address.path}: expected runs of {threads} thread(s), got {record.threads}; sums differ "
                     f"between thread counts, so they are never mixed: give --threads {record.threads}, or another --out"
                 )
 
@@ -295,7 +295,7 @@ def load_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is not a valid record: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+        raise UserError(f"{path} is not a valid record: {invalid(where, first['input'], first['msg'])}") from None
     except FileNotFoundError:
         raise
     except (UserError, OSError, ValueError, KeyError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Statistics, tables, the published board: everything that is said about records, and nothing that runs them.
+"""Statistics, tables, the published board: everything that reports records, and nothing that runs them.
 
 board = build(load_records("gkdbench-runs"))
 print(to_text(board))

@@ -1,4 +1,4 @@
-"""Records to board: what may stand in one table, in which section, and what may be called better."""
+"""Records to board: what may be in one table, in which section, and what may be called better."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
 
     A table is one (data set, split id, reported setting). Records that differ in data hash, preprocessing, threads,
     device, tier, trials, audit interval or protocol version never share one: each kind gets a table of its own, and a
-    note says what sets it apart. A swept record stands in its table only where its twin without a sweep is absent.
+    note names the difference. A swept record is in its table only if its counterpart without a sweep is absent.
 
     Args:
         records: groups of runs, any order; the same key twice is refused.
-        expected: what a plan asked for; what is absent is listed, and rows short of it are incomplete.
+        expected: the runs of a plan; what is absent is listed, and rows short of it are incomplete.
 
     Raises:
         UserError: two records of one key, a run stored twice, or runs of one table on different splits or teachers.
@@ -101,7 +101,7 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, RunPai
             different weights of one teacher under one (index, seed).
     """
     if not records:
-        raise UserError("a table needs at least one record")
+        raise UserError("a table: expected at least one record, got none")
     first = records[0]
     for record in records:
         for what, ours, theirs in (

@@ -40,7 +40,7 @@ def count(value: int | None) -> str:
 
 
 def score(entry: TableRow) -> str:
-    """Mean ± std, always with the mark of a preview; an incomplete row says so in place of a mean."""
+    """Mean ± std, always with the mark of a preview; an incomplete row has "incomplete" in place of a mean."""
     found = entry.mean_std
     if found is None:
         return f"incomplete, {entry.done}/{len(entry.planned)}"
@@ -50,7 +50,7 @@ def score(entry: TableRow) -> str:
 
 
 def verdict_text(verdict: PublishedVerdict) -> str:
-    """The verdict with its difference and tolerance in points; the reason stands in the notes when there is none."""
+    """The verdict with its difference and tolerance in points; the notes have the reason if there is none."""
     if verdict.difference is None or verdict.tolerance is None:
         return verdict.status
     return f"{verdict.status} ({verdict.difference:+.2f}, tol {verdict.tolerance:.2f})"
@@ -155,7 +155,7 @@ CELLS = (
 
 
 def filled(entries: Sequence[TableRow]) -> list[TableColumn]:
-    """The columns in which some row of a table says something, and the score."""
+    """The columns in which some row of a table has a value, and the score."""
     return [cell for cell in CELLS if cell.key == "score" or any(cell.text(entry) != "–" for entry in entries)]
 
 

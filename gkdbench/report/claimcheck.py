@@ -150,7 +150,7 @@ def _line(test: ClaimKind, one: _Rivalry, of: Paired) -> RivalComparison:
 
 
 def _tie(test: ClaimKind) -> float:
-    """Below it a difference says nothing; of scores alone there is such a bound."""
+    """Below it a difference is not conclusive; for scores alone there is such a bound."""
     return TIE if test == "better" else 0.0
 
 
@@ -160,7 +160,7 @@ def _scores(ours: TableRow, theirs: TableRow, pairs: Sequence[Pair]) -> Values:
 
 
 def _deviations(ours: TableRow, theirs: TableRow, pairs: Sequence[Pair]) -> Values:
-    """How far each run lies from the median run (Brown and Forsythe's measure of spread, paired)."""
+    """How far each run is from the median run (Brown and Forsythe's measure of spread, paired)."""
     a, b = ([abs(row.scores[p] - median(row.scores[q] for q in pairs)) for p in pairs] for row in (ours, theirs))
     return a, b, [y - x for x, y in zip(a, b, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What a page of claims says, read from TOML: rows, claims, figures. Strict at the boundary."""
+"""The content of a page of claims, read from TOML: rows, claims, figures. Strict at the boundary."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ClaimTest(TomlModel):
     """One claim and how it is tested.
 
     Args:
-        says: the claim, in our words. source: where it is made. reads: how the test stands for it.
+        says: the claim, in our words. source: where it is made. reads: how the test represents it.
         test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``sooner``: a
             smaller share of the epochs after which the rival had its best validation score, until that score is
             reached (peer by peer; never reached counts as twice as many).
@@ -99,7 +99,7 @@ class ClaimTest(TomlModel):
     @model_validator(mode="after")
     def _is_tested_somewhere(self) -> ClaimTest:
         if bool(self.datasets) != bool(self.splits) or not self.where:
-            raise ValueError(f"{self.says!r} is tested nowhere; wants datasets and splits, or places")
+            raise ValueError(f"{self.says!r} is tested nowhere: expected datasets and splits, or places, got neither")
         return self
 
 
@@ -134,7 +134,7 @@ class Figure(_Shown):
     """Readings of runs beside each other: numbers that methods leave in ``extra``.
 
     Args:
-        before: reading -> the one that says how it was before training, drawn as a ring.
+        before: reading -> its value before training, drawn as a ring.
         ranked: the readings of a run are shown largest first, whatever their names: the numbers of experts mean nothing
             from run to run.
     """
@@ -147,7 +147,7 @@ class CurveFigure(_Shown):
     """Readings over epochs, from side-cars: means over runs with a band.
 
     Readings are names of a run's arrays of one value per report (``terms/loss``, ``peer0/val/curve``); a name with a
-    ``*`` stands for the mean of all that fit.
+    ``*`` is the mean of all that fit.
 
     Args:
         per: a panel for each row, its lines the readings, or a panel for each reading, its lines the rows.
@@ -206,8 +206,8 @@ class ClaimPage(TomlModel):
         return self
 
 
-def _within(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+def _within(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     return all(
         key in found and (_within(value, found[key]) if isinstance(value, dict) else found[key] == value)
-        for key, value in wanted.items()
+        for key, value in expected.items()
     )

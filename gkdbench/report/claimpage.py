@@ -216,8 +216,8 @@ def _course(
     if not panels:
         return None
     title = f"{figure.dataset}, {figure.split}, {figure.setting}"
-    said = " or ".join(map(str, runs)) + (" (preview)" if min(runs) < MIN_RUNS else "")
-    return line_plot(title, panels, across="epoch", unit=figure.unit), said
+    text = " or ".join(map(str, runs)) + (" (preview)" if min(runs) < MIN_RUNS else "")
+    return line_plot(title, panels, across="epoch", unit=figure.unit), text
 
 
 def _plot(candidate: str, found: Checked) -> str:

@@ -6,5 +6,5 @@ from gkdbench.records.schema import Record
 
 
 def is_control(record: Record) -> bool:
-    """Whether `record` stands in its table to be beaten: its method said so (`gkdbench.controls`)."""
+    """Whether `record` is a control of its table, as its method declares (`gkdbench.controls`)."""
     return record.control is not None

@@ -45,7 +45,7 @@ class Speedup:
 
     Attributes:
         reached: models of all runs that reached it. models: of how many.
-        epochs, steps, seconds: steps are those of one model; None where a record does not say.
+        epochs, steps, seconds: steps are those of one model; None if a record lacks it.
     """
 
     reached: int
@@ -92,7 +92,7 @@ def _first(arrays: SidecarArrays, name: str, level: float) -> float:
 def epochs_of(arrays: SidecarArrays) -> NDArray[np.float64]:
     """Epoch of every report of one run."""
     if "terms/epoch" not in arrays:
-        raise UserError("a side-car without terms/epoch does not say when its values were reported")
+        raise UserError("expected a side-car with terms/epoch, the epochs of its reports, got one without terms/epoch")
     return np.asarray(arrays["terms/epoch"], dtype=np.float64)
 
 

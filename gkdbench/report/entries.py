@@ -27,7 +27,7 @@ def entries(record: Record, setting: str, planned: frozenset[tuple[int, int]] | 
     Args:
         record: a group of runs.
         setting: reported setting, one of ``record.columns``.
-        planned: the (index, seed) pairs that were asked for, beside those of the record's rows.
+        planned: the (index, seed) pairs that were requested, in addition to those of the record's rows.
 
     Raises:
         UserError: a run is stored twice.
@@ -61,7 +61,7 @@ def taught_by(record: Record) -> str:
 
 
 def teaching_roles(teachers: Mapping[str, Shown]) -> dict[str, Shown]:
-    """The roles that taught; an ensemble's members are no teachers."""
+    """The roles that taught; an ensemble's members are not teachers."""
     return {role: value for role, value in teachers.items() if not role.startswith("member")}
 
 

@@ -29,7 +29,7 @@ class Interval:
 
 
 def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[float], str]) -> str:
-    """An SVG document; zero is a stroke, the numbers stand beside the rows, printed by `shown`."""
+    """An SVG document; zero is a stroke, the numbers are next to the rows, printed by `shown`."""
     ends = [end for row in intervals for end in (row.low, row.high, row.value if row.before is None else row.before)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 0.01

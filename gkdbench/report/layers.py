@@ -67,7 +67,7 @@ def _left(student: int) -> int:
 
 
 def _top(layer: int, layers: int) -> int:
-    """Of a box; the first layer stands at the bottom."""
+    """Of a box; the first layer is at the bottom."""
     return TOP + (layers - layer) * PITCH
 
 

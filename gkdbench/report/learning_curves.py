@@ -63,7 +63,7 @@ def _run(arrays: SidecarArrays, name: str) -> CurveRun | None:
     epochs = epochs_of(arrays)
     if any(array.shape != epochs.shape for array in fitting):
         shapes = ", ".join(str(array.shape) for array in fitting)
-        raise UserError(f"reading {name!r} wants one value for each of {len(epochs)} reports, got shapes {shapes}")
+        raise UserError(f"scalar {name!r}: expected one value for each of {len(epochs)} reports, got shapes {shapes}")
     return epochs, np.mean([np.asarray(array, dtype=np.float64) for array in fitting], axis=0)
 
 
@@ -76,7 +76,7 @@ def _mean(label: str, runs: Sequence[CurveRun]) -> PlotCurve:
     length = min(len(epochs) for epochs, _ in runs)
     epochs = runs[0][0][:length]
     if any(not np.array_equal(other[:length], epochs) for other, _ in runs):
-        raise UserError(f"runs of {label!r} were evaluated at different epochs; a mean over them says nothing")
+        raise UserError(f"runs of {label!r} were evaluated at different epochs; their mean is undefined")
     values = np.stack([value[:length] for _, value in runs])
     mean = values.mean(0)
     spread = values.std(0, ddof=1) if len(runs) > 1 else np.zeros_like(mean)

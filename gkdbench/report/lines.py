@@ -10,7 +10,7 @@ from gkdbench.report.forest import LETTER
 from gkdbench.report.markup import Markup, tag
 
 WIDTHS, HIGH, LEFT, GAP, HEAD, BETWEEN, FOOT = {1: 520, 2: 340, 3: 230}, 170, 54, 26, 92, 74, 38
-"""WIDTHS: of a panel, by how many stand beside each other."""
+"""WIDTHS: of a panel, by how many are next to each other."""
 COLOURS = ("#3b6ea5", "#d1782a", "#2f8f6b", "#9361b0", "#c0504d", "#8a8a8a")
 MOST_POINTS = 80
 """A curve is thinned to so many, its ends among them."""

@@ -19,11 +19,13 @@ def load_records(path: str | Path) -> list[Record]:
     Records of the folder's studies stay out.
 
     Raises:
-        UserError: no such path, or a file that is no record, by name.
+        UserError: no such path, or a file that is not a record, by name.
     """
     root = Path(path)
     if not root.exists():
-        raise UserError(f"{root} does not exist; wanted a folder with records or one record (*.json)")
+        raise UserError(
+            f"{root} does not exist: expected a folder with records or one record (*.json), got no such path"
+        )
     return [load_record(file) for file in record_paths(root)]
 
 
@@ -49,4 +51,4 @@ def load_curves(paths: Iterable[str | Path], record: Record) -> SidecarArrays:
         for file in (path / name, path.with_suffix(".npz")):
             if file.name == name.name and file.is_file():
                 return read_npz(file)
-    raise UserError(f"the side-car {name} of {record.label} is not there; it lies beside its record")
+    raise UserError(f"{record.label}: expected the side-car {name} next to its record, got no file")

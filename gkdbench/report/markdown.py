@@ -57,11 +57,11 @@ def markdown_table(board: Board, selection: Selection) -> str:
     if not rows:
         raise UserError("no row of the board fits the selection; run the suite, or widen it")
     cells = [BY_KEY[key] for key in selection.cells]
-    noted = any(column.notes for column, _ in rows)
-    titles = ["Data set", "Split", "Setting", *(["Kind"] if noted else []), *(cell.title for cell in cells)]
+    has_notes = any(column.notes for column, _ in rows)
+    titles = ["Data set", "Split", "Setting", *(["Kind"] if has_notes else []), *(cell.title for cell in cells)]
     lines = []
     for column, entry in rows:
-        where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if noted else [])]
+        where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if has_notes else [])]
         form = " (as released)" if entry.variant == "as_released" else ""  # a board has a section for it
         texts = [cell.text(entry) + (form if cell.key == "row" else "") for cell in cells]
         lines.append([*map(plain, where), *(_bold(entry, c.key, t) for c, t in zip(cells, texts, strict=True))])
@@ -134,12 +134,13 @@ def marked_tables(text: str) -> dict[str, dict[str, str]]:
 
 
 def splice(text: str, name: str, markdown: str) -> str:
-    """`text` with what stands between ``<!-- table NAME key=value ... -->`` and ``<!-- end NAME -->`` replaced."""
+    """`text` with the text between ``<!-- table NAME key=value ... -->`` and ``<!-- end NAME -->`` replaced."""
     starts = list(re.finditer(rf"<!-- table {re.escape(name)}(?: \S+=\S+)* -->", text))
     end = f"<!-- end {name} -->"
     if len(starts) != 1 or text.count(end) != 1 or starts[0].end() > text.index(end):
         raise UserError(
-            f"wanted <!-- table {name} --> and {end} once each and in this order; write both where the table belongs"
+            f"expected <!-- table {name} --> and {end} once each and in this order, got other marks; write both where "
+            "the table belongs"
         )
     return f"{text[: starts[0].end()]}\n{markdown.strip()}\n{text[text.index(end) :]}"
 

@@ -67,7 +67,7 @@ class TableRow:
     macs: int | None
     planned: frozenset[tuple[int, int]]
     runs: tuple[RowRun, ...]
-    control: bool = False  # stands in the table to be beaten: see `gkdbench.report.controls`
+    control: bool = False  # a row of the table that methods should beat: see `gkdbench.report.controls`
     verdicts: tuple[PublishedVerdict, ...] = ()
     training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
     train_j: float | None = None  # mean over the runs; None: a run has no reading
@@ -169,7 +169,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A group of runs that a plan asked for."""
+    """A group of runs of a plan."""
 
     key: str
     label: str

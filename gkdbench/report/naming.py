@@ -1,4 +1,4 @@
-"""Names of records whose methods say the same of themselves: the settings in which they differ are added."""
+"""Names of records whose methods have the same label: the settings in which they differ are added."""
 
 from __future__ import annotations
 

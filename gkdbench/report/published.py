@@ -16,7 +16,7 @@ from gkdbench.records.schema import Record
 from gkdbench.report.statistics import MIN_RUNS, mean_std
 
 VerdictStatus = Literal["reproduced", "close", "not reproduced", "not comparable"]
-DEFAULT_RUNS = 10  # of a publication that does not say
+DEFAULT_RUNS = 10  # of a publication that does not state it
 UNTRUSTED = ("recalled", "not re-checked", "not checked")  # evidence or verification that no comparison may rest on
 UNCHECKED = "the published number is "  # how the reason begins where the number is one of those
 METRIC_NAMES = {"accuracy": "accuracy", "micro_f1": "micro-F1", "rocauc": "ROC-AUC"}
@@ -99,7 +99,7 @@ class PublishedVerdict:
 
     @property
     def grade(self) -> VerdictStatus:
-        """What the difference alone says."""
+        """The grade by the difference alone."""
         if self.difference is None or self.tolerance is None:
             return "not comparable"
         return grade(self.difference, self.tolerance)
@@ -200,7 +200,7 @@ def _obstacle(claim: Claim, number: Published, record: Record, runs: int, comple
 
 
 def _differing(config: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """``name=value, wanted value`` of each wanted field that differs, nested ones entered; "" stands for none."""
+    """``name=value, expected value`` of each expected field that differs, nested ones entered; "" stands for none."""
     found = []
     for name, value in wanted.items():
         own = config.get(name)

@@ -27,9 +27,9 @@ class PublishedGroup(TomlModel):
     """Published rows that are counted together.
 
     Args:
-        says: its heading. reads: what stands under it.
+        says: its heading. reads: the text under it.
         claims: names of claims (``claims.toml``).
-        reproduced: share of the compared rows that is wanted reproduced. close: reproduced or close.
+        reproduced: target share of the compared rows that are reproduced. close: reproduced or close.
         marked: data set -> why its rows count with a mark.
         unchecked: rows that nobody checked against their source; they are graded here and nowhere else.
     """
@@ -72,7 +72,7 @@ class ReproductionPage(TomlModel):
 
 @dataclass(frozen=True, slots=True)
 class PublishedComparison:
-    """One published number and what ours says to it.
+    """One published number and our number for it.
 
     Attributes:
         status: of `GRADES`, "not run", or "not comparable" where a claim refuses.
@@ -98,7 +98,7 @@ def load_page(path: Path) -> ReproductionPage:
         UserError: no file, not valid TOML, an unknown key or claim, or a wrong type.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; want a TOML file like docs/reproduction.toml")
+        raise UserError(f"{path} does not exist: expected a TOML file like docs/reproduction.toml, got no file")
     return read_page(path, ReproductionPage)
 
 
@@ -109,7 +109,7 @@ def lines_of(group: PublishedGroup, board: Board) -> list[PublishedComparison]:
 
 
 def numbers(claim: Claim) -> list[Published]:
-    """Every published row of `claim`, once (two of our names may stand for one data set)."""
+    """Every published row of `claim`, once (two of our names may mean one data set)."""
     found = (claim.number(dataset, setting) for setting in SETTINGS for dataset in claim.datasets)
     return list(dict.fromkeys(row for row in found if row is not None))
 
@@ -164,29 +164,29 @@ def counts_text(path: Path, board: Board) -> str:
 
 def _count(lines: Sequence[PublishedComparison]) -> str:
     tally = Counter(line.status for line in lines)
-    told = [f"{tally[status]} {status}" for status in (*GRADES, "not comparable", NOT_RUN) if tally[status]]
-    return f"{len(lines)} published rows, {sum(line.graded for line in lines)} compared: {', '.join(told)}"
+    counts = [f"{tally[status]} {status}" for status in (*GRADES, "not comparable", NOT_RUN) if tally[status]]
+    return f"{len(lines)} published rows, {sum(line.graded for line in lines)} compared: {', '.join(counts)}"
 
 
 def _promise(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str:
-    """Shares of the compared rows against what was wanted, and the same without marked data sets."""
+    """Shares of the compared rows against the targets, and the same without marked data sets."""
     compared = [line for line in lines if line.graded]
     if not compared:
         return "Nothing is compared yet."
     words = []
-    for of, wanted, grades in (
+    for of, target, grades in (
         ("reproduced", group.reproduced, GRADES[:1]),
         ("reproduced or close", group.close, GRADES[:2]),
     ):
         share = _share(compared, grades)
-        met = "" if wanted is None else f" (wanted {wanted:.0%}: {'met' if share >= wanted else 'not met'})"
+        met = "" if target is None else f" (target {target:.0%}: {'met' if share >= target else 'not met'})"
         words.append(f"{of} {share:.0%}{met}")
-    said = f"Of the compared rows: {', '.join(words)}."
+    text = f"Of the compared rows: {', '.join(words)}."
     clean = [line for line in compared if line.published.dataset not in group.marked]
     if clean and len(clean) < len(compared):
         shares = f"{_share(clean, GRADES[:1]):.0%} and {_share(clean, GRADES[:2]):.0%}"
-        said += f" Without the {len(compared) - len(clean)} marked ones: {shares}."
-    return said
+        text += f" Without the {len(compared) - len(clean)} marked ones: {shares}."
+    return text
 
 
 def _share(lines: Sequence[PublishedComparison], grades: Iterable[str]) -> float:

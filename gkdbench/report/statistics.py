@@ -102,7 +102,9 @@ def nadeau_bengio(differences: Sequence[float], test_train_ratio: float) -> tupl
 
     array = _finite(differences)
     if array.size < 2 or test_train_ratio <= 0:
-        raise UserError(f"got {array.size} differences and ratio {test_train_ratio}; wanted two or more, ratio above 0")
+        raise UserError(
+            f"expected two or more differences and a ratio above 0, got {array.size} and ratio {test_train_ratio}"
+        )
     spread = math.sqrt((1 / array.size + test_train_ratio) * float(array.var(ddof=1)))
     if spread == 0.0:
         return (0.0, 1.0) if array[0] == 0.0 else (math.copysign(math.inf, array[0]), 0.0)
@@ -146,7 +148,7 @@ def seeds_needed(difference: float, std: float, *, power: float = 0.8, level: fl
 
     if difference == 0.0 or std < 0.0 or not 0.0 < power < 1.0:
         raise UserError(
-            f"got difference {difference}, std {std}, power {power}; wanted difference != 0, power in (0, 1)"
+            f"expected difference != 0 and power in (0, 1), got difference {difference}, std {std}, power {power}"
         )
     effect = abs(difference) / std if std > 0.0 else math.inf
 
@@ -170,6 +172,6 @@ def _finite(values: Sequence[float]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise UserError(
-            f"got {array.size} values of shape {array.shape}; wanted one or more finite numbers, none missing"
+            f"expected one or more finite numbers, none missing, got {array.size} values of shape {array.shape}"
         )
     return array

@@ -12,7 +12,7 @@ from gkdbench.report.statistics import average_ranks
 def summaries(columns: Sequence[Table]) -> list[Summary]:
     """One summary per (split id, setting) and standard teacher, where two or more data sets have one table each.
 
-    Rows trained alone stand in every one of them; released forms and releases' own teachers in none. A data set whose
+    Rows trained alone are in every one of them; forms of official code and their own teachers in none. A data set whose
     runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
     """
     places: dict[tuple[str, str], list[Table]] = {}

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gkdbench.errors import UserError
+from gkdbench.errors import UserError, invalid
 
 PageModel = TypeVar("PageModel", bound=BaseModel)
 
@@ -24,5 +24,5 @@ def read_page(path: Path, kind: type[PageModel]) -> PageModel:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(invalid(".".join(map(str, e["loc"])), e["input"], e["msg"]) for e in error.errors())
         raise UserError(f"{path}: {wrong}") from None

@@ -1,4 +1,4 @@
-"""Methods by columns: one line a method, one score for each (data set, split id, setting) that is asked for."""
+"""Methods by columns: one line a method, one score for each (data set, split id, setting) that is requested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WideSelection:
 
 
 def wide_table(board: Board, selection: WideSelection) -> str:
-    """The table, and a line that says n and what the spread is.
+    """The table, and a line with n and what the spread is.
 
     A row is what is printed before the first comma of its label (widths and numbers of experts differ between data
     sets) and its aggregate. Where a method has a row of its own and rows that are controls of it, the former is shown.
@@ -53,7 +53,7 @@ def _column(board: Board, name: str) -> Table:
     matching = [c for c in board.columns if f"{c.dataset}/{c.split}/{c.setting}" == name and not c.notes]
     if not matching:
         have = sorted({f"{c.dataset}/{c.split}/{c.setting}" for c in board.columns})
-        raise UserError(f"no column {name!r}; wanted dataset/split/setting, one of: {', '.join(have)}")
+        raise UserError(f"no column {name!r}: expected dataset/split/setting, one of: {', '.join(have)}")
     return matching[0]
 
 

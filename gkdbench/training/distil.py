@@ -25,13 +25,13 @@ SoftLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What the student learns beside labels.
+    """What the student learns in addition to labels.
 
     Args:
         teacher: logits [N, C] on the observed items.
         soft: the transfer loss.
         label_weight: lambda; the loss is ``lambda * CE(V_L) + (1 - lambda) * soft``. 1 is the solo run, bit for bit.
-        soft_weight: what stands in for 1 - lambda; with lambda = 1, 0 is the solo run.
+        soft_weight: overrides 1 - lambda; with lambda = 1, 0 is the solo run.
         nodes: items of the transfer loss: every observed one, or the labelled ones.
     """
 

@@ -28,12 +28,12 @@ from gkdbench.training.steps import adam, batches, descend, mean_loss
 from gkdbench.training.types import NonNegativeFloat, PositiveFloat
 
 RELEASED_RATE = 8e-3
-"""The release ignores its ``--lr`` and trains with this one."""
+"""The official code ignores its ``--lr`` and trains with this one."""
 
 
 @dataclass(eq=False)
 class GraphStructureTerm:
-    """What a student learns from a teacher beside its logits.
+    """What a student learns from a teacher in addition to its logits.
 
     Args:
         terms: (the student's trace on a batch, the batch, its positions in the training graphs [B]) -> weighted
@@ -51,7 +51,7 @@ class GraphStudent(DistilledStudent):
 
     Fields:
         kl_weight: of ``KL(softmax(z_T) || softmax(z_S))``; labels have weight 1.
-        encoding: columns of Laplacian eigenvectors beside the features; 0: none.
+        encoding: columns of Laplacian eigenvectors next to the features; 0: none.
         schedule: of the learning rate.
     """
 
@@ -99,7 +99,7 @@ def train_graph_student(
     trained = nn.ModuleList([model, *([more.modules] if more else [])])
     optimiser = adam(trained, lr=method.rate(), weight_decay=method.weight_decay)
     ready, teacher = predictor.prepared(view.inputs), ctx.teachers["teacher"].logits
-    noted: dict[str, list[float]] = defaultdict(list)
+    reported: dict[str, list[float]] = defaultdict(list)
 
     def loss(places: Tensor) -> Tensor:
         items = view.train.position[places]
@@ -112,14 +112,14 @@ def train_graph_student(
         if more:
             parts |= more.terms(trace, batch, items)
         for name, part in parts.items():
-            noted[name].append(float(part.detach()))
+            reported[name].append(float(part.detach()))
         return torch.stack(list(parts.values())).sum()
 
     def step(epoch: int) -> dict[str, float]:
-        noted.clear()
+        reported.clear()
         drawn = batches(model, len(view.train), method.batch_size)
         losses = [descend(model, optimiser, partial(loss, places)) for places in drawn]
-        return {"loss": mean_loss(losses), **{name: mean_loss(values) for name, values in noted.items()}}
+        return {"loss": mean_loss(losses), **{name: mean_loss(values) for name, values in reported.items()}}
 
     train(ctx, {"model": predictor}, step, epochs=method.epochs, after=schedule(method.schedule, optimiser))
     return Fitted({"model": predictor})

@@ -1,4 +1,4 @@
-"""One student trained on labels and on what a frozen teacher's hidden features say, beside or without its logits.
+"""One student trained on labels and on a frozen teacher's hidden features, with or without its logits.
 
 Order: build the student, then the objective's modules, then in every epoch one step per batch of labelled items on
 labels and the objective's terms; at the end the share of the terms in the gradient is stored.
@@ -43,7 +43,7 @@ class StudentForward:
 
 
 class HiddenFeatureObjective(Protocol):
-    """What the student learns beside labels."""
+    """What the student learns in addition to labels."""
 
     def modules(self) -> list[nn.Module]:
         """What is trained with the student and not deployed (projections)."""
@@ -54,7 +54,7 @@ class HiddenFeatureObjective(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenFeatureSchedule:
-    """How a student is trained, beside its optimiser.
+    """How a student is trained, apart from its optimiser.
 
     Args:
         label_weight: of the supervised loss.
@@ -148,7 +148,9 @@ def teacher_features(teacher: Teacher, view: TrainView) -> Tensor:
         UserError: the teacher has no hidden layer.
     """
     if teacher.hidden is None:
-        raise UserError("the teacher has no hidden layer to imitate; give it two layers (a recipe of `teacher`)")
+        raise UserError(
+            "expected a teacher with a hidden layer to imitate, got none; give it two layers (a recipe of `teacher`)"
+        )
     hidden = teacher.hidden.value.detach()
     return hidden if view.inputs.segments is None else segment_mean(hidden, view.inputs.segments)
 
@@ -161,7 +163,7 @@ def hidden_layer(answer_hidden: tuple[Tensor, ...], layer: int = -1) -> Tensor:
     """
     if not -len(answer_hidden) <= layer < len(answer_hidden):
         raise UserError(
-            f"the student has {len(answer_hidden)} hidden layers, and layer {layer} was to imitate the teacher; "
-            f"give the model more layers"
+            f"expected a hidden layer {layer} to imitate the teacher, got: the student has {len(answer_hidden)} hidden "
+            f"layers; give the model more layers"
         )
     return answer_hidden[layer]

@@ -23,7 +23,7 @@ def train(
     losses: Mapping[str, str] | None = None,
     after: AfterEpoch | None = None,
 ) -> None:
-    """Run `step` up to `epochs` times, reporting after each, until the Monitor says stop.
+    """Run `step` up to `epochs` times, reporting after each, until the Monitor stops it.
 
     Args:
         every: epochs between reports; the last epoch is reported too.

@@ -1,4 +1,4 @@
-"""The losses that methods share. Each distillation loss says what its arguments are: logits, never "scores"."""
+"""The losses that methods share. Each distillation loss names what its arguments are: logits, never "scores"."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kl_to_teacher(
 ) -> Tensor:
     """``mean over rows of KL(softmax(z_T / tau) || softmax(z_S / tau))``, the teacher detached (Hinton et al. 2015).
 
-    No factor tau^2: callers that want it multiply. With several labels per item, the mean over labels of the
+    No factor tau^2: multiply by it where it is needed. With several labels per item, the mean over labels of the
     Bernoulli KL.
 
     Args:
@@ -77,7 +77,8 @@ def hinton(
 
     Args:
         student_logits, teacher_logits: [M, C].
-        per_class: what the KL is divided by beside M; the release of Joshi et al. (2022) divides it by C too.
+        per_class: what the KL is divided by in addition to M; the official code of Joshi et al. (2022) divides it by C
+            too.
     """
     if multi_label:
         return F.binary_cross_entropy_with_logits(student_logits / tau, (teacher_logits.detach() / tau).sigmoid())

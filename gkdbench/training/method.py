@@ -36,8 +36,8 @@ class Method(ABC):
     Class attributes (literals, so that tables and docs are made without importing the file):
         name: registered name. paper, year, arxiv, repository, licence: where it comes from (licence of that
         repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
-        deviations: how ``corrected`` differs from the release, one sentence each. as_released_tie_break: what the
-        release does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke:
+        deviations: how ``corrected`` differs from the official code, one sentence each. as_released_tie_break: what the
+        official code does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke:
         overrides for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one
         of `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
         is a control at these settings alone; empty: at all.
@@ -100,7 +100,7 @@ class Method(ABC):
 
     @property
     def as_released(self) -> bool:
-        """Whether the published code's behaviour is asked for."""
+        """Whether the published code's behaviour is requested."""
         return self.variant == "as_released"
 
     @property

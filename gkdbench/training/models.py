@@ -11,7 +11,7 @@ from gkdkernels import Features, SparseFeatures
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from gkdbench.errors import UnknownName, UserError
+from gkdbench.errors import UnknownName, UserError, invalid
 from gkdbench.nn.backbones import BACKBONES
 from gkdbench.nn.model import Backbone, EdgeBackbone, Model
 from gkdbench.nn.random import Randomness
@@ -34,7 +34,7 @@ def validate_dataclass(cls: type[Any], values: Mapping[str, Any], owner: str) ->
     """The dataclass `cls` from `values`, each checked against its field's type and range, nothing coerced.
 
     Raises:
-        UnknownName: a key that is no field. UserError: every wrong value, with what was wanted.
+        UnknownName: a key that is not a field. UserError: every wrong value, with what was expected.
     """
     adapters = _adapters(cls)  # type: ignore[arg-type]  # classes are hashable
     wrong = []
@@ -44,7 +44,7 @@ def validate_dataclass(cls: type[Any], values: Mapping[str, Any], owner: str) ->
         try:
             adapters[key].validate_python(value, strict=True)
         except ValidationError as error:
-            wrong += [f"{key}: got {value!r}, wanted: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()]
+            wrong += [invalid(key, value, e["msg"]) for e in error.errors()]
     if wrong:
         raise UserError(f"{owner}: " + "; ".join(wrong))
     return cls(**toml_values(cls, values))
@@ -57,15 +57,15 @@ def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
 
 
 def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` as a dataclass wants them: TOML has lists where fields are tuples, and 1 where a field is a float."""
+    """`values` in the types of a dataclass: TOML has lists where fields are tuples, and 1 where a field is a float."""
     hints = get_type_hints(cls)
     found: dict[str, Any] = {}
     for key, value in values.items():
         hint = hints.get(key)
-        wants = {hint, *get_args(hint), *(get_origin(part) for part in (hint, *get_args(hint)))}
-        if isinstance(value, list) and tuple in wants:
+        allowed = {hint, *get_args(hint), *(get_origin(part) for part in (hint, *get_args(hint)))}
+        if isinstance(value, list) and tuple in allowed:
             found[key] = tuple(value)
-        elif isinstance(value, int) and not isinstance(value, bool) and float in wants and int not in wants:
+        elif isinstance(value, int) and not isinstance(value, bool) and float in allowed and int not in allowed:
             found[key] = float(value)
         else:
             found[key] = value
@@ -127,9 +127,7 @@ def load_teacher_model(teacher: Teacher, view: TrainView) -> Model:
         UserError: another method than "teacher" trained it.
     """
     if "backbone" not in teacher.config:
-        raise UserError(
-            f"this student runs its teacher again, which wants a solo teacher; got one of {teacher.method!r}"
-        )
+        raise UserError(f"expected a solo teacher, which this student can run again, got one of {teacher.method!r}")
     config = backbone_config(teacher.config["backbone"], teacher.config["model"])
     model = build(config, view, seed=teacher.seed)
     model.load_state_dict(teacher.state)

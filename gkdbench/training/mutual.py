@@ -54,7 +54,7 @@ class MutualTrainingSettings:
 
 @dataclass(frozen=True, eq=False)
 class JointForward:
-    """What all peers said of the same items, in one training forward.
+    """Outputs of all peers on the same items, in one training forward.
 
     Args:
         epoch: from 1.
@@ -148,7 +148,9 @@ def build_peers(
     models = [build(config, view, seed=seed, peer=k) for k, config in enumerate(configs)]
     if copied:
         if any(config != configs[0] for config in configs):
-            raise UserError("copied initial weights want peers of one backbone with one configuration")
+            raise UserError(
+                "copied initial weights: expected peers of one backbone with one configuration, got different ones"
+            )
         for model in models[1:]:
             model.load_state_dict(models[0].state_dict())
     found = []
@@ -202,14 +204,14 @@ def train_peers(
     history: list[dict[str, float]] = []
 
     def step(epoch: int) -> dict[str, float]:
-        noted = []
+        reported = []
         for inputs, rows, labels in _batches(view, peers[0].model, settings.batch_size):
             for peer in peers:
                 peer.model.randomness.step += 1
             losses_of = _On(losses, epoch, inputs, rows, labels)
             values, diagnostics = advance(peers, losses_of, settings.clip)
-            noted.append(dict(zip(losses_by_name, values.detach(), strict=True)) | dict(diagnostics))
-        terms = {name: float(torch.stack([n[name].detach().float() for n in noted]).mean()) for name in noted[0]}
+            reported.append(dict(zip(losses_by_name, values.detach(), strict=True)) | dict(diagnostics))
+        terms = {name: float(torch.stack([n[name].detach().float() for n in reported]).mean()) for name in reported[0]}
         history.append({"loss": sum(terms[name] for name in losses_by_name) / len(peers)} | terms)
         return history[-1]
 

@@ -112,11 +112,13 @@ def node_features(joint: JointForward) -> list[Tensor]:
         UserError: a peer without hidden layers, or peers of different widths.
     """
     if any(not trace.hidden for trace in joint.traces):
-        raise UserError("this method reads the peers' last hidden layer; give every peer at least two layers")
+        raise UserError(
+            "expected peers with a hidden layer, which this method reads, got none; give every peer at least two layers"
+        )
     features = [torch.relu(trace.hidden[-1]) for trace in joint.traces]
     if len({x.size(1) for x in features}) > 1:
         widths = ", ".join(str(x.size(1)) for x in features)
-        raise UserError(f"this method compares the peers' last hidden layers, which want one width; got {widths}")
+        raise UserError(f"the peers' last hidden layers: expected one width, got {widths}; this method compares them")
     return features
 
 

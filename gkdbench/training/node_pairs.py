@@ -39,10 +39,10 @@ def train_on_pairs(
         label_weight: lambda; 1 is the solo run, bit for bit. A term of weight 0 is not computed.
 
     Raises:
-        UserError: a batch size: pairs want both their nodes.
+        UserError: a batch size: pairs need both their nodes.
     """
     if settings.batch_size is not None:
-        raise UserError(f"pairs of nodes are learnt full batch; batch_size wants None, got {settings.batch_size}")
+        raise UserError(f"batch_size: expected None, got {settings.batch_size}; pairs of nodes are learnt full batch")
     if label_weight == 1:
         return train_solo(view, ctx, config, settings, supervised)
     model = build(config, view, seed=ctx.seed)

@@ -17,9 +17,9 @@ def _check(name: str, found: Any) -> type[Method]:
     from gkdbench.training.method import Method
 
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise UserError(f"method {name!r} wants a subclass of gkdbench.training.Method, got {found!r}")
+        raise UserError(f"method {name!r}: expected a subclass of gkdbench.training.Method, got {found!r}")
     if found.name != name:
-        raise UserError(f"method {name!r} is registered under another name than its own, {found.name!r}")
+        raise UserError(f"method {name!r}: expected to be registered under its own name, got {found.name!r}")
     _check_control(name, found)
     return found
 

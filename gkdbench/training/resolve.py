@@ -37,7 +37,7 @@ def resolve(
 ) -> Method:
     """The method `name` with every hyper-parameter decided.
 
-    Later wins: field defaults, then of ``configs/<name>.toml`` beside the method's file the tables ``[default]``,
+    Later wins: field defaults, then of ``configs/<name>.toml`` next to the method's file the tables ``[default]``,
     ``[backbone.<backbone>]``, ``[for.<where>]``, ``[backbone.<backbone>.<where>]``, then `overrides`. ``<where>`` is
     "graph" where the split is one of graphs, then the data set, and then the first word of the split id ("planetoid",
     "cpf", ...: features are scaled differently). A recipe, ``[recipe.<name>]`` and ``[recipe.<name>.<where>]``, stands
@@ -71,7 +71,9 @@ def resolve(
     if recipe is not None:
         values["recipe"] = recipe
     if values.get("variant", "corrected") not in cls.variants:
-        raise UserError(f"method {name!r} has variants {', '.join(cls.variants)}; got {values['variant']!r}")
+        raise UserError(
+            f"method {name!r}: variant: expected one of {', '.join(cls.variants)}, got {values['variant']!r}"
+        )
     backbone, settings = values.get("backbone", backbone), values.get("model", {})
     if "model" in known and isinstance(backbone, str) and isinstance(settings, Mapping):
         values["model"] = settings_of(backbone_config(backbone, settings))
@@ -124,12 +126,14 @@ def _settings_of_peers(cls: type[Method], values: Mapping[str, Any], chosen: Any
     if not peers or not isinstance(models, Mapping):
         return {}
     for unused in sorted(set(chosen) - set(peers)):
-        raise UserError(f"models.{unused}: no peer has this backbone; peers are {', '.join(peers)}")
+        raise UserError(
+            f"models.{unused}: expected a backbone of the peers {', '.join(peers)}, got {unused!r}, which no peer has"
+        )
     return {"models": {name: settings_of(backbone_config(name, models.get(name, {}))) for name in peers}}
 
 
 def _peers(cls: type[Method], values: Mapping[str, Any]) -> list[str]:
-    """The backbones of the peers that `values` or else the field's default names; empty if they are no names."""
+    """The backbones of the peers that `values` or else the field's default names; empty if they are not names."""
     peers = values.get("peers", _default(cls, {}, "peers"))
     good = isinstance(peers, (list, tuple)) and all(isinstance(name, str) for name in peers)
     return list(peers) if good else []
@@ -141,7 +145,7 @@ def _default_backbone(cls: type[Method], tables: Mapping[str, Any], recipe: str 
 
 
 def _default(cls: type[Method], tables: Mapping[str, Any], key: str) -> Any:
-    """What ``[default]``, or else the field `key` itself says; None without such a field."""
+    """The value in ``[default]``, or else of the field `key` itself; None without such a field."""
     own = next((field.default for field in dataclasses.fields(cls) if field.name == key), None)
     return tables.get("default", {}).get(key) or own
 
@@ -162,7 +166,7 @@ def _default_recipe(
 
 @cache
 def _tables(module: str, name: str) -> dict[str, Any]:
-    """``configs/<name>.toml`` beside the method's file; empty when there is none.
+    """``configs/<name>.toml`` next to the method's file; empty when there is none.
 
     A file's ``include`` names another one, in the same folder or in ``configs`` of a package above it (what several
     families share).

@@ -61,7 +61,7 @@ def train_solo(
     """Train `config` on the labelled items of `view` with `loss`; the model is called "model".
 
     Args:
-        encoder: puts encodings beside the features, for backbones that read features alone.
+        encoder: puts encodings next to the features, for backbones that read features alone.
 
     Example:
         >>> from gkdbench.testing import small_run
@@ -117,7 +117,7 @@ def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: t
         return of_nodes
     if not isinstance(model, BlockModel):
         raise UserError(
-            f"fanouts want a backbone that runs on sampled blocks, got {type(model).__name__}; use fanouts=()"
+            f"fanouts: expected a backbone that runs on sampled blocks, got {type(model).__name__}; use fanouts=()"
         )
     sampler, blocks_of = NeighbourSampler(inputs.graph, fanouts), model.forward_blocks
 

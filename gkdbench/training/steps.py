@@ -51,7 +51,7 @@ def batches(model: Model, count: int, size: int | None, *, drop_last: bool = Fal
     """Positions 0..count-1 in random order, in batches of `size` ([size] int64 each; None: one batch, in order).
 
     Args:
-        drop_last: leave out the remainder when there is at least one full batch, as GLNN's release does.
+        drop_last: leave out the remainder when there is at least one full batch, as GLNN's official code does.
 
     Example:
         >>> from gkdbench.testing import small_run

@@ -8,14 +8,14 @@ from gkdbench.verbs.printing import show
 
 
 def data_list(args: argparse.Namespace) -> int:
-    """``gkdbench data list``: every set, and whether its files are at hand."""
+    """``gkdbench data list``: every set, and whether its files are available."""
     from gkdbench.data.check import list_datasets
 
     rows = [
         {
             "dataset": row.info.name,
             "kind": row.info.kind,
-            "at hand": "built in" if not row.needed else f"{row.found}/{row.needed} files",
+            "available": "built in" if not row.needed else f"{row.found}/{row.needed} files",
             "licence": row.info.licence,
         }
         for row in list_datasets(args.data)
@@ -40,7 +40,7 @@ def data_check(args: argparse.Namespace) -> int:
 
 
 def data_fetch(args: argparse.Namespace) -> int:
-    """``gkdbench data fetch NAME``: download and verify; ``--print`` only says what, from where, and how."""
+    """``gkdbench data fetch NAME``: download and verify; ``--print`` only prints what, from where, and how."""
     from gkdbench.data.check import fetch, fetch_instructions
 
     if args.print:

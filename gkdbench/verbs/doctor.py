@@ -1,4 +1,4 @@
-"""``doctor``: what this machine has that runs depend on, each finding with its mend."""
+"""``doctor``: what this machine has that runs depend on, each finding with its fix."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Finding:
 
     Args:
         status: "warn": runs work, slower or with less; "bad": runs fail.
-        mend: what to do; empty when there is nothing to do.
+        fix: what to do; empty when there is nothing to do.
     """
 
     what: str
     status: Literal["ok", "warn", "bad"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -53,8 +53,8 @@ def doctor(args: argparse.Namespace) -> int:
     else:
         for finding in found:
             print(f"{finding.status:4}  {finding.what}: {finding.found}")
-            if finding.mend:
-                print(f"        {finding.mend}")
+            if finding.fix:
+                print(f"        {finding.fix}")
     return 1 if any(finding.status == "bad" for finding in found) else 0
 
 
@@ -130,8 +130,8 @@ def triton_pair(torch: str, requirements: list[str], triton: str) -> Finding:
         return Finding("triton", "ok", f"{both} (this pair is not in the table; tests of the kernels decide)")
     if release(triton) == wanted:
         return Finding("triton", "ok", both)
-    mend = f"pip install 'triton=={named or '.'.join(map(str, wanted)) + '.*'}'"
-    return Finding("triton", "bad", f"{both}: not the pair that belongs together", mend)
+    fix = f"pip install 'triton=={named or '.'.join(map(str, wanted)) + '.*'}'"
+    return Finding("triton", "bad", f"{both}: not the pair that belongs together", fix)
 
 
 def release(text: str) -> tuple[int, int]:
@@ -151,19 +151,19 @@ def _gpu() -> Iterator[Finding]:
     elif not Path("/proc/driver/nvidia/version").exists():
         yield Finding("gpu", "ok", "none; runs use the CPU")
     elif torch.version.cuda is None:
-        mend = "install a CUDA build of torch; `gkdbench run --device cpu` works as it is"
-        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch is a CPU build", mend)
+        fix = "install a CUDA build of torch; `gkdbench run --device cpu` works as it is"
+        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch is a CPU build", fix)
     else:
-        mend = f"the driver must support CUDA {torch.version.cuda}; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
-        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch sees no device", mend)
+        fix = f"the driver must support CUDA {torch.version.cuda}; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
+        yield Finding("gpu", "warn", "there is an NVIDIA driver, and torch sees no device", fix)
 
 
 def _cores() -> Iterator[Finding]:
     cores, quota = len(os.sched_getaffinity(0)), _quota(Path("/sys/fs/cgroup/cpu.max"))
     found = f"{cores}; a run starts one worker of one thread on each"
     if quota is not None and quota < cores:
-        mend = f"use --jobs {max(1, int(quota))}: more workers than that only take turns"
-        yield Finding("cores", "warn", f"{cores} seen, {quota:g} granted by the container", mend)
+        fix = f"use --jobs {max(1, int(quota))}: more workers than that only take turns"
+        yield Finding("cores", "warn", f"{cores} seen, {quota:g} granted by the container", fix)
     else:
         yield Finding("cores", "ok", found)
 
@@ -172,10 +172,10 @@ def _energy() -> Iterator[Finding]:
     from gkdbench.measure.energy import POWERCAP, counters
 
     if counters("cpu"):
-        yield Finding("energy", "ok", "counters of the processors can be read; rows say what training took")
+        yield Finding("energy", "ok", "counters of the processors can be read; rows have the energy of training")
     elif any(POWERCAP.glob("intel-rapl:*")):
-        mend = f"as root: chmod a+r {POWERCAP}/intel-rapl:*/energy_uj; without it rows have no energy"
-        yield Finding("energy", "warn", "the processors' counters are there and may not be read", mend)
+        fix = f"as root: chmod a+r {POWERCAP}/intel-rapl:*/energy_uj; without it rows have no energy"
+        yield Finding("energy", "warn", "the processors' counters exist and may not be read", fix)
     else:
         yield Finding("energy", "ok", "no counter of the processors here; rows have no energy")
 
@@ -195,13 +195,13 @@ def _allocator(environment: Mapping[str, str]) -> Iterator[Finding]:
     other = {name: environment[name] for name in ALLOCATOR if environment.get(name, ALLOCATOR[name]) != ALLOCATOR[name]}
     wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())
     if preloaded := environment.get("LD_PRELOAD"):
-        mend = "unset LD_PRELOAD for times that others can compare with; scores do not depend on it"
-        yield Finding("allocator", "warn", f"LD_PRELOAD={preloaded} may replace glibc's", mend)
+        fix = "unset LD_PRELOAD for times that others can compare with; scores do not depend on it"
+        yield Finding("allocator", "warn", f"LD_PRELOAD={preloaded} may replace glibc's", fix)
     elif other:
-        mend = (
+        fix = (
             f"unset {' '.join(other)}: workers take your values, and give freed memory back at the cost of page faults"
         )
-        yield Finding("allocator", "warn", " ".join(f"{name}={value}" for name, value in other.items()), mend)
+        yield Finding("allocator", "warn", " ".join(f"{name}={value}" for name, value in other.items()), fix)
     elif platform.libc_ver()[0] != "glibc":
         yield Finding("allocator", "warn", "the C library is not glibc", "times do not compare with those on glibc")
     else:
@@ -215,12 +215,12 @@ def _data(data: str | None) -> Iterator[Finding]:
 
     folder = data_folder(data)
     rows = [row for row in list_datasets(folder) if row.needed]
-    fetch = "`gkdbench data list` shows what is at hand, `gkdbench data fetch NAME` gets one"
+    fetch = "`gkdbench data list` shows what is available, `gkdbench data fetch NAME` gets one"
     if folder is None:
-        mend = f"export GKDBENCH_DATA=FOLDER; {fetch}. Built-in sets need none"
-        yield Finding("data", "warn", "GKDBENCH_DATA is not set: built-in sets only", mend)
+        fix = f"export GKDBENCH_DATA=FOLDER; {fetch}. Built-in sets need none"
+        yield Finding("data", "warn", "GKDBENCH_DATA is not set: built-in sets only", fix)
     elif not folder.is_dir():
-        yield Finding("data", "bad", f"{folder} is no folder", "correct GKDBENCH_DATA or --data, or make the folder")
+        yield Finding("data", "bad", f"{folder} is not a folder", "correct GKDBENCH_DATA or --data, or make the folder")
     else:
         absent = [row.info.name for row in rows if not row.available]
         found = f"{len(rows) - len(absent)} of {len(rows)} sets in {folder}"
@@ -235,18 +235,18 @@ def _cache() -> Iterator[Finding]:
     yield from _folder("cache", cache_root(), "set XDG_CACHE_HOME to a folder that you may write to")
 
 
-def _folder(what: str, folder: Path, mend: str) -> Iterator[Finding]:
+def _folder(what: str, folder: Path, fix: str) -> Iterator[Finding]:
     """Whether `folder` can be written to (or made), and what is free there."""
     there = folder.absolute()
     while not there.exists():
         there = there.parent
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        yield Finding(what, "bad", f"{folder} cannot be written: {there} refuses", mend)
+        yield Finding(what, "bad", f"{folder} cannot be written: {there} refuses", fix)
         return
     free = shutil.disk_usage(there).free
     found = f"{folder}, {free / GIB:.1f} GiB free"
     if free < LITTLE_BYTES:
-        yield Finding(what, "bad" if free < TOO_LITTLE_BYTES else "warn", found, f"free some space, or {mend}")
+        yield Finding(what, "bad" if free < TOO_LITTLE_BYTES else "warn", found, f"free some space, or {fix}")
     else:
         yield Finding(what, "ok", found)
 

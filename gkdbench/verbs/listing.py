@@ -62,7 +62,7 @@ def _datasets() -> list[dict[str, Any]]:
         {
             "dataset": row.info.name,
             "kind": row.info.kind,
-            "at hand": "yes" if row.available else "no",
+            "available": "yes" if row.available else "no",
             "splits": " ".join(row.info.splits),
         }
         for row in list_datasets()
@@ -152,7 +152,7 @@ def show_one(args: argparse.Namespace) -> int:
 
 
 def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:
-    """``no_transfer, at lam = 0.0``; "" for a method that is no control."""
+    """``no_transfer, at lam = 0.0``; "" for a method that is not a control."""
     at = " and ".join(f"{field} = {' or '.join(map(str, values))}" for field, values in when.items())
     return f"{kind}, at {at}" if kind and at else kind
 
@@ -170,7 +170,10 @@ def _named(name: str) -> tuple[str, str | None]:
     owners = [] if name in known else [row["method"] for row in _recipes() if row["recipe"] == name]
     students = [owner for owner in owners if owner != "teacher"] or owners
     if len(students) > 1:
-        raise UserError(f"{name!r} is a recipe of {', '.join(students)}; say `gkdbench show METHOD --recipe {name}`")
+        raise UserError(
+            f"expected a method, got {name!r}, a recipe of "
+            f"{', '.join(students)}; try `gkdbench show METHOD --recipe {name}`"
+        )
     return (students[0], name) if students else (name, None)
 
 

@@ -22,7 +22,7 @@ def family_of(target: str, owner: str) -> str:
         owner: the distribution that the method comes from.
 
     Returns:
-        The folder of `gkdbench.methods` that its module lies in, "" for a module beside those folders;
+        The folder of `gkdbench.methods` of its module, "" for a module next to those folders;
         ``"third party (owner)"`` for a method of another package.
     """
     module = target.partition(":")[0]
@@ -48,7 +48,7 @@ def citation(paper: str, year: int | None) -> str:
     """``"Wu et al. 2019"`` from ``"Wu, Souza, Zhang, ..., Title"``; "" without a year, the year alone without authors.
 
     Args:
-        paper: surnames separated by commas, then the title. What stands before " of " in front of the first surname
+        paper: surnames separated by commas, then the title. What is before " of " in front of the first surname
             ("baseline of", "reconstruction (X) of") is passed over.
     """
     if year is None:

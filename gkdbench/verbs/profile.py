@@ -1,5 +1,5 @@
-"""``profile kernels``, ``profile methods``: operators and whole steps beside their peers; ``profile docs``: tables and
-plots from what was stored.
+"""``profile kernels``, ``profile methods``: operators and whole steps compared with competitors; ``profile docs``:
+tables and plots from stored results.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def wanted_environment(threads: int) -> dict[str, str]:
     from gkdbench.execute.pool import ALLOCATOR
 
     if threads < 1:
-        raise UserError(f"--threads wants at least 1, got {threads}")
+        raise UserError(f"--threads: expected at least 1, got {threads}")
     quiet = {"KINETO_LOG_LEVEL": "99"}  # the profiler that counts allocations announces itself otherwise
     return {**ALLOCATOR, **quiet, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
@@ -65,7 +65,7 @@ def words(args: argparse.Namespace) -> list[str]:
     return found
 
 
-Told = dict[str, Any]
+Payload = dict[str, Any]
 """What is written as JSON."""
 
 
@@ -80,8 +80,8 @@ class Bench:
     settings: BenchSettings
 
 
-def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told], bool]) -> int:
-    """Check the clock, measure the roofs, do `work` (False: something is red or not met) and write what it told."""
+def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Payload], bool]) -> int:
+    """Check the clock, measure the roofs, do `work` (False: something is red or not met) and write the payload."""
     environment = wanted_environment(args.threads)
     if any(os.environ.get(name) != value for name, value in environment.items()):
         # both the allocator and OpenMP read their settings when a process starts
@@ -110,39 +110,39 @@ def _measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Told
     print(
         f"{device}, {args.threads} threads, caches {args.caches}; clock checked: off by {error:.1%} on a known duration"
     )
-    told: Told = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
-    told |= {"roofs": asdict(roofs), "provenance": _provenance(device)}
-    fine = work(Bench(args, device, clock, roofs, settings), told)
+    payload: Payload = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
+    payload |= {"roofs": asdict(roofs), "provenance": _provenance(device)}
+    fine = work(Bench(args, device, clock, roofs, settings), payload)
     if args.json:
-        _write(Path(args.json), told)
+        _write(Path(args.json), payload)
         print(f"written: {args.json}")
     return 0 if fine else 1
 
 
-def _write(path: Path, told: Told) -> None:
+def _write(path: Path, payload: Payload) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(payload, indent=1, default=str) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def _kernels(bench: Bench, told: Told) -> bool:
+def _kernels(bench: Bench, payload: Payload) -> bool:
     args = bench.args
     work = _bars if args.bars else _steps if args.steps else _growth if args.growth else _cases
-    return work(bench, told)
+    return work(bench, payload)
 
 
-def _cases(bench: Bench, told: Told) -> bool:
+def _cases(bench: Bench, payload: Payload) -> bool:
     from gkdbench.measure.operators.cases import all_cases, chosen, quick_cases
 
     args = bench.args
     table = quick_cases() if args.quick else all_cases(bench.device, _data_sets(args.data))
     cases, fine = chosen(table, args.case), True
-    told["results"] = []
+    payload["results"] = []
     for result in _run(bench, cases, bench.settings):
         print_result(result)
         fine &= result.green
-        told["results"].append(result.as_json())
+        payload["results"].append(result.as_json())
     return fine
 
 
@@ -168,29 +168,31 @@ def print_result(result: CaseResult) -> None:
         print(f"  {row.name:44} {words}")
 
 
-def _bars(bench: Bench, told: Told) -> bool:
+def _bars(bench: Bench, payload: Payload) -> bool:
     from gkdbench.measure.operators.targets import bars, candidates_of, hold
+    from gkdbench.measure.tables import shown
 
-    _want_cpu(bench, "the bars are those of CPUs")
+    _require_cpu(bench, "the bars are those of CPUs")
     lines = bars(quick=bench.args.quick)
-    results, told["results"], told["bars"] = {}, [], []
+    results, payload["results"], payload["bars"] = {}, [], []
     for case in dict.fromkeys(bar.case.name for bar in lines):
         one = next(bar.case for bar in lines if bar.case.name == case)
         only = candidates_of(lines, one)
-        # candidates that were asked for take part however long they compile
+        # requested candidates take part however long they compile
         own = replace(bench.settings, only=only, slow=bench.settings.slow and bool(only), memory=False)
         (results[case],) = _run(bench, [one], own)
-        told["results"].append(results[case].as_json())
+        payload["results"].append(results[case].as_json())
     held = [hold(bar, results) for bar in lines]
     for one_held in held:
         bar, found = one_held.bar, one_held.ratio
-        said = str(found) if found is not None else one_held.reason
-        print(f"{one_held.verdict:13} {bar.what:36} <= {bar.limit:.2f} of {one_held.against}: {said}")
-        told["bars"].append({**asdict(one_held), "verdict": one_held.verdict})
+        text = str(found) if found is not None else one_held.reason
+        print(f"{one_held.verdict:13} {bar.what:36} <= {bar.limit:.2f} of {shown(one_held.against)}: {text}")
+        payload["bars"].append({**asdict(one_held), "verdict": one_held.verdict})
     return all(one_held.verdict == "met" for one_held in held)
 
 
-def _steps(bench: Bench, told: Told) -> bool:
+def _steps(bench: Bench, payload: Payload) -> bool:
+    from gkdbench.measure.tables import shown
     from gkdbench.measure.training_steps.gnn_steps import BARS, compare_steps, faster
 
     steps, settings = [], bench.settings
@@ -203,20 +205,20 @@ def _steps(bench: Bench, told: Told) -> bool:
             raise UserError(str(error)) from error
         steps += found
         for step in found:
-            said = str(step.ratio) if step.ratio is not None else f"logits differ by {step.error:.1e}: no ratio"
-            print(f"{step.data:18} {step.model:4} {step.way:22} ours / PyG = {said}")
-    told["steps"] = [asdict(step) for step in steps]
+            text = str(step.ratio) if step.ratio is not None else f"logits differ by {step.error:.1e}: no ratio"
+            print(f"{step.data:18} {step.model:4} {shown(step.way):22} ours / PyG = {text}")
+    payload["steps"] = [asdict(step) for step in steps]
     fine = True
     for way, least in BARS.items():
         factor = faster(steps, way)
         met = factor is not None and factor >= least
         fine &= met
-        said = "not measured" if factor is None else f"{factor:.2f} times PyG's speed, {'met' if met else 'not met'}"
-        print(f"{way}: geometric mean wants >= {least:g}: {said}")
+        text = "not measured" if factor is None else f"{factor:.2f} times PyG's speed, {'met' if met else 'not met'}"
+        print(f"{shown(way)}: geometric mean, target >= {least:g}: {text}")
     return fine
 
 
-def _growth(bench: Bench, told: Told) -> bool:
+def _growth(bench: Bench, payload: Payload) -> bool:
     from gkdbench.measure.operators.growth import EDGES, grow
 
     edges = tuple(count // 100 for count in EDGES[1:]) if bench.args.quick else EDGES
@@ -225,21 +227,23 @@ def _growth(bench: Bench, told: Told) -> bool:
         powers = f"time ~ E^{one.time_exponent:.2f}, memory ~ E^{one.memory_exponent:.2f}"
         share = f"largest allocation {one.largest_share:.0%} of edges x features"
         print(f"{one.operator:22} {powers}, {share}: {'held' if one.held else 'not held'}")
-    told["growth"] = [asdict(one) for one in found]
+    payload["growth"] = [asdict(one) for one in found]
     return all(one.held for one in found)
 
 
-def _methods(bench: Bench, told: Told) -> bool:
+def _methods(bench: Bench, payload: Payload) -> bool:
+    from gkdbench.measure.tables import shown
     from gkdbench.measure.training_steps.mutual_step import joint_on_graphs, joint_on_nodes
     from gkdbench.measure.training_steps.whole_methods import RBM, alignahead, mutual_loss, rbm, structure_memory
 
-    _want_cpu(bench, "the comparison of methods is that of CPUs")
+    _require_cpu(bench, "the comparison of methods is that of CPUs")
     quick, found = bench.args.quick, []
 
     def show(one: TimingComparison) -> None:
-        said = str(one.ratio) if one.ratio is not None else f"the two differ by {one.error:.1e}: no ratio"
-        wanted = f" (wanted <= {one.limit:.2f})" if one.limit is not None else ""
-        print(f"{one.verdict or 'told':13} {one.what} on {one.data}: ours / {one.against} = {said}{wanted}", flush=True)
+        text = str(one.ratio) if one.ratio is not None else f"the two differ by {one.error:.1e}: no ratio"
+        target = f" (target <= {one.limit:.2f})" if one.limit is not None else ""
+        line = f"{one.verdict or 'no target':13} {one.what} on {one.data}: ours / {one.against} = {text}{target}"
+        print(shown(line), flush=True)
         found.append(one)
 
     def data(name: str) -> StepData:
@@ -251,70 +255,73 @@ def _methods(bench: Bench, told: Told) -> bool:
     show(structure_memory(quick=quick))
     show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
     if find_spec("torch_geometric") is None:
-        print("not measured: joint steps beside PyG's; they want torch_geometric: pip install 'gkdbench[pyg]'")
+        print("not measured: joint steps compared with PyG's; they need torch_geometric: pip install 'gkdbench[pyg]'")
     else:
         graphs = _graphs("digits-grid" if quick else "ogbg-molbace", bench.args.data)
         for duel in (*joint_on_nodes(data("pubmed")), joint_on_graphs(graphs)):
             show(duel.compare(bench.clock, bench.settings))
-    told["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
+    payload["methods"] = [{**asdict(one), "verdict": one.verdict} for one in found]
     return all(one.verdict in ("met", "") for one in found)
 
 
-def _latency(bench: Bench, told: Told) -> bool:
+def _latency(bench: Bench, payload: Payload) -> bool:
     from gkdbench.measure.training_steps.latency_vs_k import latency_against_k, sizes
     from gkdbench.measure.training_steps.whole_methods import RBM
 
-    _want_cpu(bench, "the latency of mixtures is that of CPUs")
-    told["latency"] = _kept(bench, told)
+    _require_cpu(bench, "the latency of mixtures is that of CPUs")
+    payload["latency"] = _kept(bench, payload)
     for name, config in RBM.items():
         data = _data("csbm" if bench.args.quick else name, bench.args.data)
         data = replace(data, name=name)
-        have = {curve["rows"] for curve in told["latency"] if curve["data"] == name}
-        wanted = tuple(size for size in sizes(data) if size not in have)
-        for curve in latency_against_k(data, config, wanted, bench.clock, bench.settings):
-            told["latency"].append({**asdict(curve), "git_commit": told["provenance"]["git_commit"]})
+        have = {curve["rows"] for curve in payload["latency"] if curve["data"] == name}
+        sizes_left = tuple(size for size in sizes(data) if size not in have)
+        for curve in latency_against_k(data, config, sizes_left, bench.clock, bench.settings):
+            payload["latency"].append({**asdict(curve), "git_commit": payload["provenance"]["git_commit"]})
             if bench.args.json:
-                _write(Path(bench.args.json), told)
-        for stored in (curve for curve in told["latency"] if curve["data"] == name):
+                _write(Path(bench.args.json), payload)
+        for stored in (curve for curve in payload["latency"] if curve["data"] == name):
             for point in stored["points"]:
                 found = point["ratio"]
-                said = "{value:.2f} [{low:.2f}, {high:.2f}] n={n}".format(**found) if found else "the two differ"
+                text = "{value:.2f} [{low:.2f}, {high:.2f}] n={n}".format(**found) if found else "the two differ"
                 where = f"{name}, {stored['rows']} rows, {point['k']} of {stored['experts']} experts"
-                print(f"{where}: time / that of k = 1 = {said}, multiply-adds {point['macs']:.2f}", flush=True)
-    return all(point["ratio"] for curve in told["latency"] for point in curve["points"])
+                print(f"{where}: time / that of k = 1 = {text}, multiply-adds {point['macs']:.2f}", flush=True)
+    return all(point["ratio"] for curve in payload["latency"] for point in curve["points"])
 
 
-def _kept(bench: Bench, told: Told) -> list[dict[str, Any]]:
+def _kept(bench: Bench, payload: Payload) -> list[dict[str, Any]]:
     """Curves that an earlier call wrote to the same file on this machine; each names the commit that measured it."""
     path = Path(bench.args.json or "")
     if not bench.args.json or not path.is_file():
         return []
     before = json.loads(path.read_text(encoding="utf-8"))
 
-    def state(one: Told) -> list[Any]:
+    def state(one: Payload) -> list[Any]:
         where = one["provenance"]
         return [one["threads"], one["quick"], where["cpu"], where["torch"]]
 
     if before.get("format") != FORMAT or "latency" not in before:
-        raise UserError(f"{path} holds something else; name another file, or remove it")
-    same = state(before) == state(told)
-    print(f"{path}: goes on" if same else f"{path}: of another machine or number of threads; begins anew")
+        raise UserError(
+            f"{path}: expected results of an earlier run or no file, got something else; name another file, or remove "
+            "it"
+        )
+    same = state(before) == state(payload)
+    print(f"{path}: continues" if same else f"{path}: of another machine or number of threads; starts again")
     return list(before["latency"]) if same else []
 
 
-def _want_cpu(bench: Bench, what: str) -> None:
+def _require_cpu(bench: Bench, what: str) -> None:
     if bench.device.type != "cpu":
-        raise UserError(f"{what}, got --device {bench.device}; want --device cpu")
+        raise UserError(f"{what}: expected --device cpu, got --device {bench.device}")
 
 
 def docs(args: argparse.Namespace) -> int:
-    """``gkdbench profile docs``: fill the marked blocks of a Markdown file, write the plots beside it."""
+    """``gkdbench profile docs``: fill the marked blocks of a Markdown file, write the plots next to it."""
     from gkdbench.measure.tables import fill, plots, read_results
 
     stored = read_results([Path(path) for path in args.paths])
     into = Path(args.into)
     if not into.is_file():
-        raise UserError(f"{into} is no file; want a Markdown file with marks like <!-- bench bars -->")
+        raise UserError(f"{into}: expected a Markdown file with marks like <!-- bench bars -->, got no file")
     into.write_text(fill(into.read_text(encoding="utf-8"), stored), encoding="utf-8")
     for name, text in plots(stored).items():
         (into.parent / name).write_text(text, encoding="utf-8")
@@ -338,14 +345,14 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device wants auto, cpu or cuda:i; got {name!r}") from None
+        raise UserError(f"--device: expected auto, cpu or cuda:i, got {name!r}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise UserError(f"--device: expected one of {torch.cuda.device_count()} CUDA devices, got {name}")
     return device
 
 
 def _data_sets(folder: str | None) -> tuple[str, ...]:
-    """Those whose files are at hand."""
+    """Those whose files are available."""
     from gkdbench.data.datasets import available
     from gkdbench.measure.operators.graphs import DATA_SETS
 
@@ -388,7 +395,7 @@ def _graphs(name: str, folder: str | None) -> GraphData:
 
     task = load_task(name, data=folder)
     if task.graph_ptr is None:
-        raise UserError(f"{name} is one graph; want a set of graphs")
+        raise UserError(f"--data: expected a set of graphs, got {name}, which is one graph")
     segments, labels = task.graph_ptr.long(), task.labels.long().flatten()
     nodes, graphs = (Space(name, torch.arange(n)) for n in (task.num_nodes, labels.numel()))
     inputs = Inputs(nodes, graphs, task.graph, task.features, segments)

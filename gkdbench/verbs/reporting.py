@@ -31,7 +31,9 @@ def records_in(paths: Iterable[str | Path]) -> list[Record]:
 
     records = [record for path in paths for record in load_records(path)]
     if not records:
-        raise UserError(f"no records in {', '.join(str(p) for p in paths)}; `gkdbench run SUITE` makes some")
+        raise UserError(
+            f"expected records in {', '.join(str(p) for p in paths)}, got no records; `gkdbench run SUITE` makes some"
+        )
     return records
 
 
@@ -101,7 +103,7 @@ def count_published(path: Path, board: Board) -> None:
 
 
 def _expected(suite: str) -> list[Expected]:
-    """The runs that `suite` asks for, so that the board lists what is missing; data sets not at hand are left out."""
+    """The runs of `suite`, so that the board lists what is missing; data sets without files are left out."""
     from collections import defaultdict
 
     from gkdbench.execute.api import plan_suite

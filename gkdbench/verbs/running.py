@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gkdbench.execute.suite import Suite
 
 
-def _wanted(args: argparse.Namespace) -> dict[str, Any]:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that ``plan`` and ``run`` share."""
     names = ("out", "jobs", "threads", "device", "data", "only", "retry", "rerun", "max_cells", "tier")
     return {name: getattr(args, name) for name in names}
@@ -56,7 +56,7 @@ def plan(args: argparse.Namespace) -> int:
     from gkdbench.execute.api import plan_suite
     from gkdbench.execute.changed import changed_line
 
-    found = plan_suite(_suite(args), **_wanted(args))
+    found = plan_suite(_suite(args), **_options(args))
     if args.json:
         facts: dict[str, Any] = {
             "suite": found.suite.full_name,
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.debug is not None:
         return _debug(suite, args)
     try:
-        summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_wanted(args))
+        summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_options(args))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130

@@ -45,7 +45,7 @@ packages = ["{package}"]
 
 
 def new_method(args: argparse.Namespace) -> int:
-    """``gkdbench new method NAME [--into DIR]``: write the files, say what to do next."""
+    """``gkdbench new method NAME [--into DIR]``: write the files, print what to do next."""
     name = checked_name(args.name)
     into = Path(args.into) if args.into else None
     written = write(in_package(name, into) if into else in_checkout(name, checkout(), args.family))
@@ -56,7 +56,7 @@ def new_method(args: argparse.Namespace) -> int:
         measure(name, checkout())
     else:
         print(f"next: pip install --no-build-isolation -e {into}")
-    print(f"next: edit `loss` in {written[0]}")
+    print(f"next: edit `fit` in {written[0]}")
     print(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
     return 0
 
@@ -71,12 +71,14 @@ def checked_name(name: str) -> str:
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name) or len(name) > LONGEST:
         raise UserError(
-            f"a method's name wants lower case, digits after a letter, words joined by underscores, no word of "
-            f"Python, at most {LONGEST} characters, such as soft_mlp; got {name!r}"
+            f"a method's name: expected lower case, digits after a letter, words joined by underscores, no keyword of "
+            f"Python, at most {LONGEST} characters, such as soft_mlp, got {name!r}"
         )
     if name in METHODS.names():
         entry = METHODS.entry(name)
-        raise UserError(f"there is a method {name!r} already, {entry.target} of {entry.owner}; choose another name")
+        raise UserError(
+            f"expected a new name; there is a method {name!r} already, {entry.target} of {entry.owner}; choose another"
+        )
     return name
 
 

@@ -145,6 +145,12 @@ class CSRGraph:
 
         Args:
             num_nodes: N, or (num_dst, num_src) for a rectangular graph.
+
+        Example:
+            >>> edge_index = torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]])  # 0 -> 1, 1 -> 0, 2 -> 0, 2 -> 1
+            >>> graph = CSRGraph.from_edge_index(edge_index, 3)
+            >>> graph.indptr, graph.index  # the sources of node 0 are 1 and 2
+            (tensor([0, 2, 4, 4]), tensor([1, 2, 0, 2]))
         """
         num_dst, num_src = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
         if edge_index.dim() != 2 or edge_index.size(0) != 2:

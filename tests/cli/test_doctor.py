@@ -1,4 +1,4 @@
-"""``doctor``: each finding with its mend, and an exit code that scripts can use."""
+"""``doctor``: each finding with its fix, and an exit code that scripts can use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_says_all_in_json(inside: Inside, tmp_path: Path) -> None:
     wanted = {"python", "torch", "triton", "gpu", "cores", "energy", "allocator", "data", "cache", "out", "extras"}
     assert {row["what"] for row in found} == wanted
     assert done.code == int(any(row["status"] == "bad" for row in found))
-    assert all(row["mend"] for row in found if row["status"] == "bad")
+    assert all(row["fix"] for row in found if row["status"] == "bad")
 
 
 def test_a_folder_that_is_not_there_is_bad_and_exits_1(inside: Inside, tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_folder_that_is_not_there_is_bad_and_exits_1(inside: Inside, tmp_path:
 def test_an_output_folder_below_a_file_is_bad(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (finding,) = examine._folder("out", tmp_path / "file" / "out", "choose")
-    assert (finding.status, finding.mend) == ("bad", "choose")
+    assert (finding.status, finding.fix) == ("bad", "choose")
 
 
 @pytest.mark.parametrize(("free", "status"), [(10 * 2**30, "ok"), (2**30, "warn"), (2**20, "bad")])
@@ -46,7 +46,7 @@ def test_disk_space(free: int, status: str, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("torch", "requirements", "triton", "status", "mend"),
+    ("torch", "requirements", "triton", "status", "fix"),
     [
         ("2.13.0+cpu", [], "3.7.1", "ok", ""),
         ("2.13.0+cpu", [], "3.6.0", "bad", "pip install 'triton==3.7.*'"),
@@ -55,9 +55,9 @@ def test_disk_space(free: int, status: str, tmp_path: Path, monkeypatch: pytest.
         ("2.99.0", [], "3.7.1", "ok", ""),
     ],
 )
-def test_the_pair_of_torch_and_triton(torch: str, requirements: list[str], triton: str, status: str, mend: str) -> None:
+def test_the_pair_of_torch_and_triton(torch: str, requirements: list[str], triton: str, status: str, fix: str) -> None:
     finding = examine.triton_pair(torch, requirements, triton)
-    assert (finding.status, finding.mend) == (status, mend)
+    assert (finding.status, finding.fix) == (status, fix)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_pair_of_torch_and_triton(torch: str, requirements: list[str], trito
 def test_the_allocator(environment: dict[str, str], status: set[str], said: str) -> None:
     (finding,) = examine._allocator(environment)
     assert finding.status in status
-    assert said in finding.mend
+    assert said in finding.fix
 
 
 def test_a_container_that_grants_fewer_cores(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_show(inside: Inside) -> None:
 
 def test_data(inside: Inside, tmp_path: Path) -> None:
     rows = {row["dataset"]: row for row in json.loads(inside("data", "list", "--json").out)}
-    assert rows["digits-knn"]["at hand"] == "built in"
-    assert rows["cora"]["at hand"].startswith("0/")
+    assert rows["digits-knn"]["available"] == "built in"
+    assert rows["cora"]["available"].startswith("0/")
     done = inside("data", "check", "cora", "--data", str(tmp_path), "--json")
     assert done.code == 3
     assert {row["status"] for row in json.loads(done.out)} == {"missing"}

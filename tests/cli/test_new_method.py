@@ -17,7 +17,7 @@ from gkdbench.verbs import scaffold
     "name", ["Soft", "soft-mlp", "2soft", "_soft", "soft_", "so__ft", "class", "", "s" * 41, "a.b"]
 )
 def test_a_bad_name_is_refused_with_what_is_wanted(name: str) -> None:
-    with pytest.raises(UserError, match=r"wants lower case.*such as soft_mlp; got"):
+    with pytest.raises(UserError, match=r"expected lower case.*such as soft_mlp, got"):
         scaffold.checked_name(name)
 
 
@@ -28,7 +28,7 @@ def test_a_taken_name_is_refused_with_its_owner() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("soft_mlp", "SoftMlp"), ("mlp2", "Mlp2"), ("taught", "TaughtMethod"), ("method_case", "MethodCaseMethod")],
+    [("soft_mlp", "SoftMlp"), ("mlp2", "Mlp2"), ("transfer", "TransferMethod"), ("method_case", "MethodCaseMethod")],
 )
 def test_class_names_do_not_hide_what_the_file_imports(name: str, expected: str) -> None:
     assert scaffold.class_name(name) == expected

@@ -78,7 +78,7 @@ def test_latency_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     assert (curves[-1]["data"], curves[-1]["rows"]) == (lost["data"], lost["rows"])
     file.write_text(json.dumps({"format": 1, "methods": []}))
     refused = gkdbench(*line, cwd=tmp_path)
-    assert (refused.code, "holds something else" in refused.err) == (2, True)
+    assert (refused.code, "got something else" in refused.err) == (2, True)
 
 
 def test_make_gpu_has_arguments_that_parse_and_says_what_is_missing(tmp_path: Path) -> None:

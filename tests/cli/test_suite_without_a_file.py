@@ -101,7 +101,7 @@ def test_cached_cells_are_listed_too(inside: Inside, smoke_run: tuple[Path, dict
         # Of a data set whose files are absent:
         ("plan --method mlpp --dataset cora", "unknown method 'mlpp'; did you mean 'mlp'"),
         ("plan --method mlp --dataset cora lrr=1", "unknown setting of method 'mlp' 'lrr'; did you mean 'lr'"),
-        ("plan --method mlp --dataset cora lr=fast", "lr: got 'fast'"),
+        ("plan --method mlp --dataset cora lr=fast", "lr: expected a valid number, got 'fast'"),
         ("plan --method glnn --dataset cora teacher=gnc", "'gnc'"),
         ("plan --method mlp --dataset mutag", "mutag is a graph task"),
     ],

@@ -91,11 +91,11 @@ def test_sizes_are_given_in_the_name() -> None:
     ("name", "message"),
     [
         ("powerlaw:nodes=5", "no argument 'nodes'"),
-        ("powerlaw:n=many", "n wants int, got 'many'"),
-        ("powerlaw:n=0", "n wants a positive number, got 0"),
-        ("powerlaw:exponent=2", "exponent wants a number above 2"),
-        ("csbm:within=2", "within wants a share"),
-        ("ppi-shaped:graphs=4", "graphs wants at least 5"),
+        ("powerlaw:n=many", "n: expected int, got 'many'"),
+        ("powerlaw:n=0", "n: expected a positive number, got 0"),
+        ("powerlaw:exponent=2", "exponent: expected a number above 2"),
+        ("csbm:within=2", "within: expected a share"),
+        ("ppi-shaped:graphs=4", "graphs: expected at least 5"),
         ("digits-knn:n=5", "no argument 'n'"),
     ],
 )

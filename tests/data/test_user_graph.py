@@ -66,28 +66,31 @@ def test_lists_tensors_and_sparse_matrices_are_taken() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"edge_index": [[0, 1, 2]]}, r"edge_index wants shape \[2, E\].*got \[1, 3\]"),
-        ({"edge_index": [[0, 9], [1, 1]]}, r"edge_index wants nodes in \[0, 4\).*got 0..9"),
-        ({"edge_index": [[0.5], [1.0]]}, "edge_index wants integers, got float64"),
-        ({"edge_index": [[0, 0], [1, 1]]}, "lists 1 edges twice"),
-        ({"features": [1.0, 2.0, 3.0, 4.0]}, r"features want shape \[N, D\]"),
-        ({"features": [["a"]] * 4}, "features want numbers"),
-        ({"features": [[np.nan]] * 4}, "features hold 4 NaN"),
-        ({"labels": [0, 1]}, r"labels want 4 rows"),
-        ({"labels": [0, 1, 0, -2]}, "labels want classes 0, 1"),
-        ({"labels": [-1, -1, -1, -1]}, "at least one known"),
+        ({"edge_index": [[0, 1, 2]]}, r"edge_index: expected shape \[2, E\].*got \[1, 3\]"),
+        ({"edge_index": [[0, 9], [1, 1]]}, r"edge_index: expected nodes in \[0, 4\).*got 0..9"),
+        ({"edge_index": [[0.5], [1.0]]}, "edge_index: expected integers, got float64"),
+        ({"edge_index": [[0, 0], [1, 1]]}, "expected each edge once, got 1 edges twice"),
+        ({"features": [1.0, 2.0, 3.0, 4.0]}, r"features: expected shape \[N, D\]"),
+        ({"features": [["a"]] * 4}, "features: expected numbers"),
+        ({"features": [[np.nan]] * 4}, "features: expected finite numbers, got 4 NaN"),
+        ({"labels": [0, 1]}, r"labels: expected 4 rows"),
+        ({"labels": [0, 1, 0, -2]}, "labels: expected classes 0, 1"),
+        ({"labels": [-1, -1, -1, -1]}, "one or more known"),
         ({"labels": [[0.5]] * 4}, "only 0, 1 and NaN"),
-        ({"labels": [0.0, 1.0, 0.0, 1.0]}, "labels wants integers"),
-        ({"num_classes": 1}, "num_classes is 1, labels go up to 1"),
-        ({"kind": "edge"}, "kind wants 'node' or 'graph'"),
-        ({"kind": "graph"}, "wants graph_ptr"),
-        ({"graph_ptr": [0, 2]}, "graph_ptr wants to rise from 0 to N=4"),
+        ({"labels": [0.0, 1.0, 0.0, 1.0]}, "labels: expected integers"),
+        ({"num_classes": 1}, "num_classes: expected 2 or more for labels up to 1, got 1"),
+        ({"kind": "edge"}, "kind: expected 'node' or 'graph'"),
+        ({"kind": "graph"}, r"graph_ptr: expected \[G \+ 1\].*got None"),
+        ({"graph_ptr": [0, 2]}, "graph_ptr: expected values rising from 0 to N=4"),
         ({"graph_ptr": [0, 1, 4]}, "1 edges join nodes of different graphs"),
-        ({"edge_features": [[1.0]]}, "edge_features want 2 rows"),
-        ({"splits": {"train": [0], "test": [1]}}, "a split wants the keys"),
+        ({"edge_features": [[1.0]]}, "edge_features: expected 2 rows"),
+        ({"splits": {"train": [0], "test": [1]}}, "splits: expected the keys"),
         ({"splits": {"train": [0], "val": [1], "test": [0]}}, "split 0 overlap"),
-        ({"splits": {"train": [0], "val": [1], "test": [7]}}, r"the test split wants ids in \[0, 4\)"),
-        ({"splits": {"train": [True], "val": [1], "test": [2]}}, "the train mask wants 4 entries"),
+        (
+            {"splits": {"train": [0], "val": [1], "test": [7]}},
+            r"the test split: expected one or more ids in \[0, 4\), got \[7\]",
+        ),
+        ({"splits": {"train": [True], "val": [1], "test": [2]}}, "the train mask: expected 4 entries"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
@@ -112,7 +115,7 @@ def test_own_splits_by_mask_or_ids() -> None:
     split = prepare(task, "own", 1).split
     assert [part.tolist() for part in (split.train, split.val, split.test)] == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9]]
     assert len(prepare(task, "own-ind20", 7).split.unseen) == 0  # a fifth of four, rounded down
-    with pytest.raises(UserError, match="came with 2 'own' splits, got index 2"):
+    with pytest.raises(UserError, match="came with 2 'own' splits: expected an index of 0 to 1, got 2"):
         prepare(task, "own", 2)
 
 
@@ -150,7 +153,7 @@ def test_from_pyg_joins_graphs_block_by_block() -> None:
     assert task.labels.tolist() == [0, 2] and task.num_classes == 3
     tasks = [SimpleNamespace(x=g.x, edge_index=g.edge_index, y=torch.tensor([[1.0, float("nan")]])) for g in graphs]
     assert Task.from_pyg(tasks, "several").multi_label
-    with pytest.raises(UserError, match="1 of 2 Data objects have no 'y'"):
+    with pytest.raises(UserError, match="1 of 2 Data objects without 'y'"):
         Task.from_pyg([graphs[0], SimpleNamespace(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long())], "mine")
     with pytest.raises(UserError, match="got no graphs"):
         Task.from_pyg([], "mine")

@@ -192,9 +192,9 @@ def test_problems_are_prepared_a_little_ahead_and_dropped_with_their_last_cell(
     names = [("csbm", "builtin-random", index) for index in range(10)]
     woken = threading.Semaphore(0)
     desk = DataPrefetcher(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
-    desk.want(name for name in names for _ in range(2))
+    desk.request(name for name in names for _ in range(2))
     assert all(woken.acquire(timeout=30) for _ in range(DataPrefetcher.AHEAD))
-    desk.want(names)
+    desk.request(names)
     assert made == names[: DataPrefetcher.AHEAD] and desk.get(names[DataPrefetcher.AHEAD]) is None
     view = tmp_path / "0"
     ready = desk.get(names[0])

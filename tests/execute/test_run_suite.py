@@ -97,7 +97,7 @@ def test_a_teacher_that_does_not_reproduce_its_row_stops_the_run(toy_run: Run, t
     student.unlink()
     weights = records[teacher].rows[0].models[0].weights_sha256
     teacher.write_text(teacher.read_text().replace(weights, "0" * 64))
-    with pytest.raises(UserError, match="trained again for its students and is not what its record says"):
+    with pytest.raises(UserError, match="trained again for its students: expected the weights of its record"):
         run_suite(taught_suite(), out=out, jobs=1, device="cpu")
     assert not list(out.rglob("*.lock"))
 
@@ -116,8 +116,8 @@ def failures(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     ("mode", "status", "phase", "reason"),
     [
         ("nan", "nan", "fit", "not finite"),
-        ("shape", "error", "fit", r"wants to answer with logits \[400, 4\], got \(400, 1\)"),
-        ("silent", "error", "predict", "was never reported"),
+        ("shape", "error", "fit", r"expected logits \[400, 4\], got \(400, 1\)"),
+        ("silent", "error", "predict", "expected selectable reports, got none"),
         ("raise", "error", "fit", "RuntimeError: the toy was told to raise"),
         ("memory", "oom", "fit", "can't allocate memory"),
         ("extra", "error", "score", "ratio"),
@@ -168,7 +168,7 @@ def test_only_brings_requirements_along(tmp_path: Path) -> None:
     [
         ("method=tyo", r"unknown method in this suite 'tyo'; did you mean 'toy'"),
         ("metod=toy", r"no field 'metod'; did you mean 'method'"),
-        ("seed=one", "seed wants an integer"),
+        ("seed=one", "seed: expected an integer"),
         ("toy", "field=value"),
         ("seed=0,index=1", "no cell of this suite matches"),
     ],
@@ -179,7 +179,7 @@ def test_only_refuses_what_matches_nothing(tmp_path: Path, only: str, message: s
 
 
 def test_mixed_threads_are_refused(toy_run: Run) -> None:
-    with pytest.raises(UserError, match=r"1 thread\(s\), this one wants 2"):
+    with pytest.raises(UserError, match=r"expected runs of 2 thread\(s\), got 1"):
         plan_suite(taught_suite(), out=toy_run[0], device="cpu", threads=2)
 
 
@@ -212,17 +212,17 @@ def test_unknown_things_are_refused_by_name(tmp_path: Path) -> None:
         ({"methods": [{"method": "toyy"}]}, "unknown method 'toyy'; did you mean 'toy'"),
         ({"datasets": ["csmb"]}, "unknown dataset 'csmb'"),
         ({"splits": ["builtin-randon"]}, "unknown split 'builtin-randon'"),
-        ({"splits": ["planetoid-public"]}, "csbm has no split 'planetoid-public'; it supports"),
+        ({"splits": ["planetoid-public"]}, "csbm has no split 'planetoid-public': expected one of"),
         ({"settings": ["tarn"]}, "unknown setting of split 'builtin-random' 'tarn'; known: tran|did you mean 'tran'"),
         (
             {"methods": [{"method": "toy", "epoch": 3}]},
             "unknown setting of method 'toy' 'epoch'; did you mean 'epochs'",
         ),
-        ({"methods": [{"method": "toy", "epochs": "3"}]}, "epochs: got '3', wanted"),
-        ({"methods": [{"method": "toy", "lr": -1.0}]}, "lr: got -1.0, wanted"),
+        ({"methods": [{"method": "toy", "epochs": "3"}]}, "epochs: expected a valid integer, got '3'"),
+        ({"methods": [{"method": "toy", "lr": -1.0}]}, "lr: expected a value greater than 0, got -1.0"),
         (
             {"datasets": ["digits-grid"], "splits": ["random-80-10-10"]},
-            "handles node tasks, digits-grid is a graph task",
+            "expected node tasks, got digits-grid, a graph task",
         ),
     ]
     for changes, message in cases:

@@ -92,9 +92,9 @@ def test_a_table_shows_a_training_once(records: list[Record]) -> None:
 @pytest.mark.parametrize(
     ("sweeps", "message"),
     [
-        ({"feature_noise": [0.0]}, "sweeps.feature_noise.0: got 0.0, wanted"),
-        ({"feature_noise": []}, "sweeps.feature_noise: got .*, wanted"),
-        ({"edge_drop": [1.5]}, "sweeps.edge_drop.0: got 1.5, wanted"),
+        ({"feature_noise": [0.0]}, "sweeps.feature_noise.0: expected .*, got 0.0"),
+        ({"feature_noise": []}, "sweeps.feature_noise: expected .*, got "),
+        ({"edge_drop": [1.5]}, "sweeps.edge_drop.0: expected .*, got 1.5"),
         ({"edge_dorp": [0.5]}, "edge_dorp"),
         ({"clean": [0.5]}, "clean"),
     ],

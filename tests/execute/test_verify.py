@@ -164,7 +164,7 @@ def test_absent_data_are_said_and_not_taken_for_right(copy: Path, tmp_path: Path
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no records below"):
+    with pytest.raises(UserError, match="got no records below it"):
         verify(tmp_path)
 
 

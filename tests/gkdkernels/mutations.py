@@ -25,6 +25,7 @@ class Fault:
     """One wrong line.
 
     Attributes:
+        name: begins with the operator, or with the shared part, that it is in.
         file: in `gkdkernels`.
         right, wrong: the source, found once, and what it becomes.
         tests: files of this folder that have to notice; `only` narrows them (pytest's -k).
@@ -142,28 +143,28 @@ FAULTS = [
         often=True,
     ),
     Fault(
-        "gat cpu: gradient over the forward edges",
+        "gat_aggregate cpu: gradient over the forward edges",
         "gat/cpu.py",
         "grad_h[head] = bag_sum(transposed.graph, g[head], weight)",
         "grad_h[head] = bag_sum(transposed.graph, g[head], kept[head])",
         GAT,
     ),
     Fault(
-        "gat cpu: dropout left out of the kept part",
+        "gat_aggregate cpu: dropout left out of the kept part",
         "gat/cpu.py",
         "out_negative_part[head] = bag_sum(graph, by_head[head], kept[head] * negative_part[head])",
         "out_negative_part[head] = bag_sum(graph, by_head[head], p[head] * negative_part[head])",
         GAT,
     ),
     Fault(
-        "gat cpu: no shift where exp underflows",
+        "gat_aggregate cpu: no shift where exp underflows",
         "gat/cpu.py",
         "_SAFE_RANGE = 60.0",
         "_SAFE_RANGE = 6000.0",
         GAT,
     ),
     Fault(
-        "gat numba: later blocks of a row's edges dropped",
+        "gat_aggregate numba: later blocks of a row's edges dropped",
         "gat/numba.py",
         "for first in range(begin, end, _BLOCK_EDGES):\n                last = min(first + _BLOCK_EDGES, end)\n"
         "                for e in range(first, last):\n                    there, at = el",
@@ -174,7 +175,7 @@ FAULTS = [
         "numba",
     ),
     Fault(
-        "gat numba: the mask of another edge",
+        "gat_aggregate numba: the mask of another edge",
         "gat/numba.py",
         "share *= mask[edge[e], k]",
         "share *= mask[e, k]",
@@ -182,7 +183,7 @@ FAULTS = [
         "gradcheck and numba",
     ),
     Fault(
-        "gat triton: what dropout keeps is not scaled up",
+        "gat_aggregate triton: what dropout keeps is not scaled up",
         "gat/triton.py",
         "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, scale, 0.0)",
         "return tl.where((draw >> 8).to(tl.int32) >= DROPPED, 1.0, 0.0)",
@@ -256,14 +257,14 @@ FAULTS = [
         MUTUAL,
     ),
     Fault(
-        "structure_kl cpu: the row's sum is not taken off",
+        "edge_log_probs cpu: the row's sum is not taken off",
         "structure_kl/edge_log_probs.py",
         "torch.sub(g, weight, out=weight).mul_(slope(kernel, measure, width))",
         "weight = g * slope(kernel, measure, width)",
         STRUCTURE,
     ),
     Fault(
-        "structure_kl cpu: only one direction of a symmetric graph",
+        "edge_log_probs cpu: only one direction of a symmetric graph",
         "structure_kl/edge_log_probs.py",
         "out: Tensor = gradient(kind, wide, rows, weight.add_(reverse), measure)",
         "out: Tensor = gradient(kind, wide, rows, weight, measure)",
@@ -284,14 +285,14 @@ FAULTS = [
         ("test_structure_kl_triton.py",),
     ),
     Fault(
-        "experts cpu: a bias for the wrong rows",
+        "expert_linear cpu: a bias for the wrong rows",
         "experts/cpu.py",
         "per_pair[span] = multiply(taken, weight[expert], None if bias is None else bias[expert])",
         "per_pair[span] = multiply(taken, weight[expert], None if bias is None else bias[0])",
         EXPERTS,
     ),
     Fault(
-        "experts cpu: what fills up counts",
+        "expert_linear cpu: what fills up counts",
         "experts/cpu.py",
         ".mul_(pairs.real)[:, None]",
         "[:, None]",
@@ -305,14 +306,14 @@ FAULTS = [
         ("test_products.py",),
     ),
     Fault(
-        "experts cpu: gradients of weights without alpha",
+        "expert_linear cpu: gradients of weights without alpha",
         "experts/cpu.py",
         "            upstream.mul_(share[span])\n",
         "            pass\n",
         EXPERTS,
     ),
     Fault(
-        "route: ties to the highest expert",
+        "route_by_memory: ties to the highest expert",
         "experts/routing.py",
         "best = left.max(1, keepdim=True).indices",
         "best = left.size(1) - 1 - left.flip(1).max(1, keepdim=True).indices",
@@ -326,14 +327,14 @@ FAULTS = [
         ("test_aot_structure_kl.py",),
     ),
     Fault(
-        "gat triton: a hub's chunks are not rescaled",
+        "gat_aggregate triton: a hub's chunks are not rescaled",
         "gat/triton.py",
         "acc = acc * shrink[:, None] + tl.load(part + slot, mask=cells, other=0.0) * grow[:, None]",
         "acc = acc + tl.load(part + slot, mask=cells, other=0.0) * grow[:, None]",
         GAT_TRITON,
     ),
     Fault(
-        "gat triton: chunks are found by products of 32 bits",
+        "gat_aggregate triton: chunks are found by products of 32 bits",
         "gat/triton.py",
         "state = part_state + program.to(tl.int64) * HEADS + head",
         "state = part_state + program * HEADS + head",
@@ -355,7 +356,7 @@ FAULTS = [
         ("test_structure_kl_triton.py", "test_ragged_triton.py"),
     ),
     Fault(
-        "experts triton: results without their weights",
+        "expert_linear triton: results without their weights",
         "experts/triton.py",
         "(acc * share[:, None]).to(out.dtype.element_ty)",
         "acc.to(out.dtype.element_ty)",
@@ -363,7 +364,7 @@ FAULTS = [
         only="triton",
     ),
     Fault(
-        "experts triton: the sort forgets the rows above",
+        "expert_linear triton: the sort forgets the rows above",
         "experts/triton.py",
         "rank = tl.cumsum(taken, 0) - taken",
         "rank = taken - taken",
@@ -371,7 +372,7 @@ FAULTS = [
         only="triton",
     ),
     Fault(
-        "route triton: ties to the highest expert",
+        "route_by_memory triton: ties to the highest expert",
         "experts/routing_triton.py",
         "first = tl.min(tl.where(left == top[:, None], e[None, :], BLOCK_E), 1)",
         "first = tl.max(tl.where(left == top[:, None], e[None, :], -1), 1)",
@@ -427,18 +428,39 @@ FAULTS = [
         only="numba",
     ),
     Fault(
-        "readouts triton: the softmax's sum is not taken off",
+        "segment_softmax triton: the sum is not taken off",
         "segment/triton.py",
         "(p * (upstream - dot[None, :]))",
         "(p * upstream)",
         ("test_readout_triton.py",),
     ),
     Fault(
-        "readouts: ties to the highest row",
+        "segment_max: ties to the highest row",
         "segment/reference.py",
         'winner = torch.full(shape, rows, device=x.device).scatter_reduce(0, where, row.where(wins, rows), "amin")',
         'winner = torch.full(shape, -1, device=x.device).scatter_reduce(0, where, row.where(wins, -1), "amax")',
         ("test_readout.py",),
+    ),
+    Fault(
+        "segment_sum: the last row of a segment alone",
+        "segment/reference.py",
+        "return x.new_zeros(ptr.numel() - 1, x.size(1)).index_add(0, segment, x)",
+        "return x.new_zeros(ptr.numel() - 1, x.size(1)).index_copy(0, segment, x)",
+        ("test_readout.py",),
+    ),
+    Fault(
+        "segment_mean: a segment of one row counts as two",
+        "segment/op.py",
+        "ptr.diff().clamp(min=1)",
+        "ptr.diff().clamp(min=2)",
+        ("test_readout.py",),
+    ),
+    Fault(
+        "structure_kl: not divided by the nodes",
+        "structure_kl/op.py",
+        "losses.append(divergence(log_teacher.to(log_student.dtype), log_student, graph.num_dst))",
+        "losses.append(divergence(log_teacher.to(log_student.dtype), log_student, 1))",
+        ("test_structure_kl.py",),
     ),
 ]
 

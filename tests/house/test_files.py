@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import tomllib
+from collections import Counter
 
 import pytest
 from support.checkout import ROOT
@@ -29,7 +30,15 @@ def test_a_method_is_read_in_one_sitting() -> None:
         path.name: len(path.read_text(encoding="utf-8").splitlines())
         for path in (ROOT / "gkdbench/methods").rglob("[a-z]*.py")
     }
+    assert len(lengths) > 40
     assert {name: count for name, count in lengths.items() if count > 250} == {}
+
+
+def test_no_folder_holds_more_files_than_one_can_read_through() -> None:
+    files = [ROOT / name for name in sources()]
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in files)
+    del counts["gkdbench/report"]  # it keeps its layout
+    assert {folder: count for folder, count in counts.items() if count > 30} == {}
 
 
 def test_versions_agree() -> None:

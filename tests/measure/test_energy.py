@@ -113,5 +113,5 @@ def test_a_gpu_counts_millijoules() -> None:
     meter = Meter([NvmlDevice(library, "GPU-1")])
     library.used_mj = 6_500
     assert meter.joules() == pytest.approx(2.5)
-    with pytest.raises(OSError, match="nvmlDeviceGetHandleByUUID answered 6"):
+    with pytest.raises(OSError, match="nvmlDeviceGetHandleByUUID: expected return code 0, got 6"):
         NvmlDevice(library, "GPU-2")

@@ -27,7 +27,7 @@ from gkdbench.measure.operators.problem import (
     Tensors,
     edge_blocks,
 )
-from gkdbench.measure.operators.targets import FASTEST_PEER, PerfTarget, bars, candidates_of, hold
+from gkdbench.measure.operators.targets import FASTEST_COMPETITOR, PerfTarget, bars, candidates_of, hold
 from gkdbench.measure.timers import CpuClock, TimeSample
 
 CPU, ROOFS = torch.device("cpu"), MachinePeaks(1e10, 1e11)
@@ -164,7 +164,7 @@ def results(case: Case) -> Iterator[CaseResult]:
 def test_bars_are_held_against_whom_they_name() -> None:
     case = Case("spmm", {"width": 1}, "g", "sum")
     (result,) = results(case)
-    bar = PerfTarget("sum", case, "gkdkernels cpu", FASTEST_PEER, 0.25)
+    bar = PerfTarget("sum", case, "gkdkernels cpu", FASTEST_COMPETITOR, 0.25)
     held = hold(bar, {case.name: result})
     assert (held.against, held.verdict, held.ratio and held.ratio.value) == ("fast", "met", 0.25)
     assert hold(replace(bar, limit=0.2), {case.name: result}).verdict == "not met"
@@ -183,7 +183,7 @@ def test_the_bars_and_who_runs_for_them() -> None:
     for bar in bars(quick=True):
         graph = graph_named(bar.case.graph, no_data, CPU) if bar.case.graph else None
         names = {candidate.name for candidate in build(bar.case, graph, CPU).candidates}
-        assert bar.against in names | {FASTEST_PEER}
+        assert bar.against in names | {FASTEST_COMPETITOR}
 
 
 def test_allocations_are_counted() -> None:

@@ -69,7 +69,7 @@ def test_peers_without_a_time_are_listed_with_the_reason(told: dict[str, Any]) -
     absent.status, absent.reason = "missing", "torch_scatter is not installed"
     told["results"][0]["rows"].append(asdict(absent))
     text = fill("<!-- bench cpu -->\n<!-- end cpu -->", [Stored("cpu", told)])
-    assert "Peers without a time in at least one case: torch_scatter (torch_scatter is not installed)." in text
+    assert "Competitors without a time in at least one case: torch_scatter (torch_scatter is not installed)." in text
 
 
 def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
@@ -80,6 +80,15 @@ def test_methods_have_limits_and_verdicts(told: dict[str, Any]) -> None:
     text = fill("<!-- bench methods -->\n<!-- end methods -->", [Stored("methods", told)])
     assert "| a step | cora | the other | <= 0.50 | 0.25 [0.20, 0.30], n=7 | met |" in text
     assert "| a step | cora | the other |  | the two differ | not measured |" in text
+
+
+def test_stored_names_are_shown_in_plain_words(told: dict[str, Any]) -> None:
+    one = TimingComparison(
+        "joint step, as the house runs it", "cora", "the released structure, re-written plainly", 0.5, 0.0, None
+    )
+    told["methods"] = [{**asdict(one), "verdict": one.verdict}]
+    text = fill("<!-- bench methods -->\n<!-- end methods -->", [Stored("methods", told)])
+    assert "| joint step, gkdbench training path | cora | PyTorch re-implementation of the official code |" in text
 
 
 def test_latency_against_k_is_a_table_and_a_plot(told: dict[str, Any]) -> None:
@@ -108,8 +117,8 @@ def test_what_was_not_measured_is_said(told: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<!-- bench cpus -->", "wants one of bars"),
-        ("<!-- bench cpu -->", "wants one <!-- end cpu --> after it, got 0"),
+        ("<!-- bench cpus -->", "expected one of bars"),
+        ("<!-- bench cpu -->", "expected one <!-- end cpu --> after it, got 0"),
     ],
 )
 def test_bad_marks(text: str, words: str) -> None:
@@ -123,14 +132,14 @@ def test_the_document_has_all_marks() -> None:
 
 
 def test_files_that_are_no_results(tmp_path: Path, told: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="expected a folder of results, got none"):
         read_results([tmp_path / "none"])
     file = tmp_path / "x.json"
     file.write_text("[]")
-    with pytest.raises(UserError, match="is no result"):
+    with pytest.raises(UserError, match=r"expected a result of .*, got another file"):
         read_results([tmp_path])
     file.write_text(json.dumps({**told, "quick": True}))
-    with pytest.raises(UserError, match="quick run, whose numbers mean nothing"):
+    with pytest.raises(UserError, match="expected a full run, got one with --quick"):
         read_results([file])
     file.write_text(json.dumps(told))
     assert [one.name for one in read_results([tmp_path])] == ["x"]

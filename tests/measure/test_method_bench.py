@@ -1,4 +1,4 @@
-"""Whole methods beside released structures: both sides compute the same, and only then is there a ratio."""
+"""Whole methods and the re-implemented official code: both sides compute the same, and only then is there a ratio."""
 
 from __future__ import annotations
 

@@ -39,5 +39,5 @@ def test_a_percentile_wants_its_samples(q: float, least: int, second: int) -> No
 
 def test_no_samples_and_no_such_quantile() -> None:
     assert percentile([], 0.5) is None
-    with pytest.raises(ValueError, match=r"q wants a value in \(0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"q: expected a value in \(0, 1\), got 1"):
         percentile([1.0], 1)

@@ -99,7 +99,7 @@ def test_a_clock_that_does_not_wait_is_found_out() -> None:
         def sample(self, run: TimedCall, *, repeats: int, caches: str) -> TimeSample:
             return TimeSample(1e-6)
 
-    with pytest.raises(RuntimeError, match="wrong by 100% on a known duration"):
+    with pytest.raises(RuntimeError, match="on a known duration, got 100%"):
         check_clock(Hasty(), torch.device("cpu"))
 
 

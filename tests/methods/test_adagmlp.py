@@ -222,7 +222,7 @@ def test_batches_are_refused(bench: Any) -> None:
     method = resolve("adagmlp", {"batch_size": 10})
     outcome = bench.workshop.run(method, bench.problem("tran")).outcome
     assert outcome.status == "error"
-    assert "batch_size wants None" in outcome.reason
+    assert "batch_size: expected None" in outcome.reason
     with pytest.raises(UserError):
         resolve("adagmlp", {"beta": 0.0})
 

@@ -88,7 +88,9 @@ def test_sparse_rows_are_refused_by_the_attack_and_made_dense_before_it() -> Non
     x = rows() * (rows() > 0)
     sparse = SparseFeatures.from_dense(x[:, :3])
     for features in (sparse, beside(sparse, x[:, 3:])):
-        with pytest.raises(UserError, match=f"adversarial inputs want dense features, got {type(features).__name__}"):
+        with pytest.raises(
+            UserError, match=f"adversarial inputs: expected dense features, got {type(features).__name__}"
+        ):
             perturbation(features, lambda z: z.sum(), eps=EPS, steps=5, key=0)
     assert torch.equal(densified(sparse), x[:, :3])
     assert torch.equal(densified(beside(sparse, x[:, 3:])), x)

@@ -47,7 +47,9 @@ def test_more_teachers_have_the_least_norm_of_all_weights(count: int, bound: flo
 def test_equal_teachers_get_a_point_of_the_simplex_and_narrow_bounds_are_refused() -> None:
     assert least_norm_weights(np.ones((3, 3)), 0.6).sum() == pytest.approx(1)
     assert least_norm_weights(np.eye(3), 1 / 3) == pytest.approx([1 / 3] * 3)
-    with pytest.raises(UserError, match=r"bound=0.3 and 3 teachers: weights cannot sum to 1; take a bound of 0.333"):
+    with pytest.raises(
+        UserError, match=r"bound: expected 0.333333 or more for 3 teachers, got 0.3: weights cannot sum to 1"
+    ):
         least_norm_weights(np.eye(3), 0.3)
 
 

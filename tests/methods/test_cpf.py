@@ -97,7 +97,7 @@ def test_free_scores_are_refused_where_nodes_are_unseen(bench: Any) -> None:
 
 def test_batches_are_refused(bench: Any) -> None:
     outcome = bench.workshop.run(resolve("cpf", {"batch_size": 8}), bench.problem("tran")).outcome
-    assert "batch_size wants None" in outcome.reason
+    assert "batch_size: expected None" in outcome.reason
 
 
 def test_the_loss_is_one_norm_over_all_entries() -> None:

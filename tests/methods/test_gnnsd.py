@@ -121,5 +121,5 @@ def test_without_weights_it_is_the_solo_run(bench: Any, setting: str) -> None:
 
 def test_one_layer_has_nothing_to_pass_on(bench: Any) -> None:
     method = resolve("gnnsd", {"model": {"layers": 1}})
-    with pytest.raises(UserError, match="wants two or more"):
+    with pytest.raises(UserError, match="expected two or more"):
         method.losses(joint_of([torch.zeros(NODES, 3)]), multi_label=False)

@@ -119,7 +119,7 @@ def test_general_runs_and_minlogit_wants_one_label(bench: Any) -> None:
         general["peer0"], bench.run("kdcl", models=SMALL, target="general", holdout=0.5).final["peer0"]
     )
     run = bench.workshop.run(kdcl(models=SMALL, target="minlogit", epochs=2), bench.problem("multilabel"))
-    assert run.outcome.status == "error" and "wants one label per item" in run.outcome.reason
+    assert run.outcome.status == "error" and "expected one label per item" in run.outcome.reason
 
 
 def test_with_weight_zero_every_peer_is_alone(bench: Any) -> None:

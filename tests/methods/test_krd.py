@@ -136,7 +136,7 @@ def test_mini_batches_are_refused(bench: Any) -> None:
     outcome = bench.workshop.run(method, bench.problem("tran")).outcome
     assert outcome.status == "error"
     assert UserError.__name__ in (outcome.reason or "")
-    assert "batch_size wants None, got 32" in (outcome.reason or "")
+    assert "batch_size: expected None, got 32" in (outcome.reason or "")
 
 
 PUBLISHED = {

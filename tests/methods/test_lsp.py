@@ -221,7 +221,7 @@ def test_dirichlet_energy_of_a_smooth_and_a_rough_layer() -> None:
 
 
 def test_layers_that_are_not_there_are_named(bench: Any) -> None:
-    with pytest.raises(UserError, match="the student has 1 hidden layers, and layer 3"):
+    with pytest.raises(UserError, match=r"expected a hidden layer 3 .* the student has 1 hidden layers"):
         _imitation.hidden_layer((torch.zeros(1),), 3)
 
 

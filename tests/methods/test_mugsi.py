@@ -204,7 +204,7 @@ def test_published_rows_name_their_students() -> None:
     assert method.requires()["teacher"].recipe == "yao2024_mugsi_gin"
     assert (method.lr, method.epochs, method.patience, method.batch_size) == (0.008, 350, 60, 32)
     assert (method.graph_weight, method.cluster_weight, method.path_weight) == (0.01, 0.01, 1e-4)
-    with pytest.raises(UserError, match="kl_weight: got"):
+    with pytest.raises(UserError, match="kl_weight: expected"):
         resolve("mugsi", {"kl_weight": -1.0})
 
 

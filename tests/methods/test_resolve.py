@@ -22,27 +22,27 @@ BACKBONES = ["mlp", "gcn", "sage", "gat", "appnp", "gin"]
         ("teacher", {"backbone": "gnc"}, "unknown backbone 'gnc'; did you mean"),
         ("glnn", {"recipe": "kipf"}, "unknown recipe of method 'glnn' 'kipf'"),
         ("teacher", {"recipe": "kipf2017"}, "did you mean 'kipf2017_gcn'"),
-        ("mlp", {"variant": "released"}, "'mlp' has variants corrected, as_released; got 'released'"),
-        ("sgc", {"variant": "as_released"}, "'sgc' has variants corrected; got 'as_released'"),
-        ("glnn", {"lr": "0.01"}, "lr: got '0.01', wanted: input should be a valid number"),
-        ("glnn", {"lr": 0}, "lr: got 0.0, wanted: input should be greater than 0"),
-        ("glnn", {"lr": float("nan")}, "lr: got nan"),
-        ("glnn", {"epochs": 0}, "epochs: got 0, wanted"),
-        ("glnn", {"epochs": 5.0}, "epochs: got 5.0, wanted"),
-        ("glnn", {"epochs": True}, "epochs: got True, wanted"),
-        ("glnn", {"label_weight": 1.5}, "label_weight: got 1.5, wanted"),
-        ("glnn", {"backbone": "gcn"}, "backbone: got 'gcn', wanted"),
-        ("glnn", {"backbone": 3}, "backbone: got 3, wanted"),
-        ("kd", {"backbone": ["gcn"]}, "backbone: got "),
-        ("glnn", {"model": 3}, "model: got 3, wanted"),
-        ("glnn", {"model": [1]}, "model: got [1], wanted"),
-        ("glnn", {"model": None}, "model: got None, wanted"),
-        ("glnn", {"model": {"hidden": "64"}}, "hidden: got '64', wanted"),
-        ("glnn", {"model": {"dropout": 1.5}}, "mlp.dropout wants a value in [0, 1], got 1.5"),
-        ("kd", {"nodes": "labelled"}, "nodes: got 'labelled', wanted"),
-        ("teacher", {"fanouts": [5, 0]}, "got (5, 0), wanted"),
-        ("teacher", {"fanouts": 5}, "fanouts: got 5, wanted"),
-        ("label_smoothing", {"smoothing": 1.0}, "smoothing: got 1.0, wanted"),
+        ("mlp", {"variant": "released"}, "'mlp': variant: expected one of corrected, as_released, got 'released'"),
+        ("sgc", {"variant": "as_released"}, "'sgc': variant: expected one of corrected, got 'as_released'"),
+        ("glnn", {"lr": "0.01"}, "lr: expected a valid number, got '0.01'"),
+        ("glnn", {"lr": 0}, "lr: expected a value greater than 0, got 0.0"),
+        ("glnn", {"lr": float("nan")}, "lr: expected a value greater than 0, got nan"),
+        ("glnn", {"epochs": 0}, "epochs: expected a value greater than or equal to 1, got 0"),
+        ("glnn", {"epochs": 5.0}, "epochs: expected a valid integer, got 5.0"),
+        ("glnn", {"epochs": True}, "epochs: expected a valid integer, got True"),
+        ("glnn", {"label_weight": 1.5}, "label_weight: expected a value less than or equal to 1, got 1.5"),
+        ("glnn", {"backbone": "gcn"}, "backbone: expected 'mlp', got 'gcn'"),
+        ("glnn", {"backbone": 3}, "backbone: expected 'mlp', got 3"),
+        ("kd", {"backbone": ["gcn"]}, "backbone: expected a valid string, got "),
+        ("glnn", {"model": 3}, "model: expected a valid dictionary, got 3"),
+        ("glnn", {"model": [1]}, "model: expected a valid dictionary, got [1]"),
+        ("glnn", {"model": None}, "model: expected a valid dictionary, got None"),
+        ("glnn", {"model": {"hidden": "64"}}, "hidden: expected a valid integer, got '64'"),
+        ("glnn", {"model": {"dropout": 1.5}}, "mlp.dropout: expected a value in [0, 1], got 1.5"),
+        ("kd", {"nodes": "labelled"}, "nodes: expected 'all' or 'train', got 'labelled'"),
+        ("teacher", {"fanouts": [5, 0]}, "fanouts: expected a value greater than or equal to 1, got (5, 0)"),
+        ("teacher", {"fanouts": 5}, "fanouts: expected a valid tuple, got 5"),
+        ("label_smoothing", {"smoothing": 1.0}, "smoothing: expected a value less than 1, got 1.0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(name: str, overrides: dict[str, Any], message: str) -> None:
@@ -52,7 +52,7 @@ def test_bad_settings_are_refused_by_name(name: str, overrides: dict[str, Any], 
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
-    with pytest.raises(UserError, match=r"lr: got .*; epochs: got .*|epochs: got .*; lr: got .*"):
+    with pytest.raises(UserError, match=r"lr: expected .*; epochs: expected .*|epochs: expected .*; lr: expected .*"):
         resolve("glnn", {"lr": -1.0, "epochs": 0})
 
 

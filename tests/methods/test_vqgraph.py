@@ -232,7 +232,7 @@ def test_a_student_or_a_teacher_that_cannot_be_compared_is_refused(bench: Any) -
     outcome = bench.workshop.run(method, bench.problem("tran")).outcome
     assert "give it two layers" in outcome.reason
     full = resolve("vqgraph_teacher", {"batch_size": 4, "model": SMALL})
-    assert "batch_size wants None" in bench.workshop.run(full, bench.problem("tran")).outcome.reason
+    assert "batch_size: expected None" in bench.workshop.run(full, bench.problem("tran")).outcome.reason
 
 
 def test_settings_are_glnns_and_the_teacher_is_a_tokenizer_of_the_same_form() -> None:

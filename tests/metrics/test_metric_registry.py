@@ -35,7 +35,7 @@ def test_listing_and_scoring_import_no_torch() -> None:
 
 
 def test_wrong_objects_are_refused() -> None:
-    with pytest.raises(UserError, match=r"wanted a gkdbench\.metrics\.metric\.Metric"):
+    with pytest.raises(UserError, match=r"expected a gkdbench\.metrics\.metric\.Metric"):
         _check("thing", 3)
-    with pytest.raises(UserError, match="calls itself 'something_else'"):
+    with pytest.raises(UserError, match="got 'something_else'"):
         _check("thing", Unnamed)

@@ -203,29 +203,29 @@ def test_a_prediction_reads_what_lies_within_the_declared_hops_and_nothing_else(
 
 @pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n != "sgc" and BACKBONES.get(n)().hops])
 def test_graph_is_needed(name: str, scene: Scene) -> None:
-    with pytest.raises(ValueError, match="reads the graph, got None"):
+    with pytest.raises(ValueError, match="reads the graph: expected a graph, got None"):
         BACKBONES.get(name)().build(WIDTH, CLASSES, Randomness(0))(scene.dense)
 
 
 def test_the_mlp_with_a_readout_needs_the_graph_where_it_reads_neighbours(scene: Scene) -> None:
     own, neighbours = (BACKBONES.get("graph_mlp")(hops=hops).build(WIDTH, CLASSES, Randomness(0)) for hops in (0, 1))
     assert own(scene.dense).shape == (NODES, CLASSES)
-    with pytest.raises(ValueError, match="reads the graph, got None"):
+    with pytest.raises(ValueError, match="reads the graph: expected a graph, got None"):
         neighbours(scene.dense)
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
-        ("gcn", {"hidden": 0}, "gcn.hidden wants a value at least 1, got 0"),
-        ("gcn", {"dropout": 1.5}, r"gcn.dropout wants a value in \[0, 1\], got 1.5"),
-        ("gcn", {"norm": "group"}, "gcn.norm wants one of none, batch, layer; got 'group'"),
-        ("sage", {"aggregator": "lstm"}, "sage.aggregator wants one of gcn, mean; got 'lstm'"),
-        ("gat", {"heads": 0}, "gat.heads wants a value at least 1"),
-        ("mlp", {"activation": "gelu"}, "mlp.activation wants one of relu, elu, tanh"),
-        ("appnp", {"k": -1}, "appnp.k wants a value at least 0"),
-        ("gin", {"readout": "set2set"}, "gin.readout wants one of"),
-        ("sgc", {"hops": -1}, "sgc.hops wants a value at least 0"),
+        ("gcn", {"hidden": 0}, "gcn.hidden: expected a value at least 1, got 0"),
+        ("gcn", {"dropout": 1.5}, r"gcn.dropout: expected a value in \[0, 1\], got 1.5"),
+        ("gcn", {"norm": "group"}, "gcn.norm: expected one of none, batch, layer, got 'group'"),
+        ("sage", {"aggregator": "lstm"}, "sage.aggregator: expected one of gcn, mean, got 'lstm'"),
+        ("gat", {"heads": 0}, "gat.heads: expected a value at least 1"),
+        ("mlp", {"activation": "gelu"}, "mlp.activation: expected one of relu, elu, tanh"),
+        ("appnp", {"k": -1}, "appnp.k: expected a value at least 0"),
+        ("gin", {"readout": "set2set"}, "gin.readout: expected one of"),
+        ("sgc", {"hops": -1}, "sgc.hops: expected a value at least 0"),
     ],
 )
 def test_bad_field(name: str, fields: dict[str, object], words: str) -> None:

@@ -45,5 +45,5 @@ def test_matches_a_gcn_and_keeps_the_other_fields() -> None:
 def test_refusals() -> None:
     with pytest.raises(UserError, match="no width to match parameters with"):
         match_parameters(1000, MLPConfig(layers=1), 10, 3)
-    with pytest.raises(UserError, match="comes within 1 % of 2100 parameters; the nearest, 1, has"):
+    with pytest.raises(UserError, match="comes within 1 % of 2100 parameters, got none; the nearest, 1, has"):
         match_parameters(2100, MLPConfig(), 1433, 7)

@@ -74,7 +74,7 @@ def test_folded_inference_is_the_model(norm: str, fields: dict[str, Any], scene:
 
 
 def test_a_layer_norm_does_not_fold() -> None:
-    with pytest.raises(UserError, match="folding wants a BatchNorm or no norm, got LayerNorm"):
+    with pytest.raises(UserError, match="folding: expected a BatchNorm or no norm, got LayerNorm"):
         make(norm="layer").folded()
 
 
@@ -206,11 +206,11 @@ def test_cost_counts_router_and_used_experts() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"k": 5}, r"rbm.k wants a value in \[1, 4\], got 5"),
-        ({"experts": 0}, "rbm.experts wants a value at least 1"),
-        ({"temperature": 0.0}, "rbm.temperature wants a value above 0"),
-        ({"routing": "fixed"}, "rbm.routing wants one of memory, frozen, random, random_each"),
-        ({"decay": 1.5}, "rbm.decay wants a value in"),
+        ({"k": 5}, r"rbm.k: expected a value in \[1, 4\], got 5"),
+        ({"experts": 0}, "rbm.experts: expected a value at least 1"),
+        ({"temperature": 0.0}, "rbm.temperature: expected a value above 0"),
+        ({"routing": "fixed"}, "rbm.routing: expected one of memory, frozen, random, random_each"),
+        ({"decay": 1.5}, "rbm.decay: expected a value in"),
     ],
 )
 def test_bad_field(fields: dict[str, Any], words: str) -> None:

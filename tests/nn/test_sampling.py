@@ -61,10 +61,10 @@ def test_full_fanout_is_the_full_model(scene: Scene, name: str) -> None:
 
 
 def test_bad_input(scene: Scene) -> None:
-    with pytest.raises(ValueError, match="fanouts wants one number of at least 1 per layer, got"):
+    with pytest.raises(ValueError, match="fanouts: expected one number of at least 1 per layer, got"):
         NeighbourSampler(scene.graph, [0])
-    with pytest.raises(ValueError, match="graph wants to be square, got 41 x 13"):
+    with pytest.raises(ValueError, match="graph: expected a square graph, got 41 x 13"):
         NeighbourSampler(scene.sparse.graph, [2])
     model = BACKBONES.get("sage")().build(WIDTH, CLASSES, Randomness(0))
-    with pytest.raises(ValueError, match=r"blocks wants one graph per layer \(2\), got 1"):
+    with pytest.raises(ValueError, match=r"blocks: expected one graph per layer \(2\), got 1"):
         model.forward_blocks(scene.dense, [scene.graph])

@@ -15,14 +15,14 @@ PART = Space("part", torch.tensor([14, 10, 12]))
 
 def test_a_table_refuses_positions_of_another_numbering() -> None:
     table = NodeTable(FULL, torch.arange(5.0))
-    with pytest.raises(ForeignPositions, match="'part' were used on an array of 'full'"):
+    with pytest.raises(ForeignPositions, match="expected positions of 'full', got positions of 'part'"):
         table[NodeSet(PART, torch.tensor([0]))]
 
 
 def test_a_table_refuses_bare_positions_and_a_wrong_length() -> None:
     with pytest.raises(UserError, match="indexed by a NodeSet, got Tensor"):
         NodeTable(FULL, torch.arange(5.0))[torch.tensor([0])]
-    with pytest.raises(UserError, match="wants 5 rows, got 3"):
+    with pytest.raises(UserError, match="expected 5 rows, got 3"):
         NodeTable(FULL, torch.zeros(3))
 
 
@@ -37,7 +37,7 @@ def test_translated_positions_read_the_same_nodes() -> None:
 
 @pytest.mark.parametrize("target", [PART, Space("none", torch.empty(0, dtype=torch.int64))])
 def test_nodes_that_are_not_there_are_named(target: Space) -> None:
-    with pytest.raises(UserError, match=rf"1 nodes \(first: 11\) are not in '{target.name}'"):
+    with pytest.raises(UserError, match=rf"nodes of '{target.name}', got 1 nodes \(first: 11\) that are not in it"):
         NodeSet(FULL, torch.tensor([1])).within(target)
 
 
@@ -45,7 +45,7 @@ def test_inputs_refuse_rows_of_nodes_that_they_do_not_hold(ready: Callable[[str]
     evaluation_graphs = ready("ind").evaluation_graphs
     observed, full = evaluation_graphs.scenes["observed"], evaluation_graphs.scenes["full"]
     unseen = next(watch.items for watch in evaluation_graphs.watches if watch.column == "ind")
-    with pytest.raises(UserError, match="are not in"):
+    with pytest.raises(UserError, match="that are not in it"):
         observed.rows(unseen)
     with pytest.raises(ForeignPositions):
         NodeTable(observed.items, torch.zeros(len(observed.items)))[NodeSet(full.items, torch.tensor([0]))]

@@ -72,7 +72,7 @@ def test_epochs_are_reported_once_and_in_order(monitor_of: Make, second: int) ->
 def test_wrong_shapes_name_the_predictor_and_what_was_wanted(monitor_of: Make, answer: object) -> None:
     stage = monitor_of()
     stage.models["model"].module.logits = answer
-    with pytest.raises(WrongPredictions, match=r"'model' wants to answer with logits \[6, 2\], got"):
+    with pytest.raises(WrongPredictions, match=r"'model': expected logits \[6, 2\], got"):
         stage.monitor.report(1, stage.models)
 
 
@@ -96,7 +96,7 @@ def test_a_model_that_was_never_reported_has_no_selection(monitor_of: Make) -> N
     stage = monitor_of()
     stage.score(1, 4, selectable=False)
     for name in ("model", "other"):
-        with pytest.raises(WrongPredictions, match=f"{name!r} was never reported as selectable"):
+        with pytest.raises(WrongPredictions, match=f"{name!r}: expected selectable reports, got none"):
             stage.monitor.selected(name)
 
 

@@ -239,8 +239,8 @@ def _never_reports(view: Any, ctx: Any) -> Fitted:
         (_raise(MemoryError()), "oom", "fit", "MemoryError"),
         (_raise(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9")), "oom", "fit", "allocate"),
         (_answers(lambda z: z * float("nan")), "nan", "fit", "not finite"),
-        (_answers(lambda z: z[:-1]), "error", "fit", "wants to answer with logits"),
-        (Does(_never_reports), "error", "predict", "never reported"),
+        (_answers(lambda z: z[:-1]), "error", "fit", "expected logits"),
+        (Does(_never_reports), "error", "predict", "expected selectable reports, got none"),
     ],
 )
 def test_a_failure_is_an_outcome(

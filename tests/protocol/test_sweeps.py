@@ -113,7 +113,7 @@ def test_what_a_side_car_does_not_confirm_is_said(ready: Get, tmp_path: Path) ->
         return "\n".join(resweep(case.problem, case.evaluation_graphs, arrays, row_of(found, sweeps), SWEEPS))
 
     assert problems(found.sweeps) == ""
-    assert "has 3 steps, wanted 4" in problems(found.sweeps[:-1])
+    assert "expected 4 steps, got 3" in problems(found.sweeps[:-1])
     last = found.sweeps[-1]
     for what in ("scores", "ece", "disagreement"):
         values = {name: dict.fromkeys(of, 0.123) for name, of in getattr(last, what).items()}

@@ -91,7 +91,7 @@ def test_what_needs_another_run(changes: dict[str, object], settled: bool, with_
 
 def test_thread_counts_never_mix(store: Store) -> None:
     store.write(record(row()), arrays(0))
-    with pytest.raises(UserError, match=r"1 thread\(s\), this one wants 2.*--threads 1"):
+    with pytest.raises(UserError, match=r"expected runs of 2 thread\(s\), got 1.*--threads 1"):
         store.write(record(row(1, 1), threads=2), arrays(1))
     store.collect()
     with pytest.raises(UserError, match="never mixed"):

@@ -58,7 +58,7 @@ def test_two_rows_of_one_name_are_refused() -> None:
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(UserError, match=r"no column 'cora/x/tran'; wanted dataset/split/setting, one of: .*cora/"):
+    with pytest.raises(UserError, match=r"no column 'cora/x/tran': expected dataset/split/setting, one of: .*cora/"):
         wide_table(build(sample_records()), WideSelection(("cora/x/tran",)))
     with pytest.raises(UserError, match="no row of the board fits"):
         wide_table(build([record()]), WideSelection((CORA,), methods=("rbm",)))

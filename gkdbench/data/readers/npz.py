@@ -17,7 +17,7 @@ def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> d
     """The arrays `keys` of an npz, and those of `optional` that it has; others (object arrays) are never touched.
 
     Raises:
-        CorruptData: no readable npz, or a key is missing or needs pickle.
+        CorruptData: not a readable npz, or a key is missing or needs pickle.
     """
     refuse_in_worker(path.name)
     try:
@@ -25,7 +25,7 @@ def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> d
             here = set(archive.files)
             absent = [key for key in keys if key not in here]
             if absent:
-                raise CorruptData(f"{path} lacks the arrays {absent}; it has {sorted(here)}")
+                raise CorruptData(f"{path} lacks the arrays {absent}: expected them all, got {sorted(here)}")
             return {key: archive[key] for key in [*keys, *(key for key in optional if key in here)]}
     except (
         OSError,
@@ -37,4 +37,4 @@ def open_npz(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> d
     ) as error:
         if isinstance(error, CorruptData):
             raise
-        raise CorruptData(f"{path} is no readable npz ({error}); fetch it again") from error
+        raise CorruptData(f"{path}: expected a readable npz, got: {error}; fetch it again") from error

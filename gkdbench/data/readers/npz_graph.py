@@ -34,7 +34,10 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     )
     labels = stored["labels"].astype(np.int64)
     if not adjacency.shape[0] == attributes.shape[0] == len(labels):
-        raise CorruptData(f"{path}: {adjacency.shape[0]} nodes, {attributes.shape[0]} rows, {len(labels)} labels")
+        raise CorruptData(
+            f"{path}: expected one feature row and label per node, got {adjacency.shape[0]} nodes, "
+            f"{attributes.shape[0]} rows, {len(labels)} labels"
+        )
     edges = adjacency.tocoo()
     return Task(
         name=info.name,

@@ -28,9 +28,14 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         and nodes.sum() == len(atom_codes)
         and bonds.sum() == len(edges) == len(bond_codes)
     ):
-        raise CorruptData(f"{info.name}: the tables disagree about the number of graphs, nodes or edges")
+        raise CorruptData(
+            f"{info.name}: expected tables of one number of graphs, nodes and edges, got different numbers; fetch them "
+            "again"
+        )
     if min(atom_codes.min(initial=0), bond_codes.min(initial=0)) < 0:
-        raise CorruptData(f"{info.name}: atom and bond codes want to be 0 or more; fetch the files again")
+        raise CorruptData(
+            f"{info.name}: atom and bond codes: expected 0 or more, got negative ones; fetch the files again"
+        )
     ptr = np.concatenate([[0], np.cumsum(nodes)])
     src, dst = (edges + np.repeat(ptr[:-1], bonds)[:, None]).T
     return Task(

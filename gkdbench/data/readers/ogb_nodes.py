@@ -21,7 +21,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     counts = [int(table(raw.ending(f"num-{what}-list.csv.gz")).sum()) for what in ("node", "edge")]
     if counts != [len(labels), len(edges)] or len(features) != len(labels):
         raise CorruptData(
-            f"{info.name}: {counts[0]} nodes and {counts[1]} edges are announced, the tables hold "
+            f"{info.name}: expected {counts[0]} nodes and {counts[1]} edges, got "
             f"{len(features)} feature rows, {len(labels)} labels and {len(edges)} edges"
         )
     return Task(

@@ -20,7 +20,7 @@ from gkdbench.data.task import Task
 
 
 def read(info: DatasetInfo, raw: RawFiles) -> Task:
-    """Nodes in the order of the released loaders: allx, then the test nodes at the ids of ``test.index``.
+    """Nodes in the order of the official loaders: allx, then the test nodes at the ids of ``test.index``.
 
     Test ids without a row in the files (15 in CiteSeer) have no features, no edges and label -1.
     """
@@ -76,11 +76,13 @@ def restricted_load(path: Path) -> Any:
     except CorruptData:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise CorruptData(f"{path} is no readable pickle ({type(error).__name__}: {error}); fetch it again") from error
+        raise CorruptData(
+            f"{path}: expected a readable pickle, got {type(error).__name__}: {error}; fetch it again"
+        ) from error
 
 
 class _CsrState:
-    """Stands in for scipy's csr_matrix while unpickling: keeps its state as data, whatever the scipy version."""
+    """Replaces scipy's csr_matrix while unpickling: keeps its state as data, whatever the scipy version."""
 
 
 def _matrix(stored: _CsrState) -> sp.csr_array:

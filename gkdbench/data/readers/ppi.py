@@ -26,11 +26,13 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         rows, targets, graph_id = (_array(raw.ending(f"{name}_{what}.npy")) for what in ("feats", "labels", "graph_id"))
         if not len(rows) == len(targets) == len(graph_id) or (np.diff(graph_id) < 0).any():
             raise CorruptData(
-                f"ppi: {name} has {len(rows)} rows, {len(targets)} labels and {len(graph_id)} graph ids "
-                f"(wanted as many of each, graph by graph)"
+                f"ppi: {name}: expected as many rows, labels and graph ids, graph by graph, "
+                f"got {len(rows)} rows, {len(targets)} labels and {len(graph_id)} graph ids"
             )
         if (graph_id[listed[:, 0]] != graph_id[listed[:, 1]]).any():
-            raise CorruptData(f"ppi: {name}_graph.json joins nodes of different graphs")
+            raise CorruptData(
+                f"ppi: {name}_graph.json: expected edges within graphs, got edges between different graphs"
+            )
         edges.append(listed + offset)
         features.append(rows)
         labels.append(targets)
@@ -61,12 +63,12 @@ def _edges(path: Path) -> NumpyArray:
         links = json.loads(path.read_text(encoding="utf-8"))["links"]
         return np.array([[link["source"], link["target"]] for link in links], np.int64).reshape(-1, 2)
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptData(f"{path} is no readable node-link JSON ({error!r}); fetch it again") from error
+        raise CorruptData(f"{path}: expected readable node-link JSON, got {error!r}; fetch it again") from error
 
 
 def _array(path: Path) -> NumpyArray:
     try:
         array: NumpyArray = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise CorruptData(f"{path} is no readable npy ({error}); fetch it again") from error
+        raise CorruptData(f"{path}: expected a readable npy, got: {error}; fetch it again") from error
     return array

@@ -22,7 +22,7 @@ Molecule = dict[str, Any]
 def read(info: DatasetInfo, raw: RawFiles) -> Task:
     """One graph a row; every column but ``smiles`` is a task, an empty field an unknown label.
 
-    Which strings are valid molecules depends on RDKit's version: rows it refuses are left out, and the note says
+    Which strings are valid molecules depends on RDKit's version: rows it refuses are left out, and the note states
     how many.
 
     Raises:
@@ -64,7 +64,9 @@ def _parser() -> tuple[Callable[[str], Molecule | None], str]:
         from ogb.utils.mol import smiles2graph  # type: ignore[import-not-found]
         from rdkit import Chem, RDLogger
     except ImportError as error:
-        raise UserError(f"reading SMILES needs rdkit and ogb ({error}); pip install 'gkdbench[chem]'") from None
+        raise UserError(
+            f"reading SMILES: expected rdkit and ogb, got {error}; try pip install 'gkdbench[chem]'"
+        ) from None
 
     def parse(text: str) -> Molecule | None:
         if Chem.MolFromSmiles(text) is None:

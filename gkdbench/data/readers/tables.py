@@ -16,10 +16,10 @@ OFFICIAL_PARTS = {"train": "train", "val": "valid", "test": "test"}
 
 
 def table(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
-    """[rows, columns] of `dtype`; an empty field is NaN and wants a float dtype.
+    """[rows, columns] of `dtype`; an empty field is NaN and needs a float dtype.
 
     Raises:
-        CorruptData: truncated, no gzip, ragged rows, or a field that is no number.
+        CorruptData: truncated, not gzip, ragged rows, or a field that is not a number.
     """
     refuse_in_worker(path.name)
     holes = np.issubdtype(np.dtype(dtype), np.floating)
@@ -29,7 +29,7 @@ def table(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
                 return np.loadtxt(stream, delimiter=",", dtype=dtype, ndmin=2, converters=_number_or_nan)
             return np.loadtxt(stream, delimiter=",", dtype=dtype, ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise CorruptData(f"{path} is no readable table ({error}); fetch it again") from error
+        raise CorruptData(f"{path}: expected a readable table, got: {error}; fetch it again") from error
 
 
 def official_split(raw: RawFiles, family: str) -> dict[str, NumpyArray]:

@@ -61,4 +61,4 @@ def _numbers(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
     try:
         return np.array(path.read_text(encoding="ascii").replace(",", " ").split(), dtype=dtype)
     except ValueError as error:
-        raise CorruptData(f"{path} holds something else than integers ({error}); fetch it again") from error
+        raise CorruptData(f"{path}: expected integers, got: {error}; fetch it again") from error

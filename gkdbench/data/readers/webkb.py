@@ -25,7 +25,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         fields = [np.array(lines[i][1].split(","), np.int64) for i in order]
         edges = np.loadtxt(raw.ending("out1_graph_edges.txt"), dtype=np.int64, skiprows=1)
     except (ValueError, IndexError) as error:
-        raise CorruptData(f"{path.parent} is no readable geom-gcn text ({error}); fetch it again") from error
+        raise CorruptData(f"{path.parent}: expected readable geom-gcn text, got: {error}; fetch it again") from error
     return Task(
         name=info.name,
         kind="node",

@@ -25,9 +25,11 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         train, val = np.array(stored["train_masks"], bool), np.array(stored["val_masks"], bool)
         test = np.array(stored["test_mask"], bool)
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptData(f"{path} is no readable WikiCS file ({error!r}); fetch it again") from error
+        raise CorruptData(f"{path}: expected a readable WikiCS file, got {error!r}; fetch it again") from error
     if not len(labels) == len(features) == train.shape[-1] == val.shape[-1] == len(test):
-        raise CorruptData(f"{path}: labels, features and masks differ in length")
+        raise CorruptData(
+            f"{path}: expected labels, features and masks of one length, got different lengths; fetch it again"
+        )
     src, dst = np.array(links, np.int64).reshape(-1, 2).T
     official: dict[str, NumpyArray] = {}
     for k in range(len(train)):

@@ -1,1 +1,1 @@
-"""The bench of the kernels: operators x shapes x backends x peers, each ratio behind a gate of values and gradients."""
+"""Kernel benchmark: operators x shapes x backends x competitors, each ratio after a check of values and gradients."""

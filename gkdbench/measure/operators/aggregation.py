@@ -1,4 +1,4 @@
-"""`spmm`: the truth in fp64, and what else computes neighbour sums, means and maxima."""
+"""`spmm`: the fp64 reference, and what else computes neighbour sums, means and maxima."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gkdbench.measure.operators.problem import (
     OperatorProblem,
     Tensors,
     by_blocks,
+    competitor,
     compiled,
     edge_blocks,
     normal,
     ours,
-    peer,
     sparse_matrix,
 )
 
@@ -143,20 +143,23 @@ def _peers(graph: CSRGraph, weight: Tensor | None, reduce: str) -> list[Candidat
         )
 
     sums = [
-        peer("torch CSR @ X", matrix_product),
-        peer("torch CSR @ X, transpose kept", kept_transpose),
-        peer("torch embedding_bag", lambda: bag),
-        peer("torch index_select + index_add", lambda: index_select),
-        peer("torch x[index] + index_add", lambda: fancy_index),
+        competitor("torch CSR @ X", matrix_product),
+        competitor("torch CSR @ X, transpose kept", kept_transpose),
+        competitor("torch embedding_bag", lambda: bag),
+        competitor("torch index_select + index_add", lambda: index_select),
+        competitor("torch x[index] + index_add", lambda: fancy_index),
         compiled("torch.compile(index_select + index_add)", index_select),
     ]
-    maxima = [peer("torch scatter_reduce", lambda: scatter_reduce), compiled("torch.compile(scatter)", scatter_reduce)]
+    maxima = [
+        competitor("torch scatter_reduce", lambda: scatter_reduce),
+        compiled("torch.compile(scatter)", scatter_reduce),
+    ]
     both = [
-        peer("torch.sparse.mm(reduce)", sparse_mm),
-        peer("torch.segment_reduce", lambda: segment_reduce, slow=True),
-        peer("torch_geometric EdgeIndex", lambda: _edge_index(graph, weight, reduce), "torch_geometric"),
-        peer("torch_scatter segment_csr", lambda: _segment_csr(graph, weighted, reduce), "torch_scatter"),
-        peer("torch_sparse", lambda: _torch_sparse(graph, weight, reduce), "torch_sparse"),
+        competitor("torch.sparse.mm(reduce)", sparse_mm),
+        competitor("torch.segment_reduce", lambda: segment_reduce, slow=True),
+        competitor("torch_geometric EdgeIndex", lambda: _edge_index(graph, weight, reduce), "torch_geometric"),
+        competitor("torch_scatter segment_csr", lambda: _segment_csr(graph, weighted, reduce), "torch_scatter"),
+        competitor("torch_sparse", lambda: _torch_sparse(graph, weight, reduce), "torch_sparse"),
         Candidate("C++", lambda: _fused(graph, weight, reduce), yardstick=True),
     ]
     return [*(maxima if reduce == "max" else sums), *both]
@@ -168,7 +171,7 @@ def _csr(graph: CSRGraph, weight: Tensor | None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``A x``, with the transpose of A at hand for its gradient."""
+    """``A x``, with the transpose of A prepared for its gradient."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, at: Tensor, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`gat_aggregate`: the truth in fp64, and what else computes attention-weighted neighbour sums."""
+"""`gat_aggregate`: the fp64 reference, and what else computes attention-weighted neighbour sums."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gkdbench.measure.operators.problem import (
     OperatorProblem,
     Tensors,
     by_blocks,
+    competitor,
     compiled,
     edge_blocks,
     normal,
     ours,
-    peer,
 )
 
 SLOPE = 0.2
@@ -100,11 +100,11 @@ def _peers(graph: CSRGraph, dtype: torch.dtype) -> list[Candidate]:
         return messages.new_zeros(nodes, *messages.shape[1:]).index_add(0, row, messages)
 
     return [
-        peer("torch index_select + index_add", lambda: index_select),
-        peer("torch h[index] + index_add", lambda: fancy_index),
+        competitor("torch index_select + index_add", lambda: index_select),
+        competitor("torch h[index] + index_add", lambda: fancy_index),
         compiled("torch.compile(index_select)", index_select),
-        peer("torch_geometric softmax + scatter", lambda: _geometric(row, col, nodes), "torch_geometric"),
-        peer("torch_scatter", lambda: _torch_scatter(graph), "torch_scatter"),
+        competitor("torch_geometric softmax + scatter", lambda: _geometric(row, col, nodes), "torch_geometric"),
+        competitor("torch_scatter", lambda: _torch_scatter(graph), "torch_scatter"),
         Candidate("C++", lambda: _fused(graph, dtype), yardstick=True),
     ]
 

@@ -1,4 +1,4 @@
-"""Runs cases: gate first, then time, roofline and memory; a ratio stands behind a green gate or not at all."""
+"""Runs cases: gate first, then time, roofline and memory; there is a ratio only behind a green gate."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class CaseResult:
         return ratio(a.seconds(clock), b.seconds(clock))
 
     def fastest(self, *, ours: bool) -> CandidateResult | None:
-        """The fastest of our backends, or of the peers that were not written for this bench."""
+        """The fastest of our backends, or of the competitors that were not written for this bench."""
         rows = [row for row in self.rows if row.status == "ok" and row.ours == ours and not row.yardstick]
         return min(rows, key=_typical, default=None)
 
@@ -216,7 +216,7 @@ def _admit(
     wanted: dict[str, torch.Tensor],
     settings: BenchSettings,
 ) -> OperatorCall | None:
-    """Build a candidate and hold it against the truth; None, and the reason in `row`, if it may not be timed."""
+    """Build a candidate and compare it with the fp64 reference; None, with the reason in `row`, if it fails."""
     try:
         forward = candidate.make()
         verdict: GateResult = judge(answer(problem, forward, case.direction), wanted, case.torch_dtype)

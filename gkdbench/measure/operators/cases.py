@@ -34,7 +34,7 @@ OPTIONS = {
     "readout": ("sum", "mean", "max", "softmax"),
 }
 ARXIV, PRODUCTS = "power-law-arxiv", "power-law-products"
-PRODUCTS_BYTES = 48 << 30  # memory that the cases of this size want
+PRODUCTS_BYTES = 48 << 30  # memory that the cases of this size need
 
 _ATTENTION = {"heads": 4, "width": 32}
 _PEERS = ((4, 40), (8, 47))  # K, C
@@ -70,7 +70,7 @@ def all_cases(device: torch.device, data_sets: tuple[str, ...] = DATA_SETS) -> I
     """What a full run measures on this kind of device.
 
     Args:
-        data_sets: whose graphs are at hand.
+        data_sets: those whose graphs are available.
     """
     dtypes = ("float32", "bfloat16") if device.type == "cuda" else ("float32",)
     for dtype in dtypes:
@@ -119,5 +119,5 @@ def chosen(cases: Iterator[Case], pattern: str | None) -> list[Case]:
     found = [case for case in table if pattern is None or pattern in case.name or fnmatchcase(case.name, pattern)]
     if not found:
         names = ", ".join(sorted({case.name.split("/")[0] for case in table}))
-        raise UserError(f"no case matches {pattern!r}; names begin with {names} (`--list` prints all)")
+        raise UserError(f"no case matches {pattern!r}: expected names that begin with {names} (`--list` prints all)")
     return found

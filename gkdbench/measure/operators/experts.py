@@ -1,4 +1,4 @@
-"""Routing by memory and one linear layer per expert: the truth in fp64, and what else computes the layer."""
+"""Routing by memory and one linear layer per expert: the fp64 reference, and what else computes the layer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     gradient_of,
     normal,
     ours,
-    peer,
 )
 
 _MARGIN = 1e-4  # between the last expert taken and the first left out: no rounding may change the choice
@@ -69,7 +69,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
 
 
 def clearly_routed(x: Tensor, memory: Tensor, chosen: int) -> Tensor:
-    """`x` with the rows drawn anew whose choice of experts is close."""
+    """`x` with those rows drawn again whose choice of experts is close."""
     for attempt in range(100):
         cosine = F.normalize(x.double(), dim=1) @ F.normalize(memory.double(), dim=1).t()
         best = cosine.topk(min(chosen + 1, memory.size(0)), dim=1).values
@@ -133,8 +133,8 @@ def _peers(memory: Tensor, chosen: int, dtype: torch.dtype) -> list[Candidate]:
         return forward
 
     return [
-        peer("released structure, re-written plainly", lambda: released),
-        peer("torch sort + grouped_mm", grouped),
-        peer("torch dense", lambda: dense),
+        competitor("released structure, re-written plainly", lambda: released),
+        competitor("torch sort + grouped_mm", grouped),
+        competitor("torch dense", lambda: dense),
         compiled("torch.compile(dense)", dense),
     ]

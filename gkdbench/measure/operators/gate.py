@@ -32,7 +32,7 @@ def truth(problem: OperatorProblem) -> dict[str, Tensor]:
 
 
 def answer(problem: OperatorProblem, forward: OperatorCall, direction: TimedPass) -> dict[str, Tensor]:
-    """What a candidate says: its value and, for "fwd+bwd", its gradients."""
+    """A candidate's results: its value and, for "fwd+bwd", its gradients."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in problem.inputs.items()}
     value = forward(leaves)
     if direction == "fwd":

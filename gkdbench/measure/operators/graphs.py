@@ -1,4 +1,4 @@
-"""Graphs by name: power laws of the usual sizes, small ones for quick runs, and the data sets at hand."""
+"""Graphs by name: power laws of the usual sizes, small ones for quick runs, and the available data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from gkdkernels import CSRGraph
 
 LoadGraph = Callable[[str], CSRGraph]
-"""A data set's name -> its graph; raises `gkdbench.errors.UserError` when it is not at hand."""
+"""A data set's name -> its graph; raises `gkdbench.errors.UserError` if its files are missing."""
 SKEW = 0.6  # weight of the r-th node is r^-SKEW: at the size of ogbn-arxiv a largest degree of about 7000, a p99 of 90
 
 

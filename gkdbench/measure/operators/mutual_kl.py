@@ -1,4 +1,4 @@
-"""`mutual_kl`: the truth in fp64, and what else computes the pairwise KL of K peers."""
+"""`mutual_kl`: the fp64 reference, and what else computes the pairwise KL of K peers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     gradient_of,
     normal,
     ours,
-    peer,
 )
 
 _BLOCK_ROWS = 1 << 14
@@ -49,7 +49,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
         return lambda t: mutual_kl(t["logits"], pair_weight=weight, backend=backend)[0]
 
     cost = mutual_kl_cost(peers, nodes, classes, feature_bytes=case.torch_dtype.itemsize)
-    candidates = [*ours("mutual_kl", device, call), *_peers(peers, nodes, classes, device)]
+    candidates = [*ours("mutual_kl", device, call), *_competitors(peers, nodes, classes, device)]
     return OperatorProblem({"logits": logits}, upstream, oracle, candidates, cost, cost)
 
 
@@ -76,7 +76,7 @@ def closed_form(t: Tensors) -> Tensor:
     return (((entropy.sum(0) - entropy) / (count - 1)).sum(-1) - (others * log_p).sum((-1, -2))) / z.size(1)
 
 
-def _peers(peers: int, nodes: int, classes: int, device: torch.device) -> list[Candidate]:
+def _competitors(peers: int, nodes: int, classes: int, device: torch.device) -> list[Candidate]:
     def loop(t: Tensors) -> Tensor:
         """Pairs of shared log-probabilities."""
         log_p = t["logits"].log_softmax(-1)
@@ -110,13 +110,13 @@ def _peers(peers: int, nodes: int, classes: int, device: torch.device) -> list[C
 
     unrolled = [compiled("torch.compile(loop over pairs)", loop)] if peers <= _UNROLLED_PEERS else []
     return [
-        peer("torch loop over pairs", lambda: loop),
-        peer("torch softmax + kl_div of each pair", lambda: per_pair),
-        peer("torch broadcast K x K", broadcast),
-        peer("torch closed form", lambda: closed_form),
+        competitor("torch loop over pairs", lambda: loop),
+        competitor("torch softmax + kl_div of each pair", lambda: per_pair),
+        competitor("torch broadcast K x K", broadcast),
+        competitor("torch closed form", lambda: closed_form),
         compiled("torch.compile(closed form)", closed_form),
         *unrolled,
-        peer("Liger KL of each pair", lambda: _liger(peers, device), "liger_kernel"),
+        competitor("Liger KL of each pair", lambda: _liger(peers, device), "liger_kernel"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is compared: a case as data, the problem it stands for, and the candidates that solve it."""
+"""What is compared: a case as data, its problem, and the candidates that solve it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Case:
 
     Attributes:
         operator: a key of `gkdbench.measure.operators.cases.MODULES`.
-        sizes: what the operator asks for: width, heads, peers, classes, experts, ...
+        sizes: sizes of the operator's inputs: width, heads, peers, classes, experts, ...
         graph: a name that `graph_named` knows; "" for operators without a graph.
         option: reduce of spmm, kernel of structure_kl.
     """
@@ -60,8 +60,8 @@ class Candidate:
 
     Attributes:
         make: builds what may be kept between calls (a transpose, compiled code); raises `CandidateUnavailable`.
-        ours: an operator of gkdkernels, and no peer.
-        yardstick: written for the bench alone, so that no ratio "to the fastest peer" counts it.
+        ours: an operator of gkdkernels, not a competitor.
+        yardstick: written for the bench alone, so that no ratio to the fastest competitor counts it.
         slow: seconds of compilation or of one call: left out of quick runs.
     """
 
@@ -74,7 +74,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class OperatorProblem:
-    """Inputs, the truth, and who competes.
+    """Inputs, the fp64 reference, and the candidates.
 
     Attributes:
         inputs: differentiable leaves, in the case's dtype.
@@ -117,7 +117,7 @@ def ours(operator: str, device: torch.device, forward: Callable[[str], OperatorC
     return [Candidate(f"gkdkernels {name}", make(name), ours=True) for name in fitting]
 
 
-def peer(name: str, make: Callable[[], OperatorCall], *needs: str, slow: bool = False) -> Candidate:
+def competitor(name: str, make: Callable[[], OperatorCall], *needs: str, slow: bool = False) -> Candidate:
     """A candidate of others; `needs` are the modules it imports."""
 
     def build() -> OperatorCall:

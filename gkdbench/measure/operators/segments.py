@@ -1,4 +1,4 @@
-"""Readouts over contiguous segments: the truth in fp64, and what else computes them."""
+"""Readouts over contiguous segments: the fp64 reference, and what else computes them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     gradient_of,
     normal,
-    peer,
 )
 
 OURS = {"sum": segment_sum, "mean": segment_mean, "max": segment_max, "softmax": segment_softmax}
@@ -84,10 +84,10 @@ def _peers(ptr: Tensor, kind: str) -> list[Candidate]:
             return lambda t: utils.softmax(t["x"], ptr=ptr)
         return lambda t: utils.segment(t["x"], ptr, reduce=kind)
 
-    stock = [] if kind == "softmax" else [peer("torch.segment_reduce", lambda: segment_reduce)]
+    stock = [] if kind == "softmax" else [competitor("torch.segment_reduce", lambda: segment_reduce)]
     return [
-        peer("torch scatter_reduce", lambda: scatter),
+        competitor("torch scatter_reduce", lambda: scatter),
         *stock,
         compiled("torch.compile(scatter_reduce)", scatter),
-        peer("torch_geometric", geometric, "torch_geometric"),
+        competitor("torch_geometric", geometric, "torch_geometric"),
     ]

@@ -1,4 +1,4 @@
-"""`structure_kl`: the truth in fp64, and what else computes the KL of local structures."""
+"""`structure_kl`: the fp64 reference, and what else computes the KL of local structures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     edge_blocks,
     gradient_of,
     normal,
     ours,
-    peer,
     sparse_matrix,
 )
 
@@ -126,9 +126,9 @@ def _peers(graph: CSRGraph, teacher: Tensor, kernel: str) -> list[Candidate]:
 
     select = "torch index_select + index_add"
     return [
-        peer(select, lambda: lambda t: plain(t["student"], fancy=False)),
-        peer("torch x[index] + index_add", lambda: lambda t: plain(t["student"], fancy=True)),
-        peer("torch sampled_addmm + CSR", sampled),
+        competitor(select, lambda: lambda t: plain(t["student"], fancy=False)),
+        competitor("torch x[index] + index_add", lambda: lambda t: plain(t["student"], fancy=True)),
+        competitor("torch sampled_addmm + CSR", sampled),
         compiled("torch.compile(index_select)", lambda t: plain(t["student"], fancy=False)),
         Candidate("C++", lambda: _fused(graph, teacher, kernel), yardstick=True),
     ]

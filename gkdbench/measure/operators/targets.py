@@ -1,4 +1,4 @@
-"""What the operators promise on CPUs with two threads, as data; `gkdbench profile kernels --bars` holds them to it."""
+"""What the operators promise on CPUs with two threads, as data; `gkdbench profile kernels --bars` checks them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gkdbench.measure.operators.bench import CaseResult
 from gkdbench.measure.operators.problem import Case
 from gkdbench.measure.ratios import Ratio
 
-FASTEST_PEER = "the fastest peer"
+FASTEST_COMPETITOR = "the fastest peer"  # the name in stored results
 _GRAPH = "power-law-arxiv"
 
 
@@ -18,7 +18,7 @@ class PerfTarget:
     """``ours / against <= limit``, forward and backward.
 
     Attributes:
-        against: a candidate's name, or `FASTEST_PEER`: the fastest that was not made by us.
+        against: a candidate's name, or `FASTEST_COMPETITOR`: the fastest that was not made by us.
     """
 
     what: str
@@ -64,7 +64,7 @@ def bars(*, quick: bool = False) -> list[PerfTarget]:
     cosine, laplace = (Case("structure_kl", {"width": width}, graph, kernel) for kernel in ("cosine", "laplace"))
     closed, released = "torch.compile(closed form)", "released structure, re-written plainly"
     return [
-        PerfTarget("sum", total, cpu, FASTEST_PEER, 0.25),
+        PerfTarget("sum", total, cpu, FASTEST_COMPETITOR, 0.25),
         PerfTarget("GAT 4x32, torch alone", gat, cpu, cpp, 2.3),
         PerfTarget("GAT 4x32, numba", gat, numba, cpp, 1.2),
         PerfTarget("max, numba", largest, numba, cpp, 1.5),
@@ -81,18 +81,18 @@ def bars(*, quick: bool = False) -> list[PerfTarget]:
 
 
 def candidates_of(lines: list[PerfTarget], case: Case) -> frozenset[str]:
-    """Who has to run for the bars on `case`; empty for everybody."""
+    """Who has to run for the bars on `case`; empty for all."""
     names = {name for bar in lines if bar.case == case for name in (bar.ours, bar.against)}
-    return frozenset() if FASTEST_PEER in names else frozenset(names)
+    return frozenset() if FASTEST_COMPETITOR in names else frozenset(names)
 
 
 def hold(bar: PerfTarget, results: Mapping[str, CaseResult]) -> TargetResult:
-    """What `results`, by name of the case, say about a bar."""
+    """The measured result of a bar, from `results` by name of the case."""
     result = results.get(bar.case.name)
     if result is None:
         return TargetResult(bar, None, bar.against, "the case was not run")
     fastest = result.fastest(ours=False)
-    against = bar.against if bar.against != FASTEST_PEER else fastest.name if fastest else FASTEST_PEER
+    against = bar.against if bar.against != FASTEST_COMPETITOR else fastest.name if fastest else FASTEST_COMPETITOR
     found = result.ratio(bar.ours, against)
     if found is not None:
         return TargetResult(bar, found, against, "")

@@ -1,4 +1,4 @@
-"""Whole training steps beside PyG's: the kernels alone on the same dense inputs, and the step as the house runs it."""
+"""Whole training steps compared with PyG's: the kernels alone on equal dense inputs, and gkdbench's training path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LR = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StepData:
-    """What a step reads. The graph has its self-loops already; PyG is told not to add them again."""
+    """What a step reads. The graph has its self-loops already; PyG is configured not to add them again."""
 
     name: str
     graph: CSRGraph
@@ -66,7 +66,10 @@ def compare_steps(
         ImportError: without torch_geometric.
     """
     if find_spec("torch_geometric") is None:
-        raise ImportError("the comparison of training steps wants torch_geometric: pip install 'gkdbench[pyg]'")
+        raise ImportError(
+            "training steps: expected torch_geometric to compare with, got none installed; try pip install "
+            "'gkdbench[pyg]'"
+        )
     graph = data.graph.to(device)
     stored = data.features.to(device)
     dense = dense_features(stored)
@@ -193,5 +196,5 @@ def _same_weights(ours: nn.Module, theirs: nn.Module) -> None:
             case "att_dst":
                 source = mine[f"{inner}.target"][None]
             case other:
-                raise RuntimeError(f"PyG's layers have a parameter {other!r} that this comparison does not know")
+                raise RuntimeError(f"PyG's layers: expected the parameters of ours, got another, {other!r}")
         parameter.copy_(source)

@@ -25,8 +25,8 @@ class Point:
 
     Attributes:
         macs: its multiply-adds over those of k = 1, router included.
-        error: relative, of its logits to those of the released structure.
-        ratio: its time over that of k = 1; None when one of the two disagrees with the released structure.
+        error: relative, of its logits to those of the re-implemented official code.
+        ratio: its time over that of k = 1; None when one of the two disagrees with the re-implemented official code.
     """
 
     k: int
@@ -46,7 +46,7 @@ class LatencyCurve:
 
 
 def sizes(data: StepData) -> tuple[int, ...]:
-    """Rows of the batches: one, 1,024 and all (fewer where there are no more)."""
+    """Rows of the batches: one, 1,024 and all (fewer if there are fewer)."""
     everything = data.features.shape[0]
     return tuple(sorted({*(size for size in BATCHES if size < everything), everything}))
 

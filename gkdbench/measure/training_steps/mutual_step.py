@@ -1,4 +1,4 @@
-"""The joint step of two peers that teach each other, on nodes and on batches of graphs, beside PyG's."""
+"""The joint step of two peers that teach each other, on nodes and on batches of graphs, compared with PyG's."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ def joint_on_graphs(data: GraphData) -> PairwiseTiming:
     _copy_weights(ours, theirs)
     drawn = torch.randperm(data.labels.numel(), generator=torch.Generator().manual_seed(0))
     batches = [drawn.roll(-GRAPHS * i)[:GRAPHS] for i in range(_BATCHES)]
-    house, pyg = cycle(batches), cycle(batches)
+    ours_batches, pyg_batches = cycle(batches), cycle(batches)
     graphs = pyg_peers.graphs(data.inputs, data.labels)
 
     def block() -> tuple[tuple[Any, ...], Tensor]:
-        ids = next(house)
+        ids = next(ours_batches)
         batch = data.inputs.take(ids)
         return (batch.features, batch.graph, batch.segments), data.labels[ids]
 
     def collated() -> tuple[tuple[Any, ...], Tensor]:
-        return pyg_peers.batch([graphs[i] for i in next(pyg).tolist()])
+        return pyg_peers.batch([graphs[i] for i in next(pyg_batches).tolist()])
 
     sides = (_Side(ours, _fused_losses, block), _Side(theirs, _pair_losses, collated))
     return _duel(f"joint step of GIN and GCN, batches of {min(GRAPHS, drawn.numel())} graphs", data.name, sides)
@@ -194,13 +194,15 @@ def _transposed_values(parameter: Tensor) -> Tensor:
 
 
 def _twins(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Our parameters with PyG's: matrices lie transposed there."""
+    """Our parameters with PyG's: matrices are transposed there."""
     others = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         names = [re.sub(own, twin, name) for own, twin in _NAMES if re.fullmatch(own, name)]
         yield parameter, others.pop(next(twin for twin in names if twin in others))
     if others:
-        raise RuntimeError(f"PyG's layers have parameters that ours lack: {', '.join(others)}")
+        raise RuntimeError(
+            f"PyG's layers: expected the parameters of ours, got parameters that ours lack: {', '.join(others)}"
+        )
 
 
 _NAMES = (

@@ -114,7 +114,7 @@ def plain_gat(model: GAT, x: Tensor, row: Tensor, col: Tensor) -> Trace:
 def _plain_attention(conv: nn.Module, x: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """[N, H, F]"""
     if not isinstance(conv, GATConv):
-        raise TypeError(f"plain_gat wants layers of GAT, got {type(conv).__name__}")
+        raise TypeError(f"plain_gat: expected layers of GAT, got {type(conv).__name__}")
     h = (x @ conv.linear.weight).view(-1, conv.heads, conv.features)
     el, er = (h * conv.source).sum(-1), (h * conv.target).sum(-1)
     score = F.leaky_relu(el.index_select(0, col) + er.index_select(0, row), conv.negative_slope)

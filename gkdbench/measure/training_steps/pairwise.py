@@ -43,7 +43,7 @@ class TimingComparison:
 
 @dataclass(frozen=True, slots=True)
 class PairwiseTiming:
-    """What stands on both sides of a `TimingComparison`."""
+    """One side of a `TimingComparison`."""
 
     what: str
     data: str

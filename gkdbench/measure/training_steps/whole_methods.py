@@ -1,4 +1,4 @@
-"""Whole steps of three methods beside their released structures: what is left there of the kernels' speed-up."""
+"""Whole steps of three methods compared with their official code's structure: what is left of the kernels' speed-up."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def started(config: RbMConfig, data: StepData) -> RbMModel:
     """A model whose memories are k-means' and whose experts differ."""
     model = config.build(data.features.shape[1], data.classes, Randomness(seed=0))
     if not isinstance(model, RbMModel):
-        raise TypeError(f"rbm wants an RbMModel, got {type(model).__name__}")
+        raise TypeError(f"rbm: expected an RbMModel, got {type(model).__name__}")
     drawn = {name: value.clone() for name, value in model.named_parameters()}
     model.begin_routing(data.features)
     model.load_state_dict(drawn, strict=False)
@@ -156,8 +156,8 @@ def alignahead(data: StepData) -> Iterator[PairwiseTiming]:
     """Alignahead with two GATs of four hidden layers: one step of each student, aligned with the other's next layer.
 
     Ours runs as the methods' loop does: both students answer once, and the first once more after its step, for the
-    second to follow. The release computes the co-student's features in every step anew. Where numba is installed, a
-    second line has the structures by it, as ``backend="numba"`` gives them.
+    second to follow. The official code computes the co-student's features again in every step. Where numba is
+    installed, a second line has the structures by it, as ``backend="numba"`` gives them.
     """
     yield _alignahead(data, "auto", "")
     if find_spec("numba") is not None:
@@ -196,7 +196,7 @@ def _gats(data: StepData, config: GATConfig = _GAT) -> tuple[GAT, GAT]:
     models = [config.build(width, data.classes, Randomness(seed=0, peer=peer)) for peer in range(2)]
     first, second = (model.train() for model in models)
     if not isinstance(first, GAT) or not isinstance(second, GAT):
-        raise TypeError("alignahead wants GATs")
+        raise TypeError("alignahead: expected GAT models, got others")
     return first, second
 
 
@@ -293,7 +293,7 @@ def structure_memory(*, quick: bool) -> TimingComparison:
 def mutual_loss(
     device: torch.device, clock: Clock, roofs: MachinePeaks, settings: BenchSettings, *, quick: bool
 ) -> TimingComparison:
-    """The loss of four peers at pubmed's size, value and gradient, beside the usual loop over pairs."""
+    """The loss of four peers at pubmed's size, value and gradient, compared with the usual loop over pairs."""
     case = Case("mutual_kl", {"peers": 4, "nodes": 200 if quick else 19_717, "classes": 3})
     mine, pairs = "gkdkernels cpu", "torch softmax + kl_div of each pair"
     only = BenchSettings(settings.rounds, settings.budget_s, memory=False, only=frozenset({mine, pairs}))

@@ -40,7 +40,7 @@ class MatchedMLP(DistilledStudent):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         base = self.backbone_config()
         if not isinstance(base, MLPConfig):
-            raise TypeError(f"a matched control is an MLP, got {type(base).__name__}")
+            raise TypeError(f"a matched control: expected an MLP, got {type(base).__name__}")
         config = self.widened(base, backbone_config(self.match, self.match_model), view)
         ctx.extra["hidden"] = config.hidden
         transfer = Transfer(

@@ -31,7 +31,7 @@ class Ensemble(Method):
     Args:
         of: a method that trains one model of a backbone. settings: its hyper-parameters.
         members: K, the number of the compared method's peers (5 for mixtures).
-        each: what more each member's settings say, for peers of several backbones; they then share the run's seed.
+        each: further settings of each member, for peers of several backbones; they then share the run's seed.
         keep: all models, or one as a teacher for others: the best on validation, or their mean, whose logits are the
             logarithm of the mean of their probabilities (the row "ensemble -> KD" of docs/protocol.md, control G4).
     """

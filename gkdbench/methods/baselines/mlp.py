@@ -29,8 +29,8 @@ class PlainMLP(SingleModelMethod):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the remainder of the labelled nodes after full batches is trained on; the release drops it",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "the remainder of the labelled nodes after full batches is trained on; the official code drops it",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}

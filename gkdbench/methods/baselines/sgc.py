@@ -18,8 +18,8 @@ from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 class SGCClassifier(SingleModelMethod):
     """Logistic regression on ``A_hat^2 X`` (Wu et al. 2019, eq. 8), full batch, no early stopping.
 
-    The release reads the test score once, after the last epoch; here validation selects the epoch. Unseen nodes are
-    propagated on the full graph at test time.
+    The official code reads the test score once, after the last epoch; here validation selects the epoch. Unseen nodes
+    are propagated on the full graph at test time.
     """
 
     name: ClassVar[str] = "sgc"
@@ -30,8 +30,8 @@ class SGCClassifier(SingleModelMethod):
     licence: ClassVar[str] = "MIT"
     needs: ClassVar[str] = "graph"
     deviations: ClassVar[tuple[str, ...]] = (
-        "the epoch is selected on validation; the release scores the last epoch",
-        "several training seeds; the release has one",
+        "the epoch is selected on validation; the official code scores the last epoch",
+        "several training seeds; the official code has one",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
 

@@ -21,7 +21,7 @@ class SIGNClassifier(DistilledStudent):
     """Cross-entropy, or ``lambda * CE + (1 - lambda) * KL(p_T || p_S)``, on ``[X, A_hat X, A_hat^2 X, ...]``
     (Frasca et al. 2020).
 
-    The released script is for ogbn-papers100M alone. Here SIGN has the MLP's settings, so that the two rows differ in
+    The official script is for ogbn-papers100M alone. Here SIGN has the MLP's settings, so that the two rows differ in
     the propagation. Unseen nodes are propagated on the full graph at test time.
 
     Args:
@@ -37,8 +37,8 @@ class SIGNClassifier(DistilledStudent):
     needs: ClassVar[str] = "graph"
     multi_label: ClassVar[bool] = True
     deviations: ClassVar[tuple[str, ...]] = (
-        "settings are those of the MLP: the release has a script for one data set, ogbn-papers100M",
-        "propagation is part of the model, and of its latency; the release propagates beforehand",
+        "settings are those of the MLP: the official code has a script for one data set, ogbn-papers100M",
+        "propagation is part of the model, and of its latency; the official code propagates beforehand",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 20}
 

@@ -27,7 +27,7 @@ class TeacherMethod(SingleModelMethod):
     Args:
         decay: which parameters weight decay acts on.
         fanouts: neighbours sampled per layer while training; empty: full graph. Inference always reads all neighbours.
-        schedule: of the learning rate: constant, halved every 50 epochs, or lowered where validation stands still.
+        schedule: of the learning rate: constant, halved every 50 epochs, or lowered where validation does not improve.
     """
 
     name: ClassVar[str] = "teacher"

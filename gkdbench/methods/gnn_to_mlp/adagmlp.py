@@ -42,11 +42,11 @@ class AdaGMLP(DistilledStudent):
     The alignment terms compare a labelled row with a copy of which some features are masked. After each member the
     node weights are boosted: with ``e_i = 1 - exp(-beta KL_ki)`` at temperature 1 and its weighted mean e,
     ``alpha_k = max(log((1 - e) / e), 1e-16)`` and ``w_i <- w_i exp(alpha_k e_i)``, normalised. With lambda = 1 no
-    teacher is asked, and all members weigh the same.
+    teacher is used, and all members weigh the same.
 
     ``as_released`` never resets the node weights, drops the labelled nodes that K does not divide, scales masked rows
-    to the sum 1, draws from seeds 52, 62, 82, 112, 152, ... and answers unseen nodes with its second member alone.
-    The release also reads inductive validation scores from the rows of other nodes, which cannot be done here:
+    to the sum 1, draws from seeds 52, 62, 82, 112, 152, ... and predicts unseen nodes with its second member alone.
+    The official code also reads inductive validation scores from the rows of other nodes, which cannot be done here:
     positions belong to one numbering.
 
     Args:
@@ -64,14 +64,14 @@ class AdaGMLP(DistilledStudent):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "all members answer together everywhere; the release answers unseen nodes with its second member alone",
-        "inductive validation scores belong to the nodes they are read for; in the release to rows of others",
-        "node weights start equal in every epoch, unless persist is set; the release never resets them",
-        "every labelled node is in a part; the release drops those that K does not divide",
-        "masked rows keep their expected sum; the release scales each to the sum 1",
-        "seeds are the suite's; the release adds 10 times the counter of its loop: 52, 62, 82, 112, 152",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
-        "hidden layers are compared before the activation and dropout; in the release after",
+        "all members predict together everywhere; the official code predicts unseen nodes with its second member alone",
+        "inductive validation scores belong to the nodes they are read for; in the official code to rows of others",
+        "node weights start equal in every epoch, unless persist is set; the official code never resets them",
+        "every labelled node is in a part; the official code drops those that K does not divide",
+        "masked rows keep their expected sum; the official code scales each to the sum 1",
+        "seeds are the suite's; the official code adds 10 times the counter of its loop: 52, 62, 82, 112, 152",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
+        "hidden layers are compared before the activation and dropout; in the official code after",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "mask": 0.1}
@@ -89,13 +89,15 @@ class AdaGMLP(DistilledStudent):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         released = self.as_released
         if self.batch_size is not None:
-            raise UserError(f"adagmlp weights all nodes at once; batch_size wants None, got {self.batch_size}")
+            raise UserError(
+                f"adagmlp: batch_size: expected None, got {self.batch_size}; all nodes are weighted at once"
+            )
         if released:
             ctx = dataclasses.replace(ctx, seed=drifted_seed(ctx.seed))
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed)
         if not isinstance(model, MLPs):
-            raise TypeError(f"adagmlp wants several MLPs, got {type(model).__name__}")
+            raise TypeError(f"adagmlp: expected several MLPs, got {type(model).__name__}")
         student = as_predictor(config, model, view.num_classes)
         if released:
             student = SecondOnUnseen(student, model, view.inputs.space.name)
@@ -116,12 +118,13 @@ class AdaGMLP(DistilledStudent):
 
 
 def drifted_seed(run: int) -> int:
-    """The release's seed of run 0, 1, 2, ...: 52, 62, 82, 112, 152, ..."""
+    """The official code's seed of run 0, 1, 2, ...: 52, 62, 82, 112, 152, ..."""
     return 52 + 5 * run * (run + 1)
 
 
 class SecondOnUnseen(Predictor):
-    """The release's answer (docs/protocol.md, trap 16): of all members on the observed graph, of the second elsewhere.
+    """The official code's answer (docs/protocol.md, trap 16): of all members on the observed graph, of the second
+    elsewhere.
 
     Args:
         whole: the predictor of all members of `model`.

@@ -36,8 +36,8 @@ GRID = [step / 100 for step in range(101)]
 class CoHOp(SingleModelMethod):
     """``CE + gamma * mean_i mean_{j -> i} H(p_i, p_j)`` on features with a label histogram (Winter et al. 2024).
 
-    Five rounds: train on the current labels, predict, put the truth on the training rows, mix with the mean of the
-    neighbours, ``w p + (1 - w) P p``, and label the nodes that are sure (largest entry above a threshold) for the
+    Five rounds: train on the current labels, predict, put the true labels on the training rows, mix with the mean of
+    the neighbours, ``w p + (1 - w) P p``, and label the nodes that are sure (largest entry above a threshold) for the
     next round. Weights carry over from round to round, the optimiser's moments do not.
 
     ``as_released`` counts a training node's own label in its histogram, stops each round on validation and searches
@@ -62,10 +62,10 @@ class CoHOp(SingleModelMethod):
     needs: ClassVar[str] = "graph"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "a node's own label is left out of its histogram; the release counts it, and test nodes have none",
-        "the mixing weight is fixed or chosen on held-out training labels; in the release on validation labels",
-        "a round is trained for all its epochs; the release goes on from the round's best validation epoch",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "a node's own label is left out of its histogram; the official code counts it, and test nodes have none",
+        "the mixing weight is fixed or chosen on held-out training labels; in the official code on validation labels",
+        "a round is trained for all its epochs; the official code goes on from the round's best validation epoch",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
         "the MLP of the OGB sets has its norm before the activation and none on the input",
     )
     as_released_tie_break: ClassVar[str] = "later"
@@ -138,7 +138,7 @@ class _Rounds:
         return hidden
 
     def train(self, *, last: bool) -> None:
-        """One round of training; the release goes on from its best epoch, ``corrected`` from its last."""
+        """One round of training; the official code goes on from its best epoch, ``corrected`` from its last."""
         method = self._method
         optimiser = adam(self._model, lr=method.lr, weight_decay=method.weight_decay)
         out_of_sight = self._view.train.position[self._hidden]
@@ -162,8 +162,8 @@ class _Rounds:
             self._model.load_state_dict(state)
 
     def _step(self, optimiser: torch.optim.Optimizer, labelled: Tensor) -> dict[str, float]:
-        """One pass over all observed nodes, labelled ones beside them; the means of the terms."""
-        noted: dict[str, list[float]] = {"loss": [], "ce": [], "smoothness": []}
+        """One pass over all observed nodes, labelled ones next to them; the means of the terms."""
+        reported: dict[str, list[float]] = {"loss": [], "ce": [], "smoothness": []}
         size = self._method.batch_size
         again = endless_batches(self._model, labelled.numel(), size)
         for batch in batches(self._model, len(self._view.items), size):
@@ -178,15 +178,15 @@ class _Rounds:
                     both = self._model(feature_rows(self._features, torch.cat([rows, chosen])))
                     logits, answers = both[: rows.numel()], both[rows.numel() :]
                 ce = supervised(answers, self._label[chosen])
-                noted["ce"].append(float(ce.detach()))
+                reported["ce"].append(float(ce.detach()))
                 if not self._method.smoothness:
                     return ce
                 term = self._method.smoothness * disagreement(logits, graph)
-                noted["smoothness"].append(float(term.detach()))
+                reported["smoothness"].append(float(term.detach()))
                 return ce + term
 
-            noted["loss"].append(descend(self._model, optimiser, loss))
-        return {name: mean_loss(values) for name, values in noted.items() if values}
+            reported["loss"].append(descend(self._model, optimiser, loss))
+        return {name: mean_loss(values) for name, values in reported.items() if values}
 
     def _around(self, batch: Tensor) -> tuple[CSRGraph, Tensor | None]:
         """The batch's in-edges, and the nodes [R] that they connect (None: all, in order)."""
@@ -226,7 +226,7 @@ class _Rounds:
         return GRID[right.index(max(right))]
 
     def _searched_on_validation(self, guess: Tensor, smooth: Tensor) -> float:
-        """The release's w: best on validation. The Monitor is asked for the score of every candidate at once, in an
+        """The official code's w: best on validation. The Monitor scores every candidate at once, in an
         epoch of its own that nothing can be selected from."""
         mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w), needs="graph") for w in GRID}
         self._epoch += 1
@@ -237,7 +237,7 @@ class _Rounds:
 
 
 class _Mixture(nn.Module):
-    """Answers every observed node with ``log(w guess + (1 - w) smooth)``; has no state."""
+    """Predicts every observed node with ``log(w guess + (1 - w) smooth)``; has no state."""
 
     def __init__(self, guess: Tensor, smooth: Tensor, weight: float) -> None:
         super().__init__()

@@ -37,10 +37,10 @@ class CPF(DistilledStudent):
 
     h starts one-hot on V_L and uniform elsewhere; K times
     ``h_v <- ReLU(sigmoid(a_v) sum_u att_vu h_u + sigmoid(-a_v) MLP(x_v))``, after which V_L is put back. att is the
-    softmax over in-neighbours u of their score, a_v a free number per node. Dropout is drawn anew in each of the K.
+    softmax over in-neighbours u of their score, a_v a free number per node. Dropout is drawn again in each of the K.
 
     An unseen node has no a_v of its own and takes the mean of the others; scores "tra" are free numbers too, which
-    nothing can stand in for: they are refused in inductive settings.
+    cannot be replaced: they are refused in inductive settings.
 
     Args:
         score: "ind": ``<x_u, w>``; "tra": a free number per node.
@@ -57,10 +57,11 @@ class CPF(DistilledStudent):
     needs: ClassVar[str] = "graph"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "features are read as they are; the release binarises them",
-        "every key of a configuration is read; the release's search varies learning rate and decay under other names "
+        "features are read as they are; the official code binarises them",
+        "every key of a configuration is read; the official code's search varies learning rate and decay under other "
+        "names "
         "than its optimiser reads",
-        "several splits and their spread; the release has one split",
+        "several splits and their spread; the official code has one split",
         "scores that are free per node are refused where nodes are unseen",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
@@ -77,15 +78,17 @@ class CPF(DistilledStudent):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.batch_size is not None:
-            raise UserError(f"cpf propagates over the whole graph; batch_size wants None, got {self.batch_size}")
+            raise UserError(
+                f"cpf: batch_size: expected None, got {self.batch_size}; it propagates over the whole graph"
+            )
         if self.score == "tra" and view.setting != "tran":
             raise UserError(
-                f"score 'tra' of cpf is a free number per node, which unseen nodes lack; setting is {view.setting!r}: "
-                f"use score='ind'"
+                f"cpf: score 'tra': expected setting 'tran', got {view.setting!r}: it is a number per node, which "
+                f"unseen nodes lack; use score='ind'"
             )
         config = self.backbone_config()
         if not isinstance(config, MLPConfig):
-            raise TypeError(f"cpf wants an MLP beside the propagation, got {type(config).__name__}")
+            raise TypeError(f"cpf: expected an MLP next to the propagation, got {type(config).__name__}")
         module = Propagation(self, config, view, Randomness(ctx.seed)).to(view.device)
         student = Propagator(module, view.inputs.space, binary=self.as_released)
         optimiser = adam(module, lr=self.lr, weight_decay=self.weight_decay)
@@ -186,14 +189,14 @@ class Propagation(nn.Module):
     def _transformed(self, x: Features, step: int) -> Tensor:
         """[N, C] MLP(x), with dropout on its input too, another one in every step."""
         if self.mlp is None:
-            raise TypeError("without an MLP there is nothing to transform")
+            raise TypeError("cpf: expected an MLP to transform features, got none")
         self.mlp.randomness.step = self.randomness.step * self.steps + step
         logits: Tensor = self.mlp(self._dropped(x, f"mlp {step}"))
         return logits
 
 
 class Propagator(Predictor):
-    """Tells the module which nodes of a scene are which observed ones, by their ids.
+    """Gives the module the positions of a scene's nodes among the observed ones, by their ids.
 
     Args:
         observed: the numbering that it was trained on.

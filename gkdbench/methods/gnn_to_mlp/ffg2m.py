@@ -26,7 +26,7 @@ class FFG2M(DistilledStudent):
     ``L_low = mean over edges j -> i and all (i, i) of KL(p_T,j || p_S,i)``, temperature 1, and
     ``L_high = mean over edges of KL(softmax(|z_T,i - z_T,j| / tau) || softmax(|z_S,i - z_S,j| / tau))``.
 
-    ``as_released`` lets a tie on validation win. The release also swaps the names of two settings, the student's
+    ``as_released`` lets a tie on validation win. The official code also swaps the names of two settings, the student's
     dropout being stored as the teacher's: both variants have each value where it acted.
 
     Args:
@@ -43,8 +43,8 @@ class FFG2M(DistilledStudent):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
-        "dropout is named after the model it acts on; the release stores the student's as the teacher's",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
+        "dropout is named after the model it acts on; the official code stores the student's as the teacher's",
         "terms over edges are computed a part at a time, to the same value",
     )
     as_released_tie_break: ClassVar[str] = "later"
@@ -57,10 +57,10 @@ class FFG2M(DistilledStudent):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         edges = without_loops(view.inputs.graph)
         teacher = ctx.teachers["teacher"].logits[view.inputs.everything]
-        asked = PairTargets(edges, teacher).over()
+        target = PairTargets(edges, teacher).over()
 
         def terms(logits: Tensor) -> Mapping[str, Tensor]:
-            return {"low": pair_kl(logits, asked), "high": difference_kl(logits, teacher, edges, tau=self.tau)}
+            return {"low": pair_kl(logits, target), "high": difference_kl(logits, teacher, edges, tau=self.tau)}
 
         def begin(epoch: int, randomness: Randomness, answer: Callable[[], Tensor]) -> PairTermsFunction:
             return terms

@@ -32,7 +32,8 @@ class GLNN(DistilledStudent):
     with lambda = 0 the first pass still steps on a zero gradient (momentum and weight decay only).
 
     Args:
-        label_weight: lambda; 0 in the release. tau: 1 in the release; others that train such a student have their own.
+        label_weight: lambda; 0 in the official code. tau: 1 in the official code; others that train such a student have
+            their own.
     """
 
     name: ClassVar[str] = "glnn"
@@ -46,9 +47,10 @@ class GLNN(DistilledStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "one objective in every step; the release steps on labels and on the teacher apart, also where lambda is 0",
-        "the remainder after full batches is trained on; the release drops it",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "one objective in every step; the official code steps on labels and on the teacher apart, also where "
+        "lambda is 0",
+        "the remainder after full batches is trained on; the official code drops it",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}

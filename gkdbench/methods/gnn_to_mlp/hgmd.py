@@ -53,10 +53,10 @@ class HGMD(DistilledStudent):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "targets are the teacher's on all data sets; the release adds 1e-6 to mixed ones off the citation sets",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
-        "pairs are drawn where the graph lies; the release moves logits to the host in every epoch",
-        "inductive runs draw pairs on the observed graph; the release is transductive only",
+        "targets are the teacher's on all data sets; the official code adds 1e-6 to mixed ones off the citation sets",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
+        "pairs are drawn on the device of the graph; the official code moves logits to the host in every epoch",
+        "inductive runs draw pairs on the observed graph; the official code is transductive only",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
@@ -113,8 +113,8 @@ class _Pairs:
             probability = self._probability(epoch, answer())
             keep = drawn(probability, randomness.key("pairs"))
         self.kept = float(keep.mean()) if keep.numel() else 1.0
-        asked = self._asked(keep, probability, randomness)
-        return lambda logits: {"kl": pair_kl(logits, asked, tau=self._method.tau)}
+        target = self._asked(keep, probability, randomness)
+        return lambda logits: {"kl": pair_kl(logits, target, tau=self._method.tau)}
 
     def _probability(self, epoch: int, student_logits: Tensor) -> Tensor:
         """[E] of the edges in `epoch`."""

@@ -46,9 +46,10 @@ class KRD(DistilledStudent):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "seeds are the suite's; the release adds the counter of its loop to the seed: 42, 43, 45, 48, 52",
-        "bins of rho without nodes are left out of the fit of the power; in the release their share of agreements is 0",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "seeds are the suite's; the official code adds the counter of its loop to the seed: 42, 43, 45, 48, 52",
+        "bins of rho without nodes are left out of the fit of the power; in the official code their share of "
+        "agreements is 0",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
         "a student that does not follow its teacher is flagged unstable and stays in the table",
     )
     as_released_tie_break: ClassVar[str] = "later"
@@ -84,7 +85,7 @@ class KRD(DistilledStudent):
 
 
 def drifted_seed(run: int) -> int:
-    """The release's seed of run 0, 1, 2, ...: 42, 43, 45, 48, 52, ..."""
+    """The official code's seed of run 0, 1, 2, ...: 42, 43, 45, 48, 52, ..."""
     return 42 + run * (run + 1) // 2
 
 

@@ -38,7 +38,7 @@ class NOSMOG(EncodedMethod, DistilledStudent):
     """``lamb * L(KL; V_obs) + (1 - lamb) * L(CE; V_L)`` with ``L(base; V) = base(x) + w * base(x + delta) + mu * S``
     (Tian et al. 2023, eq. 9).
 
-    x are features with DeepWalk encodings beside them, KL is ``KL(p_T || p_S)`` at temperature 1, delta the
+    x are features with DeepWalk encodings next to them, KL is ``KL(p_T || p_S)`` at temperature 1, delta the
     perturbation of at most eps per entry that raises the base loss, S the mean squared difference of the Gram
     matrices of ``ReLU(W h_S)`` and of the teacher's last hidden layer on V. The attack makes the mini-batch's rows
     dense, which costs bag-of-words sets most of a step's time; ``adv_weight = 0`` leaves it out.
@@ -47,7 +47,7 @@ class NOSMOG(EncodedMethod, DistilledStudent):
     also where lamb = 1 leaves the first a zero gradient, and trains the encodings with a hierarchical softmax.
 
     Args:
-        kd_weight: lamb, weight of the teacher; 1 in the release (the inverse of GLNN's lambda).
+        kd_weight: lamb, weight of the teacher; 1 in the official code (the inverse of GLNN's lambda).
         adv_weight: w. adv_eps: eps. adv_steps: steps of eps / 4.
         similarity: mu.
     """
@@ -62,11 +62,11 @@ class NOSMOG(EncodedMethod, DistilledStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "one objective in every step; the release steps on labels and on the teacher apart, also where lamb is 1",
-        "the remainder after full batches is trained on; the release drops it",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
-        "running statistics change in clean forwards only; in the release in attacks too",
-        "encodings are trained by negative sampling; in the release by a hierarchical softmax",
+        "one objective in every step; the official code steps on labels and on the teacher apart, also where lamb is 1",
+        "the remainder after full batches is trained on; the official code drops it",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
+        "running statistics change in clean forwards only; in the official code in attacks too",
+        "encodings are trained by negative sampling; in the official code by a hierarchical softmax",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "num_walks": 1, "dim": 16}
@@ -101,7 +101,7 @@ class NOSMOG(EncodedMethod, DistilledStudent):
         return Fitted({"model": student})
 
     def _together(self, view: TrainView, model: Model) -> Iterator[_Batch]:
-        """One pass over all observed nodes, labelled ones beside them where they have a weight."""
+        """One pass over all observed nodes, labelled ones next to them where they have a weight."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         if self.kd_weight == 0:
             for labelled in batches(model, len(view.train), self.batch_size):
@@ -112,7 +112,7 @@ class NOSMOG(EncodedMethod, DistilledStudent):
             yield _Batch(everything[batch], batch[:0] if self.kd_weight == 1 else next(labels))
 
     def _apart(self, view: TrainView, model: Model) -> Iterator[_Batch]:
-        """The release's two passes, whatever their weights."""
+        """The official code's two passes, whatever their weights."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         for labelled in batches(model, len(view.train), self.batch_size, drop_last=True):
             yield _Batch(nothing, labelled)
@@ -207,5 +207,7 @@ def _hidden_width(method: NOSMOG, teacher: Teacher) -> tuple[int, int]:
     layers = method.model["layers"]
     if layers < 2 or teacher.hidden is None:
         lacking = "the student" if layers < 2 else "the teacher"
-        raise UserError(f"nosmog compares hidden layers, and {lacking} has none; give it two layers, or similarity=0")
+        raise UserError(
+            f"nosmog: expected hidden layers to compare, got none: {lacking} has none; use two layers, or similarity=0"
+        )
     return int(method.model["hidden"]), int(teacher.hidden.value.size(1))

@@ -47,7 +47,7 @@ class VQGraph(SingleModelMethod):
     epoch, each with its own optimiser steps, the labels' too where lambda = 0.
 
     Args:
-        label_weight: lambda. token_weight: w; 1e-8 in the release. tau: T.
+        label_weight: lambda. token_weight: w; 1e-8 in the official code. tau: T.
         score: of both sides: "distance" (negative, Euclidean) or "cosine".
         codes: in the tokenizer's codebook.
     """
@@ -60,13 +60,13 @@ class VQGraph(SingleModelMethod):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "an epoch is selected on validation; the transductive release keeps the best test epoch: see the audit",
-        "the KL of tokens is a true one; the release passes probabilities for log-probabilities",
-        "both sides of it are scored alike; in the release by cosine and by distance",
-        "one objective in every step; the release takes three passes, each with its own steps",
-        "the remainder after full batches is trained on; the release drops it",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
-        "the student's code is a map of its hidden layer before dropout; in the release after",
+        "an epoch is selected on validation; the transductive official code keeps the best test epoch: see the audit",
+        "the KL of tokens is a true one; the official code passes probabilities for log-probabilities",
+        "both sides of it are scored alike; in the official code by cosine and by distance",
+        "one objective in every step; the official code takes three passes, each with its own steps",
+        "the remainder after full batches is trained on; the official code drops it",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
+        "the student's code is a map of its hidden layer before dropout; in the official code after",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "codes": 16}
@@ -141,10 +141,10 @@ class _Objective:
         self._map: FeatureLinear | None = None
         if method.token_weight:
             if method.model["layers"] < 2:
-                raise UserError("vqgraph compares hidden layers, and the student has none; give it two layers")
+                raise UserError("vqgraph: expected a student with a hidden layer, got none; give it two layers")
             tokenizer = load_teacher_model(teacher, view)
             if not isinstance(tokenizer, VQ):
-                raise UserError(f"vqgraph learns from a teacher with a codebook, got {type(tokenizer).__name__}")
+                raise UserError(f"vqgraph: expected a teacher with a codebook, got {type(tokenizer).__name__}")
             with torch.no_grad():
                 self._h = tokenizer.tokens(view.inputs.features, view.inputs.graph).h
             self._codes = tokenizer.codes
@@ -189,8 +189,8 @@ class _Objective:
 
 
 def released_token_loss(student_scores: Tensor, teacher_scores: Tensor, *, tau: float) -> Tensor:
-    """``T^2 / M sum exp(p) (p - log q)``, p and q the softmax of the scores / T: the release's KL, whose target p is
-    taken for a log-probability (docs/protocol.md, trap 5); scores [M, K], the teacher detached."""
+    """``T^2 / M sum exp(p) (p - log q)``, p and q the softmax of the scores / T: the official code's KL, whose target p
+    is taken for a log-probability (docs/protocol.md, trap 5); scores [M, K], the teacher detached."""
     log_q = F.log_softmax(student_scores / tau, dim=1)
     p = (teacher_scores.detach() / tau).softmax(dim=1)
     return tau**2 * F.kl_div(log_q, p, reduction="batchmean", log_target=True)

@@ -43,9 +43,9 @@ class VQTeacher(SingleModelMethod):
     needs: ClassVar[str] = "graph"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "edges are reconstructed on sampled pairs; the release compares a dense N x N adjacency",
-        "one graph-convolution tokenizer, full batch; the release calls one SAGE that runs it on sampled blocks",
-        "an epoch is selected by strict improvement; the release lets a tie win and reset patience",
+        "edges are reconstructed on sampled pairs; the official code compares a dense N x N adjacency",
+        "one graph-convolution tokenizer, full batch; the official code calls one SAGE that runs it on sampled blocks",
+        "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",
     )
     as_released_tie_break: ClassVar[str] = "later"
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10, "model": {"codes": 16}}
@@ -60,11 +60,13 @@ class VQTeacher(SingleModelMethod):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.batch_size is not None:
-            raise UserError(f"vqgraph_teacher reads the whole graph; batch_size wants None, got {self.batch_size}")
+            raise UserError(
+                f"vqgraph_teacher: batch_size: expected None, got {self.batch_size}; it reads the whole graph"
+            )
         config = self.backbone_config()
         model = build(config, view, seed=ctx.seed)
         if not isinstance(model, VQ):
-            raise TypeError(f"vqgraph_teacher wants a model with a codebook, got {type(model).__name__}")
+            raise TypeError(f"vqgraph_teacher: expected a model with a codebook, got {type(model).__name__}")
         predictor = as_predictor(config, model, view.num_classes)
         width = view.num_features
         back = FeatureLinear(width, width, name="back", randomness=model.randomness, init="torch").to(view.device)

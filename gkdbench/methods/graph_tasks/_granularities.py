@@ -1,4 +1,4 @@
-"""What MuGSI's student learns of a graph beside its logits: the whole, its clusters, its walks (Yao et al. 2024).
+"""MuGSI's losses in addition to logits: of the whole graph, its clusters, its walks (Yao et al. 2024).
 
 Order: once, the teacher's node states and graph vectors and the clusters; then in every step the loss of whole graphs,
 of clusters, and of walks that are drawn for that step.
@@ -109,7 +109,7 @@ class Granularities:
     Args:
         weights: of the terms; one of weight 0 is not computed.
         walks, walk_length: per graph and step, and their nodes.
-        shared_projection: graphs are projected by the nodes' map, as in the release.
+        shared_projection: graphs are projected by the nodes' map, as in the official code.
     """
 
     weights: Weights
@@ -132,7 +132,9 @@ class Granularities:
         modules = nn.ModuleList([of_nodes, of_graphs]).to(view.device)
         clusters = louvain(view.inputs, model.randomness.key("clusters")) if self.weights.cluster else None
         if self.weights.path and not both_ways(view.inputs.graph):
-            raise UserError("mugsi walks along edges in both directions; this set has edges of one, use path_weight=0")
+            raise UserError(
+                "mugsi: expected edges in both directions for its walks, got edges in one; use path_weight=0"
+            )
 
         def terms(trace: Trace, batch: Inputs, items: Tensor) -> dict[str, Tensor]:
             found: dict[str, Tensor] = {}
@@ -158,9 +160,7 @@ class Granularities:
 def teacher_states(teacher: Teacher, view: TrainView) -> tuple[NodeTable, Tensor]:
     """The teacher's last node states [N, H] and its graphs' vectors before the head [G, H], of the training graphs."""
     if teacher.hidden is None or view.inputs.segments is None:
-        raise UserError(
-            "mugsi imitates a teacher's hidden layer on graphs, and this teacher has none; take a GIN or GCN"
-        )
+        raise UserError("mugsi: expected a teacher with a hidden layer on graphs, got none; use a GIN or GCN")
     states = NodeTable(teacher.hidden.space, torch.relu(teacher.hidden.value))
     model = load_teacher_model(teacher, view)
     pooled = model.trace(*view.inputs.arguments(model)).pooled
@@ -168,7 +168,7 @@ def teacher_states(teacher: Teacher, view: TrainView) -> tuple[NodeTable, Tensor
 
 
 def node_positions(inputs: Inputs, graphs: Tensor, borders: Tensor) -> Tensor:
-    """[N'] int64: where the nodes of ``inputs.take(graphs)`` stand in `inputs`; ``borders: [B + 1]`` of the batch."""
+    """[N'] int64: positions in `inputs` of the nodes of ``inputs.take(graphs)``; ``borders: [B + 1]`` of the batch."""
     assert inputs.segments is not None
     shift = inputs.segments[graphs] - borders[:-1]
     return torch.arange(int(borders[-1]), device=borders.device) + torch.repeat_interleave(shift, borders.diff())

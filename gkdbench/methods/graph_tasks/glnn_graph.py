@@ -16,7 +16,7 @@ class GLNNGraph(GraphStudent):
 
     The student reads nodes alone, optionally with Laplacian encodings; ``model = { hops = 1 }`` is its GA-MLP, which
     reads the sum of the neighbours' features too. With ``kl_weight = 0`` it is the control of features and encodings
-    without a teacher. The release's test fold as validation is the split ``tu-10fold-testfold``.
+    without a teacher. The official code's test fold as validation is the split ``tu-10fold-testfold``.
     """
 
     name: ClassVar[str] = "glnn_graph"
@@ -30,7 +30,9 @@ class GLNNGraph(GraphStudent):
     kinds: ClassVar[tuple[str, ...]] = ("graph",)
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
-    deviations: ClassVar[tuple[str, ...]] = ("the learning rate is the configured one; the release trains with 0.008",)
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the learning rate is the configured one; the official code trains with 0.008",
+    )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:

@@ -41,8 +41,8 @@ class MuGSI(GraphStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "graphs and nodes are projected by maps of their own; the release projects both by one",
-        "the learning rate is the configured one; the release trains with 0.008",
+        "graphs and nodes are projected by maps of their own; the official code projects both by one",
+        "the learning rate is the configured one; the official code trains with 0.008",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 3}
 

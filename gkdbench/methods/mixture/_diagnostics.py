@@ -1,4 +1,4 @@
-"""What a row says of a mixture's routing: who is used, how evenly, for what, and how far memories moved."""
+"""Diagnostics of a mixture's routing: who is used, how evenly, for what, and how far memories moved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def diagnose(ctx: Context, view: TrainView, model: MixtureModel, features: Featu
     Per layer: ``load_<layer>_<expert>``, the share of (row, expert) pairs; ``routing_entropy_<layer>``, the mean
     entropy of a row's weights; ``expert_class_<layer>`` and ``expert_degree_<layer>``, the mutual information of expert
     and class (labelled rows, one label per item) and of expert and degree bin (0, 1, 2-3, 4-7, ... in-neighbours), all
-    in nats; ``memory_drift_<layer>``, the mean over experts of ``1 - cos`` between the memory of the switch and of now.
+    in nats; ``memory_drift_<layer>``, the mean over experts of ``1 - cos`` between the memory at the switch and the
+    current one.
     For the model: ``parameters_total``, and ``parameters_active``, those that a row uses. An expert that no row uses is
     flagged "idle_expert".
 
@@ -60,7 +61,7 @@ def _parameters(model: MixtureModel, routings: tuple[Routing, ...]) -> dict[str,
 
 
 def mutual_information(use: Tensor, kind: Tensor) -> float:
-    """Nats that a row's kind tells of its expert: 0 when experts do not specialise.
+    """Mutual information in nats of a row's kind and its expert: 0 when experts do not specialise.
 
     Args:
         use: [M, E] the weight of each expert for each row, rows summing to 1.

@@ -1,4 +1,4 @@
-"""The hyper-parameters of mixture students, and what each variant says of itself."""
+"""The hyper-parameters of mixture students, and what each variant reports about itself."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class MixtureFields(EncodedMethod, DistilledStudent):
         pretrain: epochs with expert 0 alone, before `epochs` with routing; they cannot be selected.
         steps: an optimiser step per batch, or one per epoch on the mean gradient of its batches.
         balance: weight of the loss that evens out the experts' load.
-        encodings: put DeepWalk encodings beside the features.
-        label_propagation: put ``(I + 0.1 P)^9 0.1 P Y`` of the labels Y of training nodes beside them, P the mean over
-            in-neighbours, rows divided by their sums. A node's own label has no part in its row (as released it has).
+        encodings: put DeepWalk encodings next to the features.
+        label_propagation: put ``(I + 0.1 P)^9 0.1 P Y`` of the labels Y of training nodes next to them, P the mean over
+            in-neighbours, rows divided by their sums. A node's own label has no part in its row (as in the official
+            code it has).
         reliable: learn from neighbours that KRD's sampler draws, too; power, momentum, bins: of the sampler.
         update_from: first epoch that moves the sampler's power.
         adv_weight: of the loss on attacked inputs. adv_eps: largest change. adv_steps: steps of eps / 4.

@@ -35,7 +35,10 @@ class MixtureObjective:
         self._similarity: Similarity | None = None
         if method.similarity:
             if teacher.hidden is None or method.model["layers"] < 2:
-                raise UserError(f"{method.name}: similarity compares hidden layers; give both two layers, or 0")
+                raise UserError(
+                    f"{method.name}: similarity: expected hidden layers of student and teacher, got none; use two "
+                    "layers, or similarity=0"
+                )
             widths = int(method.model["hidden"]), int(teacher.hidden.value.size(1))
             self._similarity = Similarity(*widths, model.randomness).to(view.device)
         self.trained = nn.ModuleList([model, *([self._similarity] if self._similarity else [])])

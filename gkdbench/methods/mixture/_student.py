@@ -38,14 +38,14 @@ class MixtureStudent(MixtureFields):
     """How a mixture is trained; the hyper-parameters are those of `MixtureFields`."""
 
     def train_router(self, model: MixtureModel, optimiser: torch.optim.Optimizer) -> None:
-        """Tell `optimiser`, once, of what moves in the routers and is no parameter."""
+        """Register with `optimiser`, once, what the routers train that is not a parameter."""
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         config = self.student()
         encoders = self._encoders(view, ctx.seed)
         model = build(config, view, seed=ctx.seed, extra=sum(encoder.dim for encoder in encoders))
         if not isinstance(model, MixtureModel):
-            raise TypeError(f"{self.name} wants a mixture, got {type(model).__name__}")
+            raise TypeError(f"{self.name}: expected a mixture, got {type(model).__name__}")
         predictor = as_predictor(config, model, view.num_classes)
         if encoders:
             predictor = encoded(predictor, *encoders)
@@ -56,16 +56,19 @@ class MixtureStudent(MixtureFields):
         return Fitted({"model": predictor})
 
     def _encoders(self, view: TrainView, seed: int) -> list[InputEncoder]:
-        """What puts columns beside the features."""
+        """What puts columns next to the features."""
         found: list[InputEncoder] = []
         if self.encodings:
             softmax: Literal["negative", "hierarchical"] = "hierarchical" if self.as_released else "negative"
-            # the release computes encodings of the whole graph once, for the runs of all seeds
+            # the official code computes encodings of the whole graph once, for the runs of all seeds
             walks = 0 if self.as_released and view.setting == "tran" else seed
             found.append(self.encoder(view.inputs, walks, softmax=softmax, zeros_included=self.as_released))
         if self.label_propagation:
             if view.multi_label:
-                raise UserError(f"{self.name}: label propagation wants one label per item; use label_propagation=false")
+                raise UserError(
+                    f"{self.name}: label propagation: expected one label per item, got several; use "
+                    "label_propagation=false"
+                )
             found.append(propagated_labels(view, own_label=self.as_released, key=Randomness(seed).key("folds")))
         return found
 
@@ -104,7 +107,7 @@ class MixtureStudent(MixtureFields):
         return start
 
     def _together(self, view: TrainView, model: Model) -> Iterator[MixtureBatch]:
-        """One pass over all observed nodes, labelled ones beside them where they have a weight."""
+        """One pass over all observed nodes, labelled ones next to them where they have a weight."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         if self.label_weight == 1:
             for labelled in batches(model, len(view.train), self.batch_size):
@@ -115,7 +118,7 @@ class MixtureStudent(MixtureFields):
             yield MixtureBatch(everything[batch], next(labels) if self.label_weight else batch[:0])
 
     def _apart(self, view: TrainView) -> Iterator[MixtureBatch]:
-        """The release's forwards of an epoch: labelled nodes, then all observed ones, in the order of their numbers."""
+        """The official code's forwards of an epoch: labelled nodes, then all observed ones, in the order of ids."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         size = self.batch_size or len(everything)
         for labelled in torch.split(torch.arange(len(view.train)), size):

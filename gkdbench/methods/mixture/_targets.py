@@ -1,4 +1,4 @@
-"""What the teacher asks of a mixture student: each node's own answer, or reliable neighbours' answers too."""
+"""The distillation targets of a mixture student: the teacher's logits of each node, or of reliable neighbours too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class TeacherLoss:
 
     def __init__(self, method: MixtureFields, view: TrainView, teacher: Teacher) -> None:
         if method.reliable and view.multi_label:
-            raise UserError(f"{method.name}: reliable sampling wants one label per item; use reliable=false")
+            raise UserError(
+                f"{method.name}: reliable sampling: expected one label per item, got several; use reliable=false"
+            )
         self._method, self._view, self._teacher = method, view, teacher
         self._logs = scaled if method.as_released else tempered
         self._reliability: Reliability | None = None
@@ -79,14 +81,14 @@ class TeacherLoss:
 
 
 def scaled(logits: Tensor, tau: float) -> Tensor:
-    """The release's ``log softmax(z) / tau`` of ``logits: [M, C]``: the exponentials do not sum to 1."""
+    """The official code's ``log softmax(z) / tau`` of ``logits: [M, C]``: the exponentials do not sum to 1."""
     return F.log_softmax(logits, dim=1) / tau
 
 
 def scaled_log_probabilities(student_logits: Tensor, teacher_logits: Tensor, *, tau: float) -> Tensor:
-    """The release's "KL": ``mean over rows of sum_c exp(a_c) (a_c - b_c)``, a and b `scaled`.
+    """The official code's "KL": ``mean over rows of sum_c exp(a_c) (a_c - b_c)``, a and b `scaled`.
 
-    It is no divergence: it can be negative.
+    Not a divergence: it can be negative.
 
     Args:
         student_logits, teacher_logits: [M, C].

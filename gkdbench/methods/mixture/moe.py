@@ -35,9 +35,10 @@ class MoE(MixtureStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "exactly k experts, with weights that sum to 1; the release uses k + 1 with a softmax over all",
-        "expert 0 is pre-trained and copied, as in RbM; the release trains experts on slices of a batch by position",
-        "the load loss is differentiable (share times probability); the release counts rows, without a gradient",
+        "exactly k experts, with weights that sum to 1; the official code uses k + 1 with a softmax over all",
+        "expert 0 is pre-trained and copied, as in RbM; the official code trains experts on slices of a batch by "
+        "position",
+        "the load loss is differentiable (share times probability); the official code counts rows, without a gradient",
         "selection, KL, steps, temperature and options as in RbM's corrected form",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
@@ -47,7 +48,7 @@ class MoE(MixtureStudent):
     def student(self) -> MixtureConfig:
         config = self.backbone_config()
         if not isinstance(config, MixtureConfig):
-            raise TypeError(f"moe wants a mixture, got {type(config).__name__}")
+            raise TypeError(f"moe: expected a mixture, got {type(config).__name__}")
         return changed(config, temperature=2.0, router="released", dropout_per="pair") if self.as_released else config
 
     def routing_terms(self, model: MixtureModel, trace: MixtureTrace) -> LossTerms:
@@ -74,5 +75,5 @@ def released_balance(routing: Routing) -> Tensor:
 def probabilities(routing: Routing) -> Tensor:
     """[N, E] of a router that has them."""
     if routing.probability is None:
-        raise ValueError("routing wants probabilities of all experts, got a router without them")
+        raise ValueError("routing: expected probabilities of all experts, got a router without them")
     return routing.probability

@@ -52,18 +52,22 @@ class RbM(MixtureStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "an epoch is selected among routed ones, on validation; the release reports the best test score of any epoch",
-        "temperature and gate start at 1, so that routing begins without a jump; in the release at 2 and 1.1",
-        "a KL between distributions at tau; the release divides log-probabilities by tau",
-        "one step per shuffled batch on means; the release steps once an epoch on the sum of all batches, in order",
-        "memories do not move in attacks; in the release they do",
-        "the spread moves memories in proportion to its weight, without decay; in the release Adam and decay move them",
-        "patience runs from the switch; in the release also before it",
-        "propagated labels stand at nodes by id and leave out a node's own; in the release its own comes back, and its "
+        "an epoch is selected among routed ones, on validation; the official code reports the best test score of "
+        "any epoch",
+        "temperature and gate start at 1, so that routing begins without a jump; in the official code at 2 and 1.1",
+        "a KL between distributions at tau; the official code divides log-probabilities by tau",
+        "one step per shuffled batch on means; the official code steps once an epoch on the sum of all batches, "
+        "in order",
+        "memories do not move in attacks; in the official code they do",
+        "the spread moves memories in proportion to its weight, without decay; in the official code Adam and "
+        "decay move them",
+        "patience runs from the switch; in the official code also before it",
+        "propagated labels belong to nodes by id and leave out a node's own; in the official code its own comes "
+        "back, and its "
         "inductive runs read labels of other nodes, which neither form here can",
-        "encodings are of the run's seed; in the release one for all seeds where the whole graph is observed",
-        "reliable sampling leaves out bins without nodes; in the release their share of agreements is 0",
-        "graphs have the loops of their split family, in both forms; the release's CPF graphs have none",
+        "encodings are of the run's seed; in the official code one for all seeds where the whole graph is observed",
+        "reliable sampling leaves out bins without nodes; in the official code their share of agreements is 0",
+        "graphs have the loops of their split family, in both forms; the official code's CPF graphs have none",
     )
     revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
@@ -77,15 +81,16 @@ class RbM(MixtureStudent):
     def student(self) -> MixtureConfig:
         config = self.backbone_config()
         if not isinstance(config, MixtureConfig):
-            raise TypeError(f"rbm wants a mixture, got {type(config).__name__}")
+            raise TypeError(f"rbm: expected a mixture, got {type(config).__name__}")
         return changed(config, temperature=2.0, gate_start=1.1, dropout_per="pair") if self.as_released else config
 
     def train_router(self, model: MixtureModel, optimiser: torch.optim.Optimizer) -> None:
-        """The spread moves memories: in a step of its own size, or, as released, by Adam.
+        """The spread moves memories: in a step of its own size, or, as in the official code, by Adam.
 
         The moving average is a step of rate 1 down ``(1 - decay) / 2 |M_e - c_e|^2``, c_e being the mean of its rows;
         the spread joins at that rate with its weight. Adam's step has the learning rate's size in every entry whatever
-        the weight, and 0.01 is much beside 0.026, an entry of a unit row of 1,433: memories became patterns of signs.
+        the weight, and 0.01 is large compared with 0.026, an entry of a unit row of 1,433: memories became patterns of
+        signs.
         """
         memories = model.router_tensors()
         if self.as_released:

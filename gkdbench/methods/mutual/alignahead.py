@@ -77,21 +77,26 @@ class Alignahead(StructureMethod, SingleModelMethod):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "layer l follows layer l + 1 of a co-student, as the paper's figure has it; in the release layer l - 1",
-        "students start from independent weights; in the release from copies",
-        "the kernel is Laplacian with the mean distance as its width; the release's, exp(-d/100), keeps the divergence "
+        "layer l follows layer l + 1 of a co-student, as the paper's figure has it; in the official code layer l - 1",
+        "students start from independent weights; in the official code from copies",
+        "the kernel is Laplacian with the mean distance as its width; the official code's, exp(-d/100), keeps the "
+        "divergence "
         "below 0.474 and its gradient near nothing",
-        "a label is predicted at probability 0.5; in the release at logit 0.5",
-        "an epoch is selected by strict improvement on validation; the release stores on a lower training loss too, so "
+        "a label is predicted at probability 0.5; in the official code at logit 0.5",
+        "an epoch is selected by strict improvement on validation; the official code stores on a lower training loss "
+        "too, so "
         "that its best score may fall",
-        "one student is the solo run; the release divides 0 by 0, and a GAT of two hidden layers fails there",
-        "gradients are clipped at norm 1; the release clips none, and both its logs diverge late",
-        "a GAT's residual is a linear map; in the release an identity where the input is as wide as one head, that is "
+        "one student is the solo run; the official code divides 0 by 0, and a GAT of two hidden layers fails there",
+        "gradients are clipped at norm 1; the official code clips none, and both its logs diverge late",
+        "a GAT's residual is a linear map; in the official code an identity where the input is as wide as one head, "
+        "that is "
         "with a single head",
-        "a student's distances are measured once, for all co-students; the release measures them for each, and moves a "
+        "a student's distances are measured once, for all co-students; the official code measures them for each, and "
+        "moves a "
         "second batch to the device that it never reads: time only, so that no variant does it",
-        "SAGE students average their neighbours; the release's take the maximum of a learned map (pool)",
-        "the observed graph is one batch, and students take turns by batches; the release takes two of PPI's graphs a "
+        "SAGE students average their neighbours; the official code's take the maximum of a learned map (pool)",
+        "the observed graph is one batch, and students take turns by batches; the official code takes two of PPI's "
+        "graphs a "
         "step, and turns by epochs",
     )
     smoke: ClassVar[Mapping[str, Any]] = {
@@ -168,16 +173,18 @@ class Alignahead(StructureMethod, SingleModelMethod):
     def _refuse_what_the_release_cannot(self) -> None:
         hidden = int(self.model["layers"]) - 1
         if hidden < 1:
-            raise UserError("alignahead aligns hidden layers, and model.layers=1 has none; give students two or more")
+            raise UserError(
+                "alignahead: model.layers: expected two or more, got model.layers=1, which has no hidden layer to align"
+            )
         if self.as_released and self.students == 1:
             raise UserError(
-                "students=1: the release divides the sum over no co-student by M - 1 = 0 and its loss is NaN; "
-                "take variant=corrected, where one student is the solo run"
+                "students: expected two or more, got students=1: the official code divides by M - 1 = 0 and its loss "
+                "is NaN; use variant=corrected, where one student is the solo run"
             )
         if self.as_released and self.backbone == "gat" and hidden == 2:
             raise UserError(
-                "model.layers=3: the release leaves out a hidden layer of a GAT that has two, and fails; "
-                "take variant=corrected, or model.layers=4"
+                "model.layers: expected other than 3, got model.layers=3: the official code fails for a GAT of two "
+                "hidden layers; use variant=corrected, or model.layers=4"
             )
 
     @property

@@ -31,7 +31,7 @@ from gkdbench.training.types import NonNegativeFloat
 class BGNN(MutualMethod):
     """``mean_{V_L} w_v CE_v + lam mean_V softCE(softmax(t_v / tau_v), softmax(z_v / tau_v))``, t the teacher's logits.
 
-    Peers are trained in order, each from scratch on the frozen one before it; the last answers alone. The paper
+    Peers are trained in order, each from scratch on the frozen one before it; the last alone predicts. The paper
     (Guo et al., AAAI 2023) has no official code, and two interpretations of its formulas differ. Declared here: ``tau_v
     = 1 + 3 sigmoid(MLP([t_v, H(softmax t_v)]))``, learned with the student; ``w_v`` as in SAMME.R, over all stages so
     far,

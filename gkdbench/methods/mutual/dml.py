@@ -22,8 +22,8 @@ RELEASED_EPSILON = 1e-8
 class DML(LogitMutualMethod):
     """``L_j = CE_j + lam / (K - 1) sum_{i != j} KL(sg p_i || p_j; S)`` (Zhang et al. 2018, eqs. 3-5), temperature 1.
 
-    ``as_released`` sums over the peers, and adds 1e-8 within its logarithms. The release is for images: what it did
-    with nodes without a label, or with several labels, is nowhere said.
+    ``as_released`` sums over the peers, and adds 1e-8 within its logarithms. The official code is for images: what it
+    did with nodes without a label, or with several labels, is not stated.
 
     Args:
         lam: weight of the mutual term; 0 trains K solo models.
@@ -38,8 +38,8 @@ class DML(LogitMutualMethod):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the mutual term is a mean over the other peers; the release's is their sum",
-        "the KL is exact; the release adds 1e-8 to a quotient and to its denominator",
+        "the mutual term is a mean over the other peers; the official code's is their sum",
+        "the KL is exact; the official code adds 1e-8 to a quotient and to its denominator",
     )
     control: ClassVar[str] = "no_transfer"
     control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}

@@ -40,13 +40,13 @@ class GML(LogitMutualMethod):
 
     ``p_j = softmax(zt_j)``, and ``zt_j`` are the logits weighted by a module that peer j owns (`LogitWeighting`).
     Neither the paper's body nor its code nor its tables are public: of the three parts (mutual learning, an adaptive
-    logit weighting unit, an entropy bonus) the reviews tell that they are there; every formula and number is ours.
+    logit weighting unit, an entropy bonus) the reviews mention that they exist; every formula and number is ours.
 
     A unit that only the KL sees makes it small by making every prediction uniform. Temperatures are bounded, gates
     have mean 1, and the cross-entropy sees the weighted logits; runs in which the weights vanish all the same are
     flagged "collapsed".
 
-    A peer answers by the logits that its cross-entropy sees.
+    A peer predicts by the logits that its cross-entropy sees.
 
     Args:
         weighting: none (DML), temp (a temperature per item), gate (weights per class of mean 1), or sig (weights per
@@ -137,5 +137,5 @@ class GML(LogitMutualMethod):
         labelled = ", KL on labelled items" if self.nodes == "train" else ""
         everywhere = " on all items" if self.beta and self.entropy_nodes == "all" else ""
         weight = "" if self.lam == 1 else f", lam {self.lam:g}"
-        said = f"{unit}{raw}{labelled}{weight}, beta {self.beta:g}{everywhere}"
-        return f"GML-R{said}, {self.peers_label()}"
+        options = f"{unit}{raw}{labelled}{weight}, beta {self.beta:g}{everywhere}"
+        return f"GML-R{options}, {self.peers_label()}"

@@ -57,7 +57,7 @@ class KDCL(LogitMutualMethod):
     licence: ClassVar[str] = "not checked"
     deviations: ClassVar[tuple[str, ...]] = (
         "no official code: targets follow the paper as recalled; the repository named is a simplification by others",
-        "peers are told apart by dropout, not by augmentation",
+        "peers differ by dropout, not by augmentation",
     )
 
     target: Literal["naive", "linear", "minlogit", "mean", "general"] = "linear"
@@ -68,7 +68,9 @@ class KDCL(LogitMutualMethod):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.target == "minlogit" and view.multi_label:
-            raise UserError("KDCL's minlogit wants one label per item; use target = linear, naive, mean or general")
+            raise UserError(
+                "KDCL's minlogit: expected one label per item, got several; use target = linear, naive, mean or general"
+            )
         settings = self.mutual_settings()
         peers = build_peers(view, ctx.seed, self.configs(), settings)
         held = self._held_out(view, ctx.seed) if self.target == "general" and self.lam else None

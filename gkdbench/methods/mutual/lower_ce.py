@@ -29,7 +29,7 @@ class LowerCE(LogitMutualMethod):
 
     Args:
         lam: weight of the mutual term; 0 trains K solo models.
-        direction: lower; or random (drawn anew for every item and step), or higher, which should hurt.
+        direction: lower; or random (drawn again for every item and step), or higher, which should hurt.
     """
 
     name: ClassVar[str] = "lower_ce"

@@ -1,4 +1,4 @@
-"""OAD: students that learn from the mean of the others, and whose features cannot be told from their neighbour's.
+"""OAD: students that learn from the mean of the others, with features made indistinguishable by discriminators.
 
 Order: in every step one forward of all students and their cross-entropies; after the warm-up the KL from the others'
 mean, then a step of the discriminators on detached features, then the students' step.
@@ -32,11 +32,11 @@ from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 class OAD(MutualMethod):
     """``L_i = CE_i + w_kd T^2 KL(sg p(mean_{j != i} z_j / T) || p(z_i / T); V_L) + w_g BCE(D_{i+1}(h_i), 1)``.
 
-    Discriminator i tells the last hidden features of student i (real) from those of student i - 1, in a circle; it is
-    trained before every step of the students. The transfer begins after a warm-up on labels (Wang et al. 2024).
+    Discriminator i separates the last hidden features of student i (real) from those of student i - 1, in a circle; it
+    is trained before every step of the students. The transfer begins after a warm-up on labels (Wang et al. 2024).
 
     ``as_released``: the KL is averaged over items and classes and then divided by the items again, so that it is
-    1 / (N C) of itself; discriminators end in a ReLU, so that they never reject. The release also selects Cora's
+    1 / (N C) of itself; discriminators end in a ReLU, so that they never reject. The official code also selects Cora's
     epoch on test nodes and reports the best student on the evaluated set: the audit's part here, as for every method.
 
     Args:
@@ -54,10 +54,10 @@ class OAD(MutualMethod):
     licence: ClassVar[str] = "not checked"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the KL is a mean over items; the release's is smaller by the number of items times classes",
-        "discriminators end linearly; the release's end in a ReLU before the sigmoid and cannot reject",
-        "validation selects every student's epoch and the mean over students is reported; the release selects Cora's "
-        "on test nodes and reports the best student",
+        "the KL is a mean over items; the official code's is smaller by the number of items times classes",
+        "discriminators end linearly; the official code's end in a ReLU before the sigmoid and cannot reject",
+        "validation selects every student's epoch and the mean over students is reported; the official code "
+        "selects Cora's on test nodes and reports the best student",
         "several labels: no linear cross-fade from labels to peers",
     )
     smoke: ClassVar[Mapping[str, object]] = {"epochs": 8, "warmup": 2}
@@ -119,7 +119,7 @@ class Judges(nn.Module):
 
     Args:
         widths: of the students' last hidden layers. width: between the convolutions.
-        rectified: a ReLU ends each, as in the release: its probability is 0.5 or more.
+        rectified: a ReLU ends each, as in the official code: its probability is 0.5 or more.
     """
 
     optimiser: torch.optim.Adam
@@ -143,10 +143,10 @@ class Judges(nn.Module):
     def step(self, features: list[Tensor], graph: CSRGraph) -> Tensor:
         """One optimiser step on telling each student's detached features from its predecessor's; the mean loss."""
         self.optimiser.zero_grad(set_to_none=True)
-        told = [
+        losses = [
             _bce(self(i, h, graph), 1.0) + _bce(self(i, features[i - 1], graph), 0.0) for i, h in enumerate(features)
         ]
-        loss = torch.stack(told).mean()
+        loss = torch.stack(losses).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return loss.detach()

@@ -31,10 +31,10 @@ class OKDDip(MutualMethod):
 
     Targets are constants: gradient flows through x_i into Q and K alone. ``as_released``: into the logits and
     features that make the target too, so that a peer is also pulled by those who learn from it; 1e-7 is added to every
-    target, and the ramp is 80 epochs. The release is for images: there is no item without a label.
+    target, and the ramp is 80 epochs. The official code is for images: there is no item without a label.
 
     Args:
-        lam: a; 0 trains the leader (and nobody else) on labels.
+        lam: a; 0 trains only the leader, on labels.
         tau: T. ramp_share: length of the ramp, of the epochs.
         gate: attention, or uniform over auxiliaries.
         nodes: where peers imitate: every observed item, or the labelled ones.
@@ -48,9 +48,9 @@ class OKDDip(MutualMethod):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "targets are detached but for the attention; the release's also pull the peers that make them",
-        "targets are probabilities; the release adds 1e-7 to each",
-        "the ramp is a share of the epochs; the release's is 80 epochs",
+        "targets are detached but for the attention; the official code's also pull the peers that make them",
+        "targets are probabilities; the official code adds 1e-7 to each",
+        "the ramp is a share of the epochs; the official code's is 80 epochs",
     )
 
     peers: Annotated[tuple[str, ...], Field(min_length=2)] = ("gcn", "gcn", "gcn", "gcn")

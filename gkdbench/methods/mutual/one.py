@@ -33,7 +33,7 @@ class ONE(SingleModelMethod):
     linear)))`` of the trunk's features, per item; ``w(e) = exp(-5 (1 - e / ramp)^2)`` (Lan et al. 2018). Branch 0 is
     the reported model; the gated mixture is the ensemble's row. (A GAT's branches share their last layer's attention.)
 
-    ``as_released`` adds 1e-7 to the targets, and its ramp is 80 epochs. The release is for images.
+    ``as_released`` adds 1e-7 to the targets, and its ramp is 80 epochs. The official code is for images.
 
     Args:
         branches: B. lam: weight of the transfer; 0 trains the branches without a gate, one branch is then the solo run.
@@ -51,9 +51,9 @@ class ONE(SingleModelMethod):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "a graph form: branches are the last layer of a GNN, the release's are blocks of an image network",
-        "targets are probabilities; the release adds 1e-7 to each",
-        "the ramp is a share of the epochs; the release's is 80 epochs",
+        "a graph form: branches are the last layer of a GNN, the official code's are blocks of an image network",
+        "targets are probabilities; the official code adds 1e-7 to each",
+        "the ramp is a share of the epochs; the official code's is 80 epochs",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 

@@ -44,7 +44,7 @@ class ROD(Method):
 
     Every node weights its features after 0, ..., `hops` propagations by a softmax over the sigmoids of one linear
     score; the sum passes a hidden layer h and B heads, and their mean answers. (All heads read one attention, as in
-    the release.) Of pairs of nodes, those whose features have the largest cosine are taught to have large inner
+    the official code.) Of pairs of nodes, those whose features have the largest cosine are taught to have large inner
     products in h (before its activation, which could not be negative after), those with the smallest small ones.
 
     ``as_released``: the mean is one of probabilities in training and of logits in evaluation; an equal validation
@@ -67,10 +67,11 @@ class ROD(Method):
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     as_released_tie_break: ClassVar[str] = "later"
     deviations: ClassVar[tuple[str, ...]] = (
-        "heads are averaged as probabilities in training and evaluation; the release averages logits in evaluation",
-        "an epoch is selected by strict improvement; the release keeps the last epoch of each validation score",
-        "pairs are ranked among nodes drawn for a step; the release ranks all N^2",
-        "propagation is part of the model, and of its latency; the release propagates beforehand",
+        "heads are averaged as probabilities in training and evaluation; the official code averages logits in "
+        "evaluation",
+        "an epoch is selected by strict improvement; the official code keeps the last epoch of each validation score",
+        "pairs are ranked among nodes drawn for a step; the official code ranks all N^2",
+        "propagation is part of the model, and of its latency; the official code propagates beforehand",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 

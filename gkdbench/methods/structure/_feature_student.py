@@ -63,8 +63,8 @@ class FeatureTaught(DistilledStudent):
     """``(1 - alpha) CE + alpha T^2 KL(p_T || p_S) + beta * term(h_S, h_T)`` of last hidden layers, before activation.
 
     Fields:
-        beta: weight of the term. alpha, temperature: of KD beside it. With both weights 0 the run is the solo run.
-        nodes: rows that are compared and distilled: every observed item, or the labelled ones, as in the release.
+        beta: weight of the term. alpha, temperature: of the additional KD. With both weights 0 the run is the solo run.
+        nodes: rows that are compared and distilled: every observed item, or the labelled ones, as in the official code.
             Graph tasks compare the graphs of the batch, as means over their nodes.
     """
 
@@ -146,7 +146,7 @@ class _Features:
 def sampled(rows: Tensor, most: int, copies: int, randomness: Randomness) -> Tensor:
     """At most `most` of `rows` ([R] int64), and no more than `copies` matrices over their pairs have memory for.
 
-    A step without need to choose takes all of them, in order; else they are drawn anew in every step.
+    A step without need to choose takes all of them, in order; else they are drawn again in every step.
     """
     most = min(most, math.isqrt(PAIR_BYTES // (4 * copies)))
     if rows.numel() <= most:

@@ -27,7 +27,7 @@ class AEKD(SingleModelMethod):
     """``CE + gamma * sum_m a_m T^2 KL(p_m || p_S)``, a of least ``|sum_m a_m g_m|`` (Du et al. 2020, eqs. 5-8).
 
     g_m is the gradient of teacher m's term in the student's logits, ``0 <= a_m <= bound`` and ``sum a = 1``, solved
-    anew in every step. ``as_released`` averages g_m over the batch first, so that opposite items cancel.
+    again in every step. ``as_released`` averages g_m over the batch first, so that opposite items cancel.
 
     Args:
         teachers: their backbones, each in its standard configuration.
@@ -49,10 +49,11 @@ class AEKD(SingleModelMethod):
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "gradients are compared item by item; the release averages them over the batch first, where opposite ones "
+        "gradients are compared item by item; the official code averages them over the batch first, where opposite "
+        "ones "
         "cancel",
-        "weights are the exact minimum; the release calls a one-class SVM",
-        "teachers are graph networks of different backbones; the release's are image networks of one",
+        "weights are the exact minimum; the official code calls a one-class SVM",
+        "teachers are graph networks of different backbones; the official code's are image networks of one",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
@@ -65,7 +66,7 @@ class AEKD(SingleModelMethod):
 
     def requires(self) -> Mapping[str, Requirement]:
         if len(set(self.teachers)) < len(self.teachers):
-            raise UserError(f"teachers want different backbones, got {', '.join(self.teachers)}")
+            raise UserError(f"teachers: expected different backbones, got {', '.join(self.teachers)}")
         return {name: Requirement("teacher", {"backbone": name}) for name in self.teachers}
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:

@@ -33,10 +33,11 @@ class AT(FeatureTaught):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the term is a sum over nodes of unit vectors over nodes; the release's is a mean, so that it shrinks with "
+        "the term is a sum over nodes of unit vectors over nodes; the official code's is a mean, so that it shrinks "
+        "with "
         "their number",
-        "all observed items are compared by default; the release compares the labelled ones",
-        "KD beside it is a mean over items; the release's is divided by the number of classes too",
+        "all observed items are compared by default; the official code compares the labelled ones",
+        "the additional KD is a mean over items; the official code's is divided by the number of classes too",
     )
 
     beta: NonNegativeFloat = 1.0
@@ -53,5 +54,5 @@ class Attention(FeatureTerm):
         self._mean = mean
 
     def forward(self, student: Tensor, teacher: Tensor, rows: Tensor, graph: CSRGraph | None) -> Tensor:
-        own, asked = (F.normalize(h[rows].square().sum(1), dim=0) for h in (student, teacher))
-        return F.mse_loss(own, asked, reduction="mean" if self._mean else "sum")
+        own, target = (F.normalize(h[rows].square().sum(1), dim=0) for h in (student, teacher))
+        return F.mse_loss(own, target, reduction="mean" if self._mean else "sum")

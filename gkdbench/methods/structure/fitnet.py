@@ -39,11 +39,12 @@ class FitNet(FeatureTaught):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the student alone is projected; the release trains a projection of the teacher too, so that the target can "
+        "the student alone is projected; the official code trains a projection of the teacher too, so that the "
+        "target can "
         "collapse",
-        "projections are left out of weight decay; in the release they are not",
-        "all observed items are compared by default; the release compares the labelled ones",
-        "KD beside it is a mean over items; the release's is divided by the number of classes too",
+        "projections are left out of weight decay; in the official code they are not",
+        "all observed items are compared by default; the official code compares the labelled ones",
+        "the additional KD is a mean over items; the official code's is divided by the number of classes too",
     )
 
     beta: NonNegativeFloat = 1000.0
@@ -68,5 +69,5 @@ class Hint(FeatureTerm):
         self.student, self.teacher = student, teacher
 
     def forward(self, student: Tensor, teacher: Tensor, rows: Tensor, graph: CSRGraph | None) -> Tensor:
-        own, asked = self.student(student[rows]), self.teacher(teacher[rows])
-        return F.mse_loss(F.normalize(own, dim=1), F.normalize(asked, dim=1))
+        own, target = self.student(student[rows]), self.teacher(teacher[rows])
+        return F.mse_loss(F.normalize(own, dim=1), F.normalize(target, dim=1))

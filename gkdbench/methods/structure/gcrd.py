@@ -40,11 +40,11 @@ class GCRD(FeatureTaught):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "KD beside it is a mean over items; the release's is divided by the number of classes too",
-        "projections are left out of weight decay; in the release they are not",
-        "all observed items are compared by default; the release compares the labelled ones",
+        "the additional KD is a mean over items; the official code's is divided by the number of classes too",
+        "projections are left out of weight decay; in the official code they are not",
+        "all observed items are compared by default; the official code compares the labelled ones",
         "the number of compared nodes is capped by memory, and reported",
-        "graph tasks compare graphs as means over nodes; the release's code for molecules was never published",
+        "graph tasks compare graphs as means over nodes; the official code for molecules was never published",
     )
 
     beta: NonNegativeFloat = 0.1

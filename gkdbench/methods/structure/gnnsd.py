@@ -26,7 +26,7 @@ from gkdbench.training.types import NonNegativeFloat
 class GNNSD(SingleModelMethod):
     """``CE + alpha L_N + beta L_G``, one GNN that learns from its own shallower layers (Chen et al. 2021).
 
-    ``S_v^l = 1 - cos(h_v^l, sum_{u in N(v)} h_u^l)`` is how far node v stands out from its neighbours at layer l.
+    ``S_v^l = 1 - cos(h_v^l, sum_{u in N(v)} h_u^l)`` measures how much node v differs from its neighbours at layer l.
     ``L_N = sum_{l >= l*} 1[|S^l| > |S^{l+1}|] mean_v (S_v^{l+1} - sg S_v^l)^2`` with ``l* = argmax |S^l|`` before the
     last layer: where the difference shrinks, the deeper layer is held to the shallower one. Layers are the hidden
     ones after their activation and, of nodes, the logits; neighbours are those of the graph as the split gives it,
@@ -96,7 +96,7 @@ def discrepancies(graph: CSRGraph, layers: Sequence[Tensor]) -> Tensor:
         UserError: fewer than two layers: nothing is passed on.
     """
     if len(layers) < 2:
-        raise UserError(f"GNN-SD passes on from layer to layer and wants two or more, got {len(layers)} (model.layers)")
+        raise UserError(f"GNN-SD: model.layers: expected two or more layers to pass on between, got {len(layers)}")
     return torch.stack([1 - F.cosine_similarity(h, spmm(graph, h), dim=1) for h in layers])
 
 

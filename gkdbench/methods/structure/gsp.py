@@ -41,11 +41,11 @@ class GSP(FeatureTaught):
     licence: ClassVar[str] = "none stated"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the teacher's features are not projected; in the release by a trained layer, so that the target moves",
-        "projections are left out of weight decay; in the release they are not",
-        "all observed items are compared by default; the release compares the labelled ones",
+        "the teacher's features are not projected; in the official code by a trained layer, so that the target moves",
+        "projections are left out of weight decay; in the official code they are not",
+        "all observed items are compared by default; the official code compares the labelled ones",
         "the number of pairs is capped by memory, and reported",
-        "KD beside it is a mean over items; the release's is divided by the number of classes too",
+        "the additional KD is a mean over items; the official code's is divided by the number of classes too",
     )
 
     beta: NonNegativeFloat = 100.0
@@ -72,10 +72,10 @@ class PairwiseSimilarityTerm(FeatureTerm):
     def forward(self, student: Tensor, teacher: Tensor, rows: Tensor, graph: CSRGraph | None) -> Tensor:
         rows = sampled(rows, self._most, 6, self._randomness)  # either side's kernel, their difference, the gradients
         self.noted["pairs"] = float(rows.numel() ** 2)
-        own, asked = (
+        own, target = (
             alike(side(h[rows]), self._kernel) for side, h in ((self.student, student), (self.teacher, teacher))
         )
-        return F.mse_loss(own, asked)
+        return F.mse_loss(own, target)
 
 
 def alike(h: Tensor, kernel: PairKernel) -> Tensor:

@@ -50,13 +50,15 @@ class LSP(StructureMethod, DistilledStudent):
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
-        "the structure is compared in every epoch; in the release in the first 30 of 500",
-        "the kernel is Laplacian with the mean distance as its width; the release's, exp(-d/100), is almost uniform "
+        "the structure is compared in every epoch; in the official code in the first 30 of 500",
+        "the kernel is Laplacian with the mean distance as its width; the official code's, exp(-d/100), is almost "
+        "uniform "
         "after the softmax, its gradient almost nothing",
-        "a label is predicted at probability 0.5; in the release at logit 0.5",
-        "an epoch is selected by strict improvement on validation; the release stores on a lower training loss too",
-        "the teacher is in its selected state; the release never restores its best one",
-        "the observed graph is one batch; the release takes two of PPI's graphs a step",
+        "a label is predicted at probability 0.5; in the official code at logit 0.5",
+        "an epoch is selected by strict improvement on validation; the official code stores on a lower training "
+        "loss too",
+        "the teacher is in its selected state; the official code never restores its best one",
+        "the observed graph is one batch; the official code takes two of PPI's graphs a step",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
 
@@ -91,7 +93,7 @@ class _Structure:
         self._kernel, self._sigma = method.structure()
 
     def modules(self) -> list[nn.Module]:
-        """Nothing is trained beside the student."""
+        """Only the student is trained."""
         return []
 
     def terms(self, epoch: int, answer: StudentForward) -> Mapping[str, Tensor]:

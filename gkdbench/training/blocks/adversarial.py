@@ -44,7 +44,7 @@ def perturbation(x: Features, loss: InputLoss, *, eps: float, steps: int, key: i
     """
     if not isinstance(x, Tensor):
         raise UserError(
-            f"adversarial inputs want dense features, got {type(x).__name__}: the perturbation fills every zero; "
+            f"adversarial inputs: expected dense features, got {type(x).__name__}; the perturbation fills every zero: "
             f"make the mini-batch's rows dense first (gkdbench.training.blocks.adversarial.densified)"
         )
     generator = torch.Generator().manual_seed(key)

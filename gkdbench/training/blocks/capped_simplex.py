@@ -27,7 +27,9 @@ def least_norm_weights(gram: FloatVector, bound: float) -> FloatVector:
     """
     count = len(gram)
     if count * bound < 1:
-        raise UserError(f"bound={bound:g} and {count} teachers: weights cannot sum to 1; take a bound of {1 / count:g}")
+        raise UserError(
+            f"bound: expected {1 / count:g} or more for {count} teachers, got {bound:g}: weights cannot sum to 1"
+        )
     best, found = np.inf, np.full(count, 1 / count)
     for places in product((0, 1, 2), repeat=count):
         weights = _stationary(gram, np.array(places), bound)

@@ -1,4 +1,4 @@
-"""Methods that read DeepWalk encodings beside the features."""
+"""Methods that read DeepWalk encodings next to the features."""
 
 from __future__ import annotations
 

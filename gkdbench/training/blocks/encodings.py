@@ -1,4 +1,4 @@
-"""Positional encodings beside features: of the observed graph; unseen nodes take them from their neighbours."""
+"""Positional encodings as additional features: of the observed graph; unseen nodes take them from their neighbours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gkdbench.protocol.predictor import Predictor
 
 
 class InputEncoder(Protocol):
-    """What puts encodings beside features; `dim` columns of them."""
+    """Appends encodings to features; `dim` columns of them."""
 
     @property
     def dim(self) -> int: ...
@@ -24,14 +24,14 @@ class InputEncoder(Protocol):
 
 
 class EncodingTable:
-    """Turns Inputs into Inputs whose features have an encoding beside them (`Predictor.prepare`).
+    """Turns Inputs into Inputs whose features have an encoding next to them (`Predictor.prepare`).
 
     A node of the observed graph keeps its encoding in every scene. Any other gets the mean over its observed
     in-neighbours in that scene, zeros if it has none (NOSMOG, section 3.1).
 
     Args:
         observed: encodings [N, dim] of the observed nodes.
-        zeros_included: unseen in-neighbours and the own loop count in the mean, as zeros (RbM's release).
+        zeros_included: unseen in-neighbours and the own loop count in the mean, as zeros (RbM's official code).
     """
 
     def __init__(self, observed: NodeTable, *, zeros_included: bool = False) -> None:
@@ -60,7 +60,7 @@ class EncodingTable:
 
 
 def places(of: Space, within: Space) -> Tensor:
-    """[N] int64: where each node of `of` stands in `within`, -1 where it is not in it."""
+    """[N] int64: position of each node of `of` in `within`, -1 if it is not in it."""
     if len(within) == 0:
         return torch.full_like(of.ids, -1)
     ids, order = within.ids.sort()

@@ -17,12 +17,12 @@ from gkdbench.training.blocks.pairs import without_loops
 
 Reach = Literal["hops", "walks"]
 EPSILON = 1e-6
-"""Added to a row's sum: a node with far labels only has a histogram near zero (CoHOp's release)."""
+"""Added to a row's sum: a node with far labels only has a histogram near zero (CoHOp's official code)."""
 SOURCES_AT_ONCE, FOLDS = 512, 10
 
 
 class LabelHistogram:
-    """Turns Inputs into Inputs whose features have a label histogram beside them (`Predictor.prepare`).
+    """Turns Inputs into Inputs whose features have a label histogram next to them (`Predictor.prepare`).
 
     Args:
         known: classes ([M] int64) on a space of the M labelled nodes alone.
@@ -30,8 +30,8 @@ class LabelHistogram:
         reach: "hops": labels at distance d count ``decay^d`` (Winter et al. 2024, section 3.2); "walks": as many as
             walks lead to them, ``(I + decay P)^(depth - 2) decay P Y`` with P the mean over in-neighbours.
         depth: largest distance.
-        own_label: a labelled node's own label counts in its histogram, as in the release (docs/protocol.md, trap 17).
-            Otherwise no node's histogram depends on its own label: at distance 0 nothing counts, and walks, which
+        own_label: a labelled node's own label counts in its histogram, as in the official code (docs/protocol.md, trap
+            17). Otherwise no node's histogram depends on its own label: at distance 0 nothing counts, and walks, which
             come back, start without the labels of the node's fold (one of 10).
         key: draws the folds.
     """

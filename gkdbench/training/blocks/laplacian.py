@@ -16,7 +16,7 @@ AT_ONCE = 1 << 22
 
 @dataclass(frozen=True)
 class LaplacianEncoder:
-    """Turns Inputs of a graph task into Inputs with an encoding beside the features (`Predictor.prepare`).
+    """Turns Inputs of a graph task into Inputs with an encoding next to the features (`Predictor.prepare`).
 
     Args:
         dim: columns that are added.
@@ -37,7 +37,7 @@ def laplacian_encodings(inputs: Inputs, dim: int) -> Tensor:
     """
     segments = inputs.segments
     if segments is None:
-        raise ValueError("laplacian_encodings wants inputs of a graph task, got a single graph")
+        raise ValueError("laplacian_encodings: expected inputs of a graph task, got a single graph")
     sizes = segments.diff()
     found = torch.zeros(len(inputs.space), dim, device=sizes.device)
     for size in torch.unique(sizes[sizes > 1]).tolist():

@@ -32,7 +32,7 @@ def louvain(inputs: Inputs, seed: int) -> Clusters:
     import networkx  # type: ignore[import-untyped]  # comes with torch; heavy to import
 
     if inputs.segments is None:
-        raise ValueError("louvain wants inputs of a graph task, got a single graph")
+        raise ValueError("louvain: expected inputs of a graph task, got a single graph")
     borders, edge_borders = inputs.segments.tolist(), inputs.graph.indptr[inputs.segments].tolist()
     edges = torch.stack([inputs.graph.index, inputs.graph.row]).cpu()
     of = torch.zeros(len(inputs.space), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Pairs (i, j) along edges, of which student node i learns what the teacher says of node j; which pairs to trust.
+"""Pairs (i, j) along edges, of which student node i learns the teacher's output for node j; which pairs to trust.
 
 All pairs of one student node are summed before the student is looked at: ``sum_j KL(p_j || q_i)`` depends on the
 teacher through ``sum_j p_j``, ``sum_j sum_c p_jc log p_jc`` and the number of pairs alone. So an epoch costs one
@@ -68,15 +68,15 @@ class PairTargets:
         return self.own + spmm(self.edges, self.own, weight)
 
 
-def pair_kl(student_logits: Tensor, asked: Tensor, *, tau: float = 1.0, logs: LogProbabilities = tempered) -> Tensor:
+def pair_kl(student_logits: Tensor, target: Tensor, *, tau: float = 1.0, logs: LogProbabilities = tempered) -> Tensor:
     """``mean over pairs (i, j) of KL(softmax(z_T,j / tau) || softmax(z_S,i / tau))``, without a factor tau^2.
 
     Args:
         student_logits: [B, C], nodes in any number (a mini-batch has its pairs: those with i in it).
-        asked: [B, C + 2], the same rows of `PairTargets.over`.
+        target: [B, C + 2], the same rows of `PairTargets.over`.
         logs: as of `PairTargets`.
     """
-    mass, negentropy, count = asked[:, :-2], asked[:, -2], asked[:, -1]
+    mass, negentropy, count = target[:, :-2], target[:, -2], target[:, -1]
     log_q = logs(student_logits, tau)
     return (negentropy.sum() - (mass * log_q).sum()) / count.sum()
 
@@ -108,7 +108,7 @@ def noise_sensitivity(teacher: Model, inputs: Inputs, teacher_logits: Tensor, ke
 
 
 def drawn(probability: Tensor, key: int) -> Tensor:
-    """[E] 1 with `probability` ([E]), else 0; drawn where `probability` lies."""
+    """[E] 1 with `probability` ([E]), else 0; drawn on the device of `probability`."""
     generator = torch.Generator(device=probability.device).manual_seed(key)
     return torch.bernoulli(probability, generator=generator)
 
@@ -122,7 +122,7 @@ class Reliability:
     Args:
         rho: [N], `noise_sensitivity`.
         power: a at the start. momentum: m. bins: of rho, for the fit.
-        empty_bins: bins without nodes count as bins without agreement, as in the release.
+        empty_bins: bins without nodes count as bins without agreement, as in the official code.
     """
 
     def __init__(
@@ -152,7 +152,8 @@ POWERS = (1e-2, 1e2)
 def fitted_power(rho: Tensor, agree: Tensor, *, bins: int, empty_bins: bool = False) -> float | None:
     """The a in [0.01, 100] for which ``1 - x^a`` is nearest, in squares, to the share of agreements in bins of rho.
 
-    Shares are scaled to [0, 1] over the bins; x is a bin's left border + 0.05, whatever their number (the release).
+    Shares are scaled to [0, 1] over the bins; x is a bin's left border + 0.05, whatever their number (the official
+    code).
 
     Args:
         rho: [N] in [0, 1]. agree: [N] bool.

@@ -1,4 +1,4 @@
-"""Maps that bring a student's features beside a teacher's; they serve training alone and are not deployed."""
+"""Maps that make a student's features comparable with a teacher's; used in training alone, not deployed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Projection(nn.Module):
         y = self.linear(h)
         if self.over_graph:
             if graph is None:
-                raise UserError("a projection over the graph wants node features; for graph tasks take one without")
+                raise UserError(
+                    "a projection over the graph: expected node features, got features of graphs; for graph tasks "
+                    "take one without"
+                )
             y = spmm(graph, y, gcn_weight(graph, y.dtype))
         out: Tensor = torch.relu(self.norm(y))
         return out

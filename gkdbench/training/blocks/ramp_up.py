@@ -25,7 +25,7 @@ def tempered_kl(
 ) -> Tensor:
     """``tau^2 mean_n KL(softmax(target / tau) || softmax(learner / tau))`` of logits [N, C].
 
-    Gradient flows into both: whoever wants the target constant detaches it. With several labels the mean over labels
+    Gradient flows into both: detach the target to keep it constant. With several labels the mean over labels
     of the Bernoulli KL, without `epsilon`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Local structure as methods use it: the settings of its kernel, and what is said about it after a run."""
+"""Local structure as methods use it: the settings of its kernel, and its diagnostics after a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StructureMethod(Method):
 
     Fields:
         kernel: how alike two neighbours are. sigma: its width, or "auto", the mean distance over the edges of the
-            layer at hand, taken as a constant. ``as_released`` has laplace-exp with 100.
+            current layer, taken as a constant. ``as_released`` has laplace-exp with 100.
     """
 
     kernel: Kernel = "laplace"

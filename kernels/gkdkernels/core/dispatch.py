@@ -120,6 +120,14 @@ def explain(operator: str, *tensors: _OnDevice, backend: str = "auto") -> Explan
 
     Raises:
         ValueError: an unknown operator, no tensor, tensors on several devices, or a backend that cannot run.
+
+    Example:
+        >>> import gkdkernels  # declares the operators
+        >>> found = explain("gat_aggregate", torch.empty(0))
+        >>> found.backend, found.why
+        ('cpu', 'the fastest that runs on cpu without an extra')
+        >>> explain("gat_aggregate", torch.empty(0), backend="reference").others["cpu"]
+        "'reference' was asked for"
     """
     if operator not in _OPERATORS:
         raise ValueError(f"operator: expected one of {', '.join(sorted(_OPERATORS))}, got {operator!r}")

@@ -75,6 +75,14 @@ def expert_linear(
     Raises:
         ValueError: an unknown `backend`, a missing key, a sparse x with a gradient, or a wrong value, shape, dtype or
             device.
+
+    Example:
+        >>> weight = torch.stack([torch.eye(2), 10 * torch.eye(2)])  # two experts
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> index, alpha = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        >>> expert_linear(x, weight, None, index, alpha)
+        tensor([[ 5.5000, 11.0000],
+                [30.0000, 40.0000]])
     """
     _check(x, weight, bias, index, alpha, gate, log_temperature, dropout, key, dropout_per)
     chosen = choose("expert_linear", backend, BACKENDS, weight)

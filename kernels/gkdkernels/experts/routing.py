@@ -48,6 +48,14 @@ def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto
 
     Raises:
         ValueError: an unknown `backend`, `k` out of range, a sparse x with a gradient, a wrong shape, dtype or device.
+
+    Example:
+        >>> memory = torch.eye(2)  # expert 0 points along the first axis, expert 1 along the second
+        >>> index, alpha, cosine = route_by_memory(torch.tensor([[3.0, 4.0]]), memory, 2)
+        >>> index, cosine
+        (tensor([[1, 0]]), tensor([[0.8000, 0.6000]]))
+        >>> alpha  # the softmax of the cosines
+        tensor([[0.5498, 0.4502]])
     """
     check_routing(x, memory, k)
     chosen = choose("route_by_memory", backend, BACKENDS, memory)

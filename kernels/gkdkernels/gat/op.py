@@ -64,6 +64,13 @@ def gat_aggregate(
 
     Raises:
         ValueError: an unknown `backend`, a missing key, a value out of range, or a wrong shape, dtype or device.
+
+    Example:
+        >>> graph = CSRGraph.from_edge_index(torch.tensor([[1, 2], [0, 0]]), 3)  # 1 -> 0, 2 -> 0
+        >>> h = torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1)  # one head of width 1
+        >>> el, er = torch.tensor([[0.0], [0.0], [50.0]]), torch.zeros(3, 1)
+        >>> gat_aggregate(graph, h, el, er).flatten()  # node 0 attends to node 2 alone
+        tensor([5., 0., 0.])
     """
     _check(graph, h, el, er, negative_slope, dropout, key)
     chosen = choose("gat_aggregate", backend, _BACKENDS, h)

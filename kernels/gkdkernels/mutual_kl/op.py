@@ -76,6 +76,14 @@ def mutual_kl(
 
     Raises:
         ValueError: a wrong shape, dtype or device, or an unknown `backend`.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])  # 2 peers, 1 node, 2 classes
+        >>> loss, kl = mutual_kl(logits, pair_weight=torch.ones(2, 2), targets=torch.tensor([0]))
+        >>> loss  # cross-entropy of each peer, and the divergence from the other
+        tensor([1.0210, 0.5607])
+        >>> kl[0, 1]  # KL(p_0 || p_1)
+        tensor(0.4338)
     """
     peers = Peers(logits)
     check_mask(kl_mask, "kl_mask", peers)

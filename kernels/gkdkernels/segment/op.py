@@ -31,6 +31,11 @@ def segment_sum(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
 
     Raises:
         ValueError: an unknown `backend`, or a wrong shape, dtype, device or order of `ptr`.
+
+    Example:
+        >>> x, ptr = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 2, 3])  # rows 0 and 1, then row 2
+        >>> segment_sum(x, ptr).flatten()
+        tensor([4., 5.])
     """
     segment = _segment(x, ptr)
     if choose("segment_sum", backend, _BACKENDS, x) == "triton":
@@ -40,7 +45,13 @@ def segment_sum(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
 
 
 def segment_mean(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
-    """[G, D] means of the rows of each segment; empty segments give 0. Arguments as `segment_sum`."""
+    """[G, D] means of the rows of each segment; empty segments give 0. Arguments as `segment_sum`.
+
+    Example:
+        >>> x, ptr = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 2, 3])  # rows 0 and 1, then row 2
+        >>> segment_mean(x, ptr).flatten()
+        tensor([2., 5.])
+    """
     return segment_sum(x, ptr, backend=backend) / ptr.diff().clamp(min=1).to(x.dtype)[:, None]
 
 
@@ -48,6 +59,11 @@ def segment_max(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
     """[G, D] largest entry of each segment and column; ties to the lowest row, empty segments give 0.
 
     Arguments as `segment_sum`.
+
+    Example:
+        >>> x, ptr = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 2, 3])  # rows 0 and 1, then row 2
+        >>> segment_max(x, ptr).flatten()
+        tensor([3., 5.])
     """
     segment = _segment(x, ptr)
     if choose("segment_max", backend, _BACKENDS, x) == "triton":
@@ -57,7 +73,13 @@ def segment_max(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
 
 
 def segment_softmax(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
-    """[N, D] softmax of each column within each segment. Arguments as `segment_sum`."""
+    """[N, D] softmax of each column within each segment. Arguments as `segment_sum`.
+
+    Example:
+        >>> x, ptr = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 2, 3])  # rows 0 and 1, then row 2
+        >>> segment_softmax(x, ptr).flatten()
+        tensor([0.1192, 0.8808, 1.0000])
+    """
     segment = _segment(x, ptr)
     if choose("segment_softmax", backend, _BACKENDS, x) == "triton":
         y: Tensor = _Softmax.apply(x, ptr)  # type: ignore[no-untyped-call]

@@ -60,6 +60,14 @@ def soft_kl(
 
     Raises:
         ValueError: a target that is no distribution or has no type, a wrong shape, dtype or device.
+
+    Example:
+        >>> from gkdkernels import Logits, Probs
+        >>> student = torch.tensor([[0.0, 0.0]])
+        >>> soft_kl(student, Probs(torch.tensor([[0.9, 0.1]])))
+        tensor(0.3681)
+        >>> soft_kl(student, Logits(torch.tensor([[4.0, 4.0]])), tau=2.0)
+        tensor(0.)
     """
     _check(student, target, mask, weight, multi_label)
     if reduction not in REDUCTIONS:

@@ -53,6 +53,12 @@ def spmm(
 
     Raises:
         ValueError: an unknown `reduce` or `backend`, or a wrong shape, dtype or device.
+
+    Example:
+        >>> graph = CSRGraph.from_edge_index(torch.tensor([[1, 2], [0, 0]]), 3)  # 1 -> 0, 2 -> 0
+        >>> x = torch.tensor([[1.0], [2.0], [5.0]])
+        >>> spmm(graph, x).flatten(), spmm(graph, x, reduce="max").flatten()
+        (tensor([7., 0., 0.]), tensor([5., 0., 0.]))
     """
     if reduce not in REDUCES:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCES)}, got {reduce!r}")
@@ -298,7 +304,14 @@ def gcn_weight(graph: CSRGraph, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def gcn_norm(graph: CSRGraph) -> NodeNorm:
-    """`gcn_weight` as two node vectors, computed once per graph: a GPU kernel then reads no [E] weight."""
+    """`gcn_weight` as two node vectors, computed once per graph: a GPU kernel then reads no [E] weight.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]])  # two nodes, an edge, and self-loops
+        >>> graph = CSRGraph.from_edge_index(edge_index, 2)
+        >>> spmm(graph, torch.tensor([[2.0], [4.0]]), gcn_norm(graph)).flatten()
+        tensor([3., 3.])
+    """
     kept: NodeNorm | None = graph.__dict__.get("_gcn_norm")
     if kept is None:
         kept = graph.__dict__["_gcn_norm"] = NodeNorm(graph, *_inverse_roots(graph))

@@ -56,6 +56,12 @@ def edge_log_probs(graph: CSRGraph, x: Tensor, kernel: str, sigma: Sigma, *, bac
 
     Raises:
         ValueError: an unknown kernel or backend, a bad sigma, or a wrong shape, dtype or device.
+
+    Example:
+        >>> graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]]), 3)
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+        >>> edge_log_probs(graph, x, "cosine", 1.0).exp()  # the edges 1 -> 0, 2 -> 0, 0 -> 1, 2 -> 1
+        tensor([0.3302, 0.6698, 0.3302, 0.6698])
     """
     width = check_kernel(kernel, sigma)
     check_features(graph, x, "x")

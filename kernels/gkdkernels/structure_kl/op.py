@@ -52,6 +52,14 @@ def structure_kl(
 
     Raises:
         ValueError: an unknown kernel or backend, a bad sigma, no teacher, or a wrong shape, dtype or device.
+
+    Example:
+        >>> graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]]), 3)
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+        >>> structure_kl(graph, x, 2 * x, kernel="cosine", sigma=1.0).abs() < 1e-6  # equal directions
+        tensor(True)
+        >>> structure_kl(graph, x, x.flip(0), kernel="cosine", sigma=1.0)
+        tensor(0.1004)
     """
     check_kernel(kernel, sigma)
     check_features(graph, student, "student")
