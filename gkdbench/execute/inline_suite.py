@@ -12,6 +12,7 @@ from typing import Any
 from gkdbench.data.splits import supported_splits
 from gkdbench.errors import UserError
 from gkdbench.execute.suite import Suite, load_suite, parse_suite
+from gkdbench.training.resolve import deep_merge
 
 SEEDS = "0:3"
 """Default training seeds."""
@@ -76,7 +77,7 @@ def default_split(dataset: str) -> str:
     return supported_splits(dataset)[0]
 
 
-def setting(word: str) -> tuple[list[str], Any]:
+def hyper_parameter(word: str) -> tuple[list[str], Any]:
     """``"model.hidden=64"`` -> ``(["model", "hidden"], 64)``; values are TOML's, and a bare word is a string.
 
     Raises:
@@ -101,15 +102,15 @@ def _value(key: str, text: str) -> Any:
     raise UserError(f"{key}: expected a number, true, false, a word or a TOML value such as [1, 2], got {text!r}")
 
 
-def settings(words: Sequence[str]) -> dict[str, Any]:
+def hyper_parameters(words: Sequence[str]) -> dict[str, Any]:
     """Hyper-parameters of ``key=value`` words; ``model.hidden=64`` sets a key of the table ``model``.
 
     Raises:
-        UserError: a word that `setting` refuses, or a key that is given twice.
+        UserError: a word that `hyper_parameter` refuses, or a key that is given twice.
     """
     found: dict[str, Any] = {}
     for word in words:
-        path, value = setting(word)
+        path, value = hyper_parameter(word)
         table = found
         for part in path[:-1]:
             table = table.setdefault(part, {})
@@ -121,7 +122,7 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def method_with_settings(text: str) -> dict[str, Any]:
+def method_with_hyper_parameters(text: str) -> dict[str, Any]:
     """``"glnn lr=0.01"`` -> an entry of a suite; ``"glnn"`` alone has no hyper-parameters of its own.
 
     Raises:
@@ -130,7 +131,7 @@ def method_with_settings(text: str) -> dict[str, Any]:
     name, *words = shlex.split(text) or [""]
     if not name or "=" in name:
         raise UserError(f"--method expects a method's name, then its own key=value words if any; got {text!r}")
-    return {"method": name, "overrides": settings(words)}
+    return {"method": name, "overrides": hyper_parameters(words)}
 
 
 def _listed(methods: Methods) -> list[str | Mapping[str, Any]]:
@@ -144,16 +145,10 @@ def _entry(method: str | Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     if not isinstance(method, Mapping) or not isinstance(method.get("method"), str):
         raise UserError(f'methods: expected a name, or {{"method": name, hyper-parameter: value, ...}}, got {method!r}')
     own = {key: value for key, value in method.items() if key not in ("method", "overrides")}
-    return {"method": method["method"], "overrides": _merged(_merged(overrides, method.get("overrides", {})), own)}
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the values of `above`; tables are merged key by key."""
-    found = dict(below)
-    for key, value in above.items():
-        old = found.get(key)
-        found[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return found
+    return {
+        "method": method["method"],
+        "overrides": deep_merge(deep_merge(overrides, method.get("overrides", {})), own),
+    }
 
 
 def _seeds(seeds: str | int | Sequence[int] | None) -> str | list[int]:
@@ -184,7 +179,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """A value as `setting` reads it back."""
+    """A value as `hyper_parameter` reads it back."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -28,7 +28,7 @@ def _suite(args: argparse.Namespace) -> Suite:
     Raises:
         UserError: both, neither, or several suites; hyper-parameters beside a suite.
     """
-    from gkdbench.execute.inline_suite import default_split, method_with_settings, settings, suite_of
+    from gkdbench.execute.inline_suite import default_split, hyper_parameters, method_with_hyper_parameters, suite_of
 
     suites = [word for word in args.words if "=" not in word or word.endswith(".toml")]
     words = [word for word in args.words if word not in suites]
@@ -43,11 +43,11 @@ def _suite(args: argparse.Namespace) -> Suite:
         print(f"split: {split} (the default of {args.dataset}; --split takes another)", file=sys.stderr)
     return suite_of(
         suites[0] if suites else None,
-        methods=[method_with_settings(text) for text in args.method or ()] or None,
+        methods=[method_with_hyper_parameters(text) for text in args.method or ()] or None,
         dataset=args.dataset,
         split=split,
         seeds=args.seeds,
-        overrides=settings(words),
+        overrides=hyper_parameters(words),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from command import Done
+from support.command import Done
 
 from gkdbench.training.registry import METHODS
 from gkdbench.verbs.methods_table import WIDTH, citation, family_of, method_lines, sentence_of

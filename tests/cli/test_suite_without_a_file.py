@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Done
+from support.command import Done
 
 import gkdbench
 from gkdbench.cli import parser
 from gkdbench.errors import UserError
-from gkdbench.execute.inline_suite import method_with_settings, settings, suite_of
+from gkdbench.execute.inline_suite import hyper_parameters, method_with_hyper_parameters, suite_of
 
 Inside = Callable[..., Done]
 
 
 def test_words_are_toml_values_and_bare_words(inside: Inside) -> None:
     words = ["lr=0.01", "epochs=3", "model.hidden=8", "on=true", 'tags=["a", "b"]', "backbone=gcn", 'quoted="x y"']
-    assert settings(words) == {
+    assert hyper_parameters(words) == {
         "lr": 0.01,
         "epochs": 3,
         "model": {"hidden": 8},
@@ -38,7 +38,7 @@ def test_words_are_toml_values_and_bare_words(inside: Inside) -> None:
         (["model=1", "model.hidden=2"], "has a value already"),
     ]:
         with pytest.raises(UserError, match=said):
-            settings(wrong)
+            hyper_parameters(wrong)
 
 
 def test_the_options_in_a_records_command_describe_the_same_suite() -> None:
@@ -49,7 +49,7 @@ def test_the_options_in_a_records_command_describe_the_same_suite() -> None:
         overrides={"epochs": 3, "lr": 0.1},
     )
     args = parser().parse_args(["run", *shlex.split(suite.command_name)])
-    methods = [method_with_settings(text) for text in args.method]
+    methods = [method_with_hyper_parameters(text) for text in args.method]
     again = suite_of(methods=methods, dataset=args.dataset, split=args.split, seeds=args.seeds)
     assert again == suite
     assert suite.grids[0].methods[1].overrides == {"epochs": 3, "lr": 0.02, "model": {"hidden": 8}, "teacher": "gcn"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from same_records import contents, leftovers
-from toy_plugin import DATASET, modes_suite, taught_suite
+from support.same_records import contents, leftovers
+from support.toy_plugin import DATASET, modes_suite, taught_suite
 
 import gkdbench
 from gkdbench.errors import UserError

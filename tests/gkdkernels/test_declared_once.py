@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from gkdkernels import dispatch, readout, registration
+from gkdkernels.core import dispatch, registration
+from gkdkernels.segment import op as segment
 
 
 @pytest.fixture(autouse=True)
 def _own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert readout  # declares and registers its operators when it is imported
+    assert segment  # declares and registers its operators when it is imported
     for table in ("_OPERATORS", "_OWNERS", "_SAME_BITS"):
         monkeypatch.setattr(dispatch, table, dict(getattr(dispatch, table)))
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
-from nn_scene import CLASSES, WIDTH
+from support.small_graph import CLASSES, WIDTH
 
 from gkdbench.errors import UserError
 from gkdbench.nn.backbones import BACKBONES

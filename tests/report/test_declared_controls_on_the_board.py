@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from records_factory import record, teacher, teacher_of
+from support.records_factory import record, teacher, teacher_of
 
 from gkdbench.records.store import load_record, record_bytes
 from gkdbench.report.board import build

@@ -13,11 +13,11 @@ from gkdbench.measure.operators.problem import (
     OperatorProblem,
     Tensors,
     by_blocks,
+    competitor,
     compiled,
     edge_blocks,
     normal,
     ours,
-    peer,
 )
 from gkdbench.measure.operators.structure import BLOCK_ELEMENTS, SIGMA, edge_score, row_log_softmax
 
@@ -62,6 +62,6 @@ def problem(case: Case, graph: CSRGraph) -> OperatorProblem:
         )
         return forth + back if case.direction == "fwd+bwd" else forth
 
-    others = [peer("torch index_select", lambda: plain), compiled("torch.compile(index_select)", plain)]
+    others = [competitor("torch index_select", lambda: plain), compiled("torch.compile(index_select)", plain)]
     candidates = [*ours("edge_log_probs", device, call), *others]
     return OperatorProblem({"x": x}, upstream, oracle, candidates, cost(reuse=False), cost(reuse=True))

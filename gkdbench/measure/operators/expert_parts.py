@@ -15,11 +15,11 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     gradient_of,
     normal,
     ours,
-    peer,
 )
 
 
@@ -51,7 +51,7 @@ def _routing(case: Case, device: torch.device) -> OperatorProblem:
         for backward in (False, True)
     )
     total = forth + back if case.direction == "fwd+bwd" else forth
-    others = [peer("torch topk", lambda: plain), compiled("torch.compile(topk)", plain)]
+    others = [competitor("torch topk", lambda: plain), compiled("torch.compile(topk)", plain)]
     candidates = [*ours("route_by_memory", device, call), *others]
     return OperatorProblem({"x": x, "memory": memory}, upstream, _oracle(exact), candidates, total, total)
 
@@ -81,7 +81,7 @@ def _linear(case: Case, device: torch.device) -> OperatorProblem:
         for backward in (False, True)
     )
     total = forth + back if case.direction == "fwd+bwd" else forth
-    others = [peer("torch dense", lambda: dense), compiled("torch.compile(dense)", dense)]
+    others = [competitor("torch dense", lambda: dense), compiled("torch.compile(dense)", dense)]
     candidates = [*ours("expert_linear", device, call), *others]
     return OperatorProblem(inputs, upstream, _oracle(dense), candidates, total, total)
 
@@ -111,7 +111,11 @@ def _folded(case: Case, device: torch.device) -> OperatorProblem:
         {"x": x},
         normal(nodes, width, seed=11, dtype=dtype, device=device),
         _oracle(lambda t: dense(t["x"], torch.float64)),
-        [*ours("rbm_layer", device, call), peer("torch dense", lambda: plain), compiled("torch.compile(dense)", plain)],
+        [
+            *ours("rbm_layer", device, call),
+            competitor("torch dense", lambda: plain),
+            compiled("torch.compile(dense)", plain),
+        ],
         total,
         total,
     )

@@ -13,11 +13,11 @@ from gkdbench.measure.operators.problem import (
     OperatorCall,
     OperatorProblem,
     Tensors,
+    competitor,
     compiled,
     gradient_of,
     normal,
     ours,
-    peer,
 )
 
 _TAU = 2.0
@@ -48,7 +48,7 @@ def problem(case: Case, device: torch.device) -> OperatorProblem:
         return _divergence(t["student"].to(wide), teacher.to(wide))
 
     total = soft_kl_cost(nodes, classes, feature_bytes=dtype.itemsize)
-    others = [peer("torch kl_div", lambda: plain), compiled("torch.compile(kl_div)", plain)]
+    others = [competitor("torch kl_div", lambda: plain), compiled("torch.compile(kl_div)", plain)]
     candidates = [*ours("soft_kl", device, call), *others]
     return OperatorProblem({"student": student}, upstream, oracle, candidates, total, total)
 
