@@ -196,7 +196,7 @@ class Propagation(nn.Module):
 
 
 class Propagator(Predictor):
-    """Gives the module the positions of a scene's nodes among the observed ones, by their ids.
+    """Gives the module the positions of a graph's nodes among the observed ones, by their ids.
 
     Args:
         observed: the numbering that it was trained on.
