@@ -57,7 +57,7 @@ class Grid(TomlModel):
 
     Args:
         settings: columns that the board shows; None: all of the split family.
-        sweeps: kind of disturbance -> levels in (0, 1] at which the selected models are tried after training.
+        sweeps: kind of corruption -> levels in (0, 1] at which the selected models are tried after training.
     """
 
     datasets: Annotated[list[str], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""Inputs disturbed after training: which robustness a sweep measures, and how strongly."""
+"""Inputs corrupted after training: which robustness a sweep measures, and how strongly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Corruption:
     Args:
         kind: ``"feature_noise"``: an entry of the features is replaced, with probability `level`, by one drawn from
             the data's own distribution. Sparse features (bags of words): a non-zero moves to the column of a non-zero
-            drawn from all of the scene, and keeps its value, so that a word becomes another as frequent as words are,
+            drawn from all of the graph, and keeps its value, so that a word becomes another as frequent as words are,
             and rows keep their length and sum. Dense features: the entry takes the value that another node, drawn
             for every entry, has in the same column. Level 1 leaves the distribution of the columns and nothing of the
             node. Additive Gaussian noise would need a scale per data set, and would turn bags of words, nine tenths
@@ -45,7 +45,7 @@ CLEAN = Corruption("clean", 0.0)
 
 
 def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Corruption]:
-    """What `sweeps` (kind -> levels) asks for, the undisturbed inputs first; nothing when it is empty."""
+    """What `sweeps` (kind -> levels) asks for, the clean inputs first; nothing when it is empty."""
     found = [Corruption(kind, level) for kind in get_args(InputKind) for level in sorted(sweeps.get(kind, ()))]
     return [CLEAN, *found] if sweeps else []
 
@@ -54,7 +54,7 @@ def disturbed(inputs: Inputs, how: Corruption, seed: int) -> Inputs:
     """`inputs` as `how` leaves them, under a numbering of another name: what models keep per space is not reused.
 
     Draws depend on (seed, kind, element) alone: all models of all methods read the same inputs, and what is disturbed
-    at one level is disturbed in the same way at every higher one.
+    at one level is corrupted in the same way at every higher one.
     """
     if how == CLEAN:
         return inputs

@@ -1,4 +1,4 @@
-"""From a prepared problem to scenes: which graph is seen when, and which items are scored where."""
+"""From a split task to evaluation graphs: which graph is seen when, and which items are scored where."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def setting_of(split: str) -> str | None:
 
 
 def make_evaluation_graphs(problem: SplitTask) -> EvaluationGraphs:
-    """Cut `problem` into scenes, by what its split family lets training see."""
+    """Cut `problem` into evaluation graphs, by what its split family lets training see."""
     name = f"{problem.task.name}/{problem.split.id}/{problem.split.index}"
     if problem.task.kind == "graph":
         return _stage_graphs(problem, name)
@@ -100,7 +100,7 @@ def _stage_inductive(problem: SplitTask, name: str, *, cold: bool) -> Evaluation
 
 
 def _stage_graphs(problem: SplitTask, name: str) -> EvaluationGraphs:
-    """Training sees the training graphs; validation and test graphs are scenes of their own."""
+    """Training sees the training graphs; validation and test graphs are evaluation graphs of their own."""
     whole = _whole(problem, f"{name}/all")
     scenes = {
         scene: _named(whole.take(torch.from_numpy(ids)), f"{name}/{scene}")

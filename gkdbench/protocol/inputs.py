@@ -1,4 +1,4 @@
-"""Inputs: what a model reads. One scene of a run: the observed graph, the full graph, the validation graphs."""
+"""Inputs: what a model reads. An evaluation graph: the observed, the full or the validation graphs."""
 
 from __future__ import annotations
 

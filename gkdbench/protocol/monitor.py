@@ -53,7 +53,7 @@ class EpochResult:
 
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """Items whose predictions are kept: a reported setting, the scene they are predicted in, whether every epoch.
+    """Items whose predictions are kept: a reported setting, the graph they are predicted on, whether every epoch.
 
     Not live (unseen nodes, test graphs): predicted after ``fit`` from the states saved at every audited epoch.
     """

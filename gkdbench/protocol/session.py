@@ -74,7 +74,7 @@ def run_session(
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.
         bank: folder to write the run's first model to as a teacher, or None.
-        sweeps: kind of disturbance -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
+        sweeps: kind of corruption -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
         energy: joules used so far, or None where that cannot be read.
         keep_weights: whether scratch gets ``<model>.weights.npz``, the selected weights of each model.
     """
@@ -234,7 +234,7 @@ def _replay(
     if not hidden:
         return
     size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
-    # Predictions from features alone do not depend on the edges: one forward serves every scene with the same items.
+    # Predictions from features alone do not depend on the edges: one forward serves every graph with the same items.
     shared: dict[bytes, np.ndarray] = {}
     with (scratch / f"{name}.states").open("rb") as states:
         files = {watch.column: (scratch / f"{name}.{watch.column}.pred").open("wb") for watch in hidden}

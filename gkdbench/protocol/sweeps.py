@@ -1,4 +1,4 @@
-"""Sweeps: the selected models on disturbed inputs. Predicted in the worker after `fit`, scored by the parent."""
+"""Sweeps: the selected models on corrupted inputs. Predicted in the worker after `fit`, scored by the parent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SweptPredictions:
 
     Args:
         sweeps: kind -> levels; empty: nothing is done.
-        seed: of the run; all its models read the same disturbed inputs, as does every other method's run of that seed.
+        seed: of the run; all its models read the same corrupted inputs, as does every other method's run of that seed.
     """
 
     def __init__(self, given: TrainingBundle, monitor: Monitor, sweeps: Sweeps, seed: int) -> None:
@@ -43,9 +43,9 @@ class SweptPredictions:
         self._mean: dict[tuple[Corruption, str], Tensor] = defaultdict(lambda: torch.zeros(()))
 
     def add(self, name: str, predictor: Predictor, scenes: Mapping[str, Inputs], parts: int) -> None:
-        """Try `predictor`, which is in its selected state and one of `parts`, on every disturbance of `scenes`."""
+        """Try `predictor`, which is in its selected state and one of `parts`, on every corruption of the graphs in `scenes`."""
         for how in self._wanted:
-            fresh = predictor if how == CLEAN else replace(predictor)  # what is prepared for a disturbance is not kept
+            fresh = predictor if how == CLEAN else replace(predictor)  # what is prepared for a corruption is not kept
             logits: dict[str, Tensor] = {}
             for watch in self._given.watches:
                 if watch.scene not in logits:
@@ -78,7 +78,7 @@ class SweptPredictions:
 def with_sweeps(
     problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, scored: Scored, sweeps: Sweeps
 ) -> Scored:
-    """`scored` and what its models did on the disturbances that `sweeps` names, which `SweptPredictions` stored."""
+    """`scored` and what its models did on the corruptions that `sweeps` names, which `SweptPredictions` stored."""
     if not sweeps:
         return scored
     with np.load(scratch / FILE, allow_pickle=False) as stored:
@@ -91,7 +91,7 @@ def with_sweeps(
 def score_sweeps(
     problem: SplitTask, arrays: Arrays, models: Sequence[str], truth: Mapping[str, np.ndarray], sweeps: Sweeps
 ) -> list[CorruptedResult]:
-    """Scores, calibration and disagreement per disturbance, from a side-car's arrays.
+    """Scores, calibration and disagreement per corruption, from a side-car's arrays.
 
     Args:
         arrays: of one row.

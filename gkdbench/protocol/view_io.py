@@ -24,7 +24,7 @@ from gkdbench.protocol.view import TrainView
 
 @dataclass(frozen=True, eq=False)
 class TrainingBundle:
-    """What a worker finds in a handover folder. Scenes other than "observed" are read when they are needed."""
+    """What a worker finds in the folder of a bundle. Graphs other than "observed" are read when they are needed."""
 
     folder: Path
     view: TrainView
@@ -82,7 +82,7 @@ def write_bundle(problem: SplitTask, folder: Path) -> EvaluationGraphs:
 
 
 def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
-    """The handover of `folder`, memory-mapped copy-on-write; what models read is on `device`."""
+    """The bundle in `folder`, memory-mapped copy-on-write; what models read is on `device`."""
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
     val_scene = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])

@@ -24,7 +24,7 @@ class GroupIdentity:
         device: device class.
         audit_every: epochs between audited predictions.
         tuning: how the settings were found: nothing for published ones, `TRIAL`, or a search (space, trials, seeds).
-        sweeps: kind of disturbance -> levels at which the selected models are tried after training.
+        sweeps: kind of corruption -> levels at which the selected models are tried after training.
     """
 
     method: str

@@ -79,7 +79,7 @@ class ModelResult(Strict):
 
 
 class CorruptedResult(Strict):
-    """The selected models of a run on inputs that were disturbed after training; names of models -> setting -> value.
+    """The selected models of a run on inputs that were corrupted after training; names of models -> setting -> value.
 
     Calibration errors are those of confidences rounded to float16, as the side-car keeps them.
     """

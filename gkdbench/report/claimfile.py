@@ -159,10 +159,10 @@ class CurveFigure(_Shown):
 
 
 class SweepFigure(_Placed):
-    """What a disturbance of the inputs, after training, does to rows; the first row is compared with the others.
+    """What a corruption of the inputs, after training, does to rows; the first row is compared with the others.
 
     Args:
-        kind: of disturbance.
+        kind: of corruption.
     """
 
     kind: Literal["feature_noise", "edge_drop"]

@@ -1,4 +1,4 @@
-"""Sweeps on a page: score, calibration error and disagreement against the level of a disturbance, row by row."""
+"""Sweeps on a page: score, calibration error and disagreement against the level of a corruption, row by row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASURES: Mapping[Measure, str] = {
 
 SWEPT = (
     "Scores: mean ± standard deviation over runs. Differences: mean over pairs of runs, 95 % bootstrap interval, p of "
-    "the sign-flip test, Holm-corrected over the table. Disturbed inputs are the same for all models of a seed."
+    "the sign-flip test, Holm-corrected over the table. Corrupted inputs are the same for all models of a seed."
 )
 
 
@@ -114,7 +114,7 @@ def _values(row: Row, found: CorruptedResult, measure: Measure) -> Mapping[str, 
 def _by_level(
     figure: SweepFigure, side: Side, records: Sequence[Record], measure: Measure
 ) -> list[tuple[float, TableRow]]:
-    """(level, row), the undisturbed inputs first; nothing where no swept record fits."""
+    """(level, row), the clean inputs first; nothing where no swept record fits."""
     swept = [record for record in records if figure.kind in record.sweeps]
     levels = sorted({level for record in swept for level in record.sweeps[figure.kind]})
     found = []

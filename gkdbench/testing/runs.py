@@ -94,7 +94,7 @@ class Workshop:
     _count: int = field(default=0, init=False)
 
     def view(self, problem: SplitTask) -> tuple[Path, EvaluationGraphs]:
-        """The handover folder of `problem` and its evaluation_graphs; written once."""
+        """The bundle's folder of `problem` and its evaluation_graphs; written once."""
         if id(problem) not in self._views:
             folder = self.folder / f"view{len(self._views)}"
             self._views[id(problem)] = (problem, folder, write_bundle(problem, folder))

@@ -1,4 +1,8 @@
-"""One student trained on labels and on a frozen teacher's hidden features, with or without its logits."""
+"""One student trained on labels and on a frozen teacher's hidden features, with or without its logits.
+
+Order: build the student, then the objective's modules, then in every epoch one step per batch of labelled items on
+labels and the objective's terms; at the end the share of the terms in the gradient is stored.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The peers' loop: K models trained together on the same items. A method supplies the losses of all peers."""
+"""The peers' loop: K models trained together on the same items. A method supplies the losses of all peers.
+
+Order: for every batch either one forward of all peers, their losses and a step of each, or the peers one after another,
+each seeing the new weights of those before it; after the epoch a report to the Monitor.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""From a name and overrides to a method with every field set: defaults, published settings, the caller's word."""
+"""From a name and overrides to a method with every field set: defaults, published settings, the caller's word.
+
+Order: find the method and its tables, choose the recipe, merge the published values and then the caller's, complete the
+backbones' settings, and check every value.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import importlib.util
 import json
 import tomllib
@@ -89,7 +90,7 @@ def tree(path: Path) -> ast.Module:
 @cache
 def code_names() -> CodeNames:
     """The names of this checkout."""
-    names = CodeNames()
+    names = CodeNames(words=set(dir(builtins)))
     for path in python_files():
         for package, folder in PACKAGES.items():
             if path.is_relative_to(folder):

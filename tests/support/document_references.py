@@ -184,7 +184,7 @@ def _files() -> tuple[Path, ...]:
 
 
 def _path_exists(span: str, folder: Path) -> bool:
-    if re.search(r"[<>~*]", span):  # a pattern of names
+    if re.search(r"[<>~*]|^gkdbench-runs/|(?:^|/)[A-Z]+(?:/|-|$)", span):  # a pattern, or what a run writes
         return True
     name = span.rstrip("/")
     if any((place / name).exists() for place in (folder, ROOT, ROOT / "docs", ROOT / "kernels")):

@@ -1,4 +1,8 @@
-"""AdaGMLP: several small MLPs boosted on what each finds hard to imitate."""
+"""AdaGMLP: several small MLPs boosted on what each finds hard to imitate.
+
+Order: every epoch is one step: the members in turn, each with the node weights that the one before it left, then the
+members' shares, then one backward pass over their mean loss.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""CoHOp: label histograms, agreement between neighbours and pseudo-labels, without a teacher and without a GNN."""
+"""CoHOp: label histograms, agreement between neighbours and pseudo-labels, without a teacher and without a GNN.
+
+Order: for each round train on the current labels, then (except in the last) predict all observed nodes, mix the
+predictions with the neighbours' and relabel; weights carry over, optimiser moments do not.
+"""
 
 from __future__ import annotations
 
@@ -145,14 +149,14 @@ class _Rounds:
             self._model.train()
             terms = self._step(optimiser, labelled)
             self._epoch, self._loss = self._epoch + 1, terms["loss"]
-            verdict = self._ctx.monitor.report(self._epoch, {"model": self.predictor}, terms=terms)
+            result = self._ctx.monitor.report(self._epoch, {"model": self.predictor}, terms=terms)
             if self._released:
-                waited = 0 if verdict.val["model"] >= best else waited + 1
+                waited = 0 if result.val["model"] >= best else waited + 1
                 if not waited:
-                    best, state = verdict.val["model"], state_of(self._model)
+                    best, state = result.val["model"], state_of(self._model)
                 if waited == method.patience:
                     break
-            elif last and verdict.stop and epoch >= (method.patience or 0):
+            elif last and result.stop and epoch >= (method.patience or 0):
                 break
         if self._released and not last:
             self._model.load_state_dict(state)

@@ -1,4 +1,8 @@
-"""CPF: label propagation with learned weights, combined with an MLP, that imitates a GNN; reads the graph."""
+"""CPF: label propagation with learned weights, combined with an MLP, that imitates a GNN; reads the graph.
+
+Order: take the teacher's probabilities of the unlabelled observed nodes once, then in every epoch K propagation steps
+and one optimiser step on the distance to those probabilities.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +196,7 @@ class Propagation(nn.Module):
 
 
 class Propagator(Predictor):
-    """Gives the module the positions of a scene's nodes among the observed ones, by their ids.
+    """Gives the module the positions of a graph's nodes among the observed ones, by their ids.
 
     Args:
         observed: the numbering that it was trained on.

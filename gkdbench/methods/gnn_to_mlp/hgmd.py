@@ -1,4 +1,8 @@
-"""HGMD: an MLP that learns from neighbours chosen by how hard its own node is, mixed into its node's target."""
+"""HGMD: an MLP that learns from neighbours chosen by how hard its own node is, mixed into its node's target.
+
+Order: in every epoch the hardness of each node from teacher and student (from epoch 2), the probabilities of pairs, the
+draw of pairs, their targets, then one full-batch step.
+"""
 
 from __future__ import annotations
 

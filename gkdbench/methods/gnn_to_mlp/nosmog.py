@@ -1,4 +1,8 @@
-"""NOSMOG: an MLP with positional encodings, similarity distillation and adversarial augmentation."""
+"""NOSMOG: an MLP with positional encodings, similarity distillation and adversarial augmentation.
+
+Order: compute encodings of the observed graph, build the student on features and encodings, then in every epoch per
+batch a clean forward, the attack, the similarity term, and one step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""VQGraph: an MLP that learns a tokenizer's soft labels and how near each node is to its codes."""
+"""VQGraph: an MLP that learns a tokenizer's soft labels and how near each node is to its codes.
+
+Order: rebuild the tokenizer and compute its hidden features once, then in every epoch one step per batch of observed
+nodes on tokens, soft labels and labels (as released: a pass for each).
+"""
 
 from __future__ import annotations
 

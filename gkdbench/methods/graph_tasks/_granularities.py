@@ -1,4 +1,8 @@
-"""MuGSI's losses in addition to logits: of the whole graph, its clusters, its walks (Yao et al. 2024)."""
+"""MuGSI's losses in addition to logits: of the whole graph, its clusters, its walks (Yao et al. 2024).
+
+Order: once, the teacher's node states and graph vectors and the clusters; then in every step the loss of whole graphs,
+of clusters, and of walks that are drawn for that step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Training of mixture-of-experts students: pre-training with one expert, a switch, routed training; one teacher."""
+"""Training of mixture-of-experts students: pre-training with one expert, a switch, routed training; one teacher.
+
+Order: compute encodings, build the mixture, pre-train it with one expert, start the routers from the data at the
+switch, train it routed, then store diagnostics of the routing.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Alignahead: students without a teacher, whose layers learn the local structure of another student's next layer.
 
+Order: build the students, store how alike their layers are, train them in the loop of peers with local structures
+computed once per step, then store the likeness and the share of the alignment again.
+
 Files that `fit` enters, in order: training/method.py, training/fields.py, training/models.py, nn/gat.py, nn/model.py,
 training/mutual.py, nn/parts.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/steps.py,
 training/blocks/gradient_share.py, training/blocks/structure.py, gkdkernels/gat/op.py, gkdkernels/core/dispatch.py,

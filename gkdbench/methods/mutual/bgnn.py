@@ -1,4 +1,8 @@
-"""BGNN-R: GNNs trained one after another, each by the one before, with a temperature per item."""
+"""BGNN-R: GNNs trained one after another, each by the one before, with a temperature per item.
+
+Order: the earlier stages are required cells; `fit` computes item weights from all of them, then trains the last peer on
+weighted labels and on the teacher's softened predictions.
+"""
 
 from __future__ import annotations
 

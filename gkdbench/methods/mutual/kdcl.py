@@ -1,4 +1,8 @@
-"""KDCL: peers that learn from one target made of all of them."""
+"""KDCL: peers that learn from one target made of all of them.
+
+Order: build the peers, set the held-out items aside where the target needs them, then in every step one forward of all
+peers, their cross-entropies, the common target, and one KL per peer.
+"""
 
 from __future__ import annotations
 

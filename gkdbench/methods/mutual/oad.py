@@ -1,4 +1,8 @@
-"""OAD: students that learn from the mean of the others, with features made indistinguishable by discriminators."""
+"""OAD: students that learn from the mean of the others, with features made indistinguishable by discriminators.
+
+Order: in every step one forward of all students and their cross-entropies; after the warm-up the KL from the others'
+mean, then a step of the discriminators on detached features, then the students' step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""ROD: heads on an attention over depths of propagation, taught by their own mean and by which nodes are alike."""
+"""ROD: heads on an attention over depths of propagation, taught by their own mean and by which nodes are alike.
+
+Order: rank the pairs of nodes once where all are ranked, then in every epoch one full-batch step on the heads' labels,
+the KL from their mean, and the pairs.
+"""
 
 from __future__ import annotations
 

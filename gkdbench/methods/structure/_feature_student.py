@@ -1,4 +1,8 @@
-"""Students of a teacher's last hidden layer: their settings, and the objective that a method fills with one term."""
+"""Students of a teacher's last hidden layer: their settings, and the objective that a method fills with one term.
+
+Order: take the teacher's hidden features, build the student and the term's modules, then every epoch one step per batch
+of labelled items on labels, term and KD.
+"""
 
 from __future__ import annotations
 

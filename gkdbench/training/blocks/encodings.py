@@ -26,8 +26,8 @@ class InputEncoder(Protocol):
 class EncodingTable:
     """Turns Inputs into Inputs whose features have an encoding next to them (`Predictor.prepare`).
 
-    A node of the observed graph keeps its encoding in every scene. Any other gets the mean over its observed
-    in-neighbours in that scene, zeros if it has none (NOSMOG, section 3.1).
+    A node of the observed graph keeps its encoding in every evaluation graph. Any other gets the mean over its observed
+    in-neighbours in that graph, zeros if it has none (NOSMOG, section 3.1).
 
     Args:
         observed: encodings [N, dim] of the observed nodes.
