@@ -9,7 +9,7 @@ import torch
 from gkdkernels import CSRGraph, edge_log_probs, structure_kl
 
 from gkdbench.errors import UserError
-from gkdbench.methods.mutual import alignahead
+from gkdbench.methods.mutual import _alignment
 from gkdbench.nn.model import Trace
 from gkdbench.protocol.predictor import state_of
 from gkdbench.testing.method_case import identical
@@ -49,7 +49,7 @@ def objective(students: int, hidden: int = 3, **overrides: Any) -> Any:
     overrides = {"model": {**SMALL["model"], "layers": hidden + 1}, **overrides}
     method: Any = resolve("alignahead", {**SMALL, "students": students, **overrides})
     peers: Any = [type("Peer", (), {"model": torch.nn.Linear(1, 1)}) for _ in range(students)]
-    alone: Any = alignahead._Alignment(method, peers, [], False)
+    alone: Any = method.alignment(peers, [], multi_label=False)
     for share in alone.shares:
         share.look = lambda *_: None
     return alone
@@ -119,7 +119,7 @@ def test_each_structure_is_computed_once_however_many_follow_it(monkeypatch: pyt
         calls.append(args)
         return edge_log_probs(*args)
 
-    monkeypatch.setattr(alignahead, "edge_log_probs", counted)
+    monkeypatch.setattr(_alignment, "edge_log_probs", counted)
     objective(4)(joint_of([features(3, seed) for seed in range(4)], 1))
     assert len(calls) == 3 * 4
 
@@ -215,7 +215,7 @@ def test_the_released_kernel_is_flagged_as_vacuous(bench: Any) -> None:
 def test_one_student_as_released_is_an_error_that_names_the_fix(bench: Any) -> None:
     for changes, words in (
         ({"students": 1}, "variant=corrected, where one student is the solo run"),
-        ({"backbone": "gat", "model": {"layers": 3}}, "take variant=corrected, or model.layers=4"),
+        ({"backbone": "gat", "model": {"layers": 3}}, "use variant=corrected, or model.layers=4"),
     ):
         method = resolve("alignahead", {**SMALL, "epochs": 1, "variant": "as_released", **changes})
         outcome = bench.workshop.run(method, bench.problem("tran")).outcome

@@ -89,9 +89,7 @@ class AdaGMLP(DistilledStudent):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         released = self.as_released
         if self.batch_size is not None:
-            raise UserError(
-                f"adagmlp: batch_size: expected None, got {self.batch_size}; all nodes are weighted at once"
-            )
+            raise UserError(f"adagmlp: batch_size: expected None, got {self.batch_size}; it weights all nodes at once")
         if released:
             ctx = dataclasses.replace(ctx, seed=drifted_seed(ctx.seed))
         config = self.backbone_config()

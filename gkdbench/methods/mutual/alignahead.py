@@ -5,7 +5,8 @@ computed once per step, then store the likeness and the share of the alignment a
 
 Files that `fit` enters, in order: training/method.py, training/fields.py, training/models.py, nn/gat.py, nn/model.py,
 training/mutual.py, nn/parts.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/steps.py,
-training/blocks/gradient_share.py, training/blocks/structure.py, gkdkernels/gat/op.py, gkdkernels/core/dispatch.py,
+training/blocks/structure.py, methods/mutual/_alignment.py, training/blocks/gradient_share.py, gkdkernels/gat/op.py,
+gkdkernels/core/dispatch.py,
 gkdkernels/gat/cpu.py, gkdkernels/spmm/cpu.py, gkdkernels/spmm/op.py, gkdkernels/structure_kl/edge_log_probs.py,
 gkdkernels/structure_kl/kernel_functions.py, gkdkernels/structure_kl/edge_rows.py, gkdkernels/structure_kl/cpu.py,
 training/loop.py, gkdkernels/core/dropout.py, training/mutual_method.py, training/losses.py,
@@ -18,21 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
-from gkdkernels import edge_log_probs
-from gkdkernels.structure_kl.op import divergence
-from torch import Tensor
-
 from gkdbench.errors import UserError
+from gkdbench.methods.mutual._alignment import AlignmentLosses
 from gkdbench.methods.mutual._deep_supervision import DeepSupervision, deep_supervision
 from gkdbench.nn.model import Backbone
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.blocks.gradient_share import GradientShare, log_gradient_shares
+from gkdbench.training.blocks.gradient_share import log_gradient_shares
 from gkdbench.training.blocks.logit_threshold import logit_threshold
 from gkdbench.training.blocks.structure import StructureMethod, log_layers
 from gkdbench.training.fields import SingleModelMethod
-from gkdbench.training.mutual import JointForward, MutualTrainingSettings, Peer, Update, build_peers, train_peers
-from gkdbench.training.mutual_method import label_losses
+from gkdbench.training.mutual import MutualTrainingSettings, Peer, Update, build_peers, train_peers
 from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 LayerDirection = Literal["ahead", "behind", "one-to-one", "none"]
@@ -129,7 +125,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
         if self.as_released and view.multi_label:
             for peer in peers:
                 peer.predictor = logit_threshold(peer.predictor)
-        objective = _Alignment(self, peers, deep, view.multi_label)
+        objective = self.alignment(peers, deep, multi_label=view.multi_label)
         models = [peer.model for peer in peers]
         log_layers(ctx, view.inputs, models, *self.structure(), when="before")
         fitted, _ = train_peers(view, ctx, peers, settings, objective)
@@ -143,6 +139,13 @@ class Alignahead(StructureMethod, SingleModelMethod):
         return {
             direction: cls(direction=direction).target_layers(4) for direction in get_args(LayerDirection)[:3]
         }  # without "none"
+
+    def alignment(self, peers: list[Peer], deep: list[DeepSupervision], *, multi_label: bool) -> AlignmentLosses:
+        """The losses of the students `peers`."""
+        followed = self.target_layers(int(self.model["layers"]) - 1)
+        return AlignmentLosses(
+            peers, deep, followed=followed, structure=self.structure(), a=self.a, b=self.b, multi_label=multi_label
+        )
 
     def target_layers(self, layers: int) -> list[int]:
         """Hidden layer (from 0) of a co-student that each hidden layer follows; empty where nothing is aligned."""
@@ -202,59 +205,3 @@ class Alignahead(StructureMethod, SingleModelMethod):
         kernel = [] if self.kernel == "laplace" else [self.kernel]
         start = ["copied weights"] if self.init == "copied" else []
         return [*kernel, *width, *weight, *start, *(["all at once"] if self.update == "simultaneous" else [])]
-
-
-class _Alignment:
-    """The losses of all students (`PeerLossFunction`), and the share of the alignment in each one's gradient."""
-
-    def __init__(self, method: Alignahead, peers: list[Peer], deep: list[DeepSupervision], multi_label: bool) -> None:
-        self._method, self._deep, self._multi_label = method, deep, multi_label
-        self._target_layers = method.target_layers(int(method.model["layers"]) - 1)
-        aligned = self._target_layers and (method.a or deep)
-        self.shares = [GradientShare(peer.model.parameters()) for peer in peers] if aligned else []
-
-    def __call__(self, joint: JointForward) -> tuple[Tensor, Mapping[str, Tensor]]:
-        tasks = label_losses(joint, joint.logits, multi_label=self._multi_label)
-        turns = range(len(joint.traces)) if joint.turn is None else [joint.turn]
-        if self._deep:
-            auxiliary = [deep.loss(joint, m, self._multi_label) for m, deep in enumerate(self._deep)]
-            tasks = tasks + torch.stack(auxiliary)
-        if not self.shares:
-            return tasks, {}
-        maps = self._maps(joint) if self._method.a else []
-        losses, diagnostics = list(tasks), dict[str, Tensor]()
-        for m in turns:
-            transfer = tasks.new_zeros(())
-            if maps:
-                layers = self._divergences(joint, maps, m)
-                diagnostics |= {
-                    f"structure.peer{m}.layer{i}": value for i, value in enumerate(layers.detach(), start=1)
-                }
-                transfer = transfer + self._method.a * layers.sum()
-            if self._deep:
-                transfer = transfer + self._method.b * self._features(joint, m)
-            self.shares[m].look(joint.epoch, tasks[m], transfer)
-            diagnostics[f"gradient_share.peer{m}"] = tasks.new_tensor(self.shares[m].value)
-            losses[m] = tasks[m] + transfer
-        return torch.stack(losses), diagnostics
-
-    def _maps(self, joint: JointForward) -> list[list[Tensor]]:
-        """Per student and hidden layer its local structure [E], once."""
-        graph, (kernel, sigma) = joint.inputs.graph, self._method.structure()
-        return [[edge_log_probs(graph, h, kernel, sigma) for h in trace.hidden] for trace in joint.traces]
-
-    def _divergences(self, joint: JointForward, maps: list[list[Tensor]], m: int) -> Tensor:
-        """[L] of student m's layers from those that they follow, a mean over co-students."""
-        others, nodes = [other for other in range(len(maps)) if other != m], joint.inputs.graph.num_dst
-        return torch.stack(
-            [
-                torch.stack([divergence(maps[o][followed].detach(), own, nodes) for o in others]).mean()
-                for followed, own in zip(self._target_layers, maps[m], strict=True)
-            ]
-        )
-
-    def _features(self, joint: JointForward, m: int) -> Tensor:
-        """The feature transfer into student m, a mean over co-students."""
-        own = joint.traces[m].hidden
-        followed = [[t.hidden[layer] for layer in self._target_layers] for o, t in enumerate(joint.traces) if o != m]
-        return torch.stack([self._deep[m].transfer(own, targets) for targets in followed]).mean()
