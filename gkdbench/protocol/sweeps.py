@@ -43,7 +43,7 @@ class SweptPredictions:
         self._mean: dict[tuple[Corruption, str], Tensor] = defaultdict(lambda: torch.zeros(()))
 
     def add(self, name: str, predictor: Predictor, scenes: Mapping[str, Inputs], parts: int) -> None:
-        """Try `predictor`, which is in its selected state and one of `parts`, on every corruption of the graphs in `scenes`."""
+        """Try `predictor`, which is in its selected state and one of `parts`, on every corruption of each graph."""
         for how in self._wanted:
             fresh = predictor if how == CLEAN else replace(predictor)  # what is prepared for a corruption is not kept
             logits: dict[str, Tensor] = {}
