@@ -36,6 +36,10 @@ def nearest(got: str, known: Iterable[str]) -> str:
 
 def invalid(name: str, got: object, message: str) -> str:
     """``NAME: expected ..., got ...`` from pydantic's message of one wrong value ("Input should be ...")."""
+    if message == "Field required":
+        return f"{name}: expected a value, got none"
+    if message == "Extra inputs are not permitted":
+        return f"{name}: expected no such key, got {got!r:.100}"
     kind = message.removeprefix("Input should be ")
     if kind.startswith(("greater", "less")):
         kind = f"a value {kind}"

@@ -160,7 +160,10 @@ def _borders(name: str, value: Any, num_nodes: int, edges: NumpyArray) -> NumpyA
     owner = np.searchsorted(ptr, edges, side="right")
     across = int((owner[0] != owner[1]).sum())
     if across:
-        raise UserError(f"{name}: edge_index: expected edges within graphs, got {across} across; check graph_ptr")
+        raise UserError(
+            f"{name}: edge_index: expected edges within graphs, got {across} edges that join nodes of different "
+            "graphs; check graph_ptr"
+        )
     return ptr
 
 

@@ -77,7 +77,8 @@ def classes(values: ArrayLike, what: str) -> NDArray[np.int64]:
         raise UserError(f"{what}: expected integer classes, got {array.dtype}; use from_logits or from_probs")
     if array.min() < 0:
         raise UserError(
-            f"{what}: expected known classes (0 or more), got {int(array.min())}; score only items whose label is known"
+            f"{what}: expected classes of 0 or more, got {int(array.min())} (unknown); score only items whose label "
+            "is known"
         )
     return array.astype(np.int64)
 

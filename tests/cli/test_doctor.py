@@ -29,7 +29,7 @@ def test_it_says_all_in_json(inside: Inside, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_bad_and_exits_1(inside: Inside, tmp_path: Path) -> None:
     done = inside("doctor", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path))
     assert done.code == 1
-    assert f"bad   data: {tmp_path / 'nowhere'} is no folder" in done.out
+    assert f"bad   data: {tmp_path / 'nowhere'} is not a folder" in done.out
 
 
 def test_an_output_folder_below_a_file_is_bad(tmp_path: Path) -> None:

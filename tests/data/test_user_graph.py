@@ -82,7 +82,7 @@ def test_lists_tensors_and_sparse_matrices_are_taken() -> None:
         ({"kind": "edge"}, "kind: expected 'node' or 'graph'"),
         ({"kind": "graph"}, r"graph_ptr: expected \[G \+ 1\].*got None"),
         ({"graph_ptr": [0, 2]}, "graph_ptr: expected values rising from 0 to N=4"),
-        ({"graph_ptr": [0, 1, 4]}, "1 edges join nodes of different graphs"),
+        ({"graph_ptr": [0, 1, 4]}, "1 edges that join nodes of different graphs"),
         ({"edge_features": [[1.0]]}, "edge_features: expected 2 rows"),
         ({"splits": {"train": [0], "test": [1]}}, "splits: expected the keys"),
         ({"splits": {"train": [0], "val": [1], "test": [0]}}, "split 0 overlap"),

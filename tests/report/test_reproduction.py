@@ -84,7 +84,7 @@ def test_counts_promises_marks_and_paragraphs(tmp_path: Path) -> None:
     file.write_text(PLAIN + 'marked = { pubmed = "other splits" }\n')
     assert counts_text(file, board).splitlines() == [
         "MLPs: 5 published rows, 2 compared: 1 reproduced, 1 not reproduced, 3 not run. Of the compared rows: "
-        "reproduced 50% (wanted 60%: not met), reproduced or close 50%. Without the 1 marked ones: 100% and 100%.",
+        "reproduced 50% (target 60%: not met), reproduced or close 50%. Without the 1 marked ones: 100% and 100%.",
         "  no paragraph yet: VQGraph Table 1, MLP, pubmed, tran",
     ]
     text = reproduction_page(file, board)

@@ -41,9 +41,10 @@ def blocks(document: Path) -> list[Block]:
 def copy_of_checkout(folder: Path) -> Path:
     """What a contributor needs of this checkout, in `folder`."""
     skip = shutil.ignore_patterns("__pycache__", ".*_cache")
-    for part in ("gkdbench", "kernels", "suites", "tests/methods"):
+    for part in ("gkdbench", "kernels", "suites", "tests/methods", "tests/gkdkernels", "tests/support"):
         shutil.copytree(ROOT / part, folder / part, ignore=skip)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
