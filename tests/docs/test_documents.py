@@ -14,7 +14,7 @@ from support.document_blocks import ROOT, blocks, copy_of_checkout, difference, 
 from gkdbench.report.markdown import marked_tables
 
 
-@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12)])
+@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12), ("docs/gkdkernels.md", 5)])
 def test_code_blocks_run_and_print_what_is_shown(name: str, least: int, tmp_path: Path) -> None:
     document = ROOT / name
     assert len(blocks(document)) >= least

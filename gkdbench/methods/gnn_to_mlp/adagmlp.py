@@ -50,8 +50,7 @@ class AdaGMLP(DistilledStudent):
     positions belong to one numbering.
 
     Args:
-        label_weight: lambda. tau: temperature of the KL.
-        beta: steepness of the error.
+        label_weight: lambda. tau: temperature of the KL. beta: steepness of the error.
         align_logits: a. mask: share of the features that is masked; 0 leaves the alignment terms out.
         persist: node weights go on from epoch to epoch; otherwise each epoch starts with equal ones.
     """
@@ -231,8 +230,7 @@ def boosted(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor, *, b
 
     Args:
         student_logits, teacher_logits: [N, C].
-        weight: w [N], sums to 1.
-        beta: steepness of the error.
+        weight: w [N], sums to 1. beta: steepness of the error.
     """
     error = 1 - torch.exp(-beta * row_kl(student_logits, teacher_logits))
     mean = ((weight * error).sum() / weight.sum()).clamp(1e-16, 1)

@@ -48,17 +48,14 @@ class Alignahead(StructureMethod, SingleModelMethod):
     two hidden layers, where it leaves one out.
 
     Args:
-        students: M; one is the solo run.
+        students: M; one is the solo run. a: weight of the alignment; 0 is "none", bit for bit.
         direction: pi. "ahead": l + 1, the last layer the first; "behind": l - 1, the first layer the last;
             "one-to-one": l; "none": no alignment in the same loop, the schedule control.
-        a: weight of the alignment; 0 is "none", bit for bit.
         init: whether students draw their initial weights, or copy the first one's.
         update: each student in turn, who sees the new weights of those before it, or all at once.
-        clip: largest norm of a student's gradient; None: any.
-        eval_every: epochs between evaluations.
+        clip: largest norm of a student's gradient; None: any. eval_every: epochs between evaluations.
         deep_supervision: Alignahead++ (arXiv 2210.13743), reconstructed from its abstract: a classifier on each hidden
-            layer, and ``b * MSE(map(h_l), sg h_pi(l) of m')``.
-        b: weight of that feature transfer.
+            layer, and ``b * MSE(map(h_l), sg h_pi(l) of m')``. b: weight of that feature transfer.
     """
 
     name: ClassVar[str] = "alignahead"
@@ -76,24 +73,19 @@ class Alignahead(StructureMethod, SingleModelMethod):
         "layer l follows layer l + 1 of a co-student, as the paper's figure has it; in the official code layer l - 1",
         "students start from independent weights; in the official code from copies",
         "the kernel is Laplacian with the mean distance as its width; the official code's, exp(-d/100), keeps the "
-        "divergence "
-        "below 0.474 and its gradient near nothing",
+        "divergence below 0.474 and its gradient near nothing",
         "a label is predicted at probability 0.5; in the official code at logit 0.5",
         "an epoch is selected by strict improvement on validation; the official code stores on a lower training loss "
-        "too, so "
-        "that its best score may fall",
+        "too, so that its best score may fall",
         "one student is the solo run; the official code divides 0 by 0, and a GAT of two hidden layers fails there",
         "gradients are clipped at norm 1; the official code clips none, and both its logs diverge late",
         "a GAT's residual is a linear map; in the official code an identity where the input is as wide as one head, "
-        "that is "
-        "with a single head",
+        "that is with a single head",
         "a student's distances are measured once, for all co-students; the official code measures them for each, and "
-        "moves a "
-        "second batch to the device that it never reads: time only, so that no variant does it",
+        "moves a second batch to the device that it never reads: time only, so that no variant does it",
         "SAGE students average their neighbours; the official code's take the maximum of a learned map (pool)",
         "the observed graph is one batch, and students take turns by batches; the official code takes two of PPI's "
-        "graphs a "
-        "step, and turns by epochs",
+        "graphs a step, and turns by epochs",
     )
     smoke: ClassVar[Mapping[str, Any]] = {
         "epochs": 5,
@@ -136,9 +128,8 @@ class Alignahead(StructureMethod, SingleModelMethod):
 
     @classmethod
     def figure(cls) -> Mapping[str, list[int]]:
-        return {
-            direction: cls(direction=direction).target_layers(4) for direction in get_args(LayerDirection)[:3]
-        }  # without "none"
+        directions = get_args(LayerDirection)[:3]  # without "none"
+        return {direction: cls(direction=direction).target_layers(4) for direction in directions}
 
     def alignment(self, peers: list[Peer], deep: list[DeepSupervision], *, multi_label: bool) -> AlignmentLosses:
         """The losses of the students `peers`."""
