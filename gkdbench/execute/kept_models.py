@@ -1,4 +1,4 @@
-"""Kept models (``--keep-models``): the selected weights of every trained model, as plain arrays beside the records.
+"""Kept models (``--keep-models``): the selected weights of every trained model, as plain arrays next to the records.
 
 ``<out>/models/<method>-<first 12 digits of the key>/<index>-<seed>/<model>.npz`` holds the weights, ``<model>.json``
 what they are. Neither is read as a record.
@@ -176,7 +176,7 @@ def _backbone(
     method's configuration with weights of these names and shapes; (None, {}, features) when none has."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name, settings in _candidates(config, model):
-        for inputs in dict.fromkeys((features, features + int(config.get("dim", 0)))):  # with encodings beside them
+        for inputs in dict.fromkeys((features, features + int(config.get("dim", 0)))):  # with encodings next to them
             try:
                 module = rebuild_module(name, settings, inputs=inputs, classes=classes, edge_width=edge_width)
             except (UserError, ValueError, TypeError):

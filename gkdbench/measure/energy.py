@@ -34,7 +34,7 @@ class Counter(Protocol):
 
 
 class RaplZone:
-    """A zone of the kernel's power capping framework: a processor package, or the memory beside it.
+    """A zone of the kernel's power capping framework: a processor package, or its memory.
 
     Args:
         folder: with ``energy_uj`` and ``max_energy_range_uj``.

@@ -142,7 +142,7 @@ class TeacherInfo(Strict):
 
 
 class Predictions(Strict):
-    """The side-car beside the record, and its sha256. ``kept=False``: above the size cap there is no file; the hash
+    """The side-car next to the record, and its sha256. ``kept=False``: above the size cap there is no file; the hash
     is that of the canonical JSON of [index, seed, predictions_sha256] per row, and each row's command makes its
     arrays again."""
 

@@ -131,7 +131,7 @@ class _Shown(_Placed):
 
 
 class Figure(_Shown):
-    """Readings of runs beside each other: numbers that methods leave in ``extra``.
+    """Scalars of runs next to each other: numbers that methods leave in ``extra``.
 
     Args:
         before: reading -> its value before training, drawn as a ring.

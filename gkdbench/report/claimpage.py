@@ -32,7 +32,7 @@ Studies = Callable[[str], tuple[Sequence[Record], Curves]]
 def write_pages(
     folder: Path, records: Sequence[Record], curves: Curves | None = None, studies: Studies | None = None
 ) -> list[Path]:
-    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and beside it its plots, ``NAME-1.svg`` and so on."""
+    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and next to it its plots, ``NAME-1.svg`` and so on."""
     written = []
     for path in sorted(folder.glob("*.toml")):
         text, plots = claim_page(path, records, curves, studies)

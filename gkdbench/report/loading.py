@@ -41,7 +41,7 @@ def without_repeats(records: Sequence[Record]) -> list[Record]:
 
 
 def load_curves(paths: Iterable[str | Path], record: Record) -> SidecarArrays:
-    """The arrays of `record`'s side-car, below one of the folders `paths` (or beside one of the files).
+    """The arrays of `record`'s side-car, below one of the folders `paths` (or next to one of the files).
 
     Raises:
         UserError: none of them has it.

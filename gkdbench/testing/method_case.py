@@ -105,7 +105,7 @@ class MethodCase:
         """A run on `problem`, in the place of the setting's own."""
         run = self._workshop.run(self.method(variant), problem, **options)
         where = f"{self.name} ({variant}) on {setting}"
-        wanted(
+        require(
             run.outcome.status == "ok", f"{where}: {run.outcome.status}\n{run.outcome.traceback or run.outcome.reason}"
         )
         return run
@@ -114,16 +114,16 @@ class MethodCase:
         """Class attributes that tables, docs and `show` are made from are there and sensible."""
         cls = METHODS.get(self.name)
         summary = METHODS.facts(self.name).get("summary") or (cls.__doc__ or "").split("\n")[0]
-        wanted(bool(cls.paper), f"{self.name}: `paper` is empty; name the paper, or the control it is")
-        wanted(bool(summary), f"{self.name}: the class has no docstring; its first line is what `show` prints")
-        wanted(bool(cls.kinds) and set(cls.kinds) <= {"node", "graph"}, f"{self.name}: kinds are {cls.kinds}")
-        wanted(isinstance(cls.revision, int) and cls.revision >= 1, f"{self.name}: revision is {cls.revision!r}")
-        wanted(bool(cls.smoke), f"{self.name}: `smoke` is empty; give overrides for a run of seconds")
-        wanted("corrected" in cls.variants, f"{self.name}: variants {cls.variants} lack 'corrected'")
-        wanted(set(cls.variants) <= {"corrected", "as_released"}, f"{self.name}: variants are {cls.variants}")
+        require(bool(cls.paper), f"{self.name}: `paper` is empty; name the paper, or the control it is")
+        require(bool(summary), f"{self.name}: the class has no docstring; its first line is what `show` prints")
+        require(bool(cls.kinds) and set(cls.kinds) <= {"node", "graph"}, f"{self.name}: kinds are {cls.kinds}")
+        require(isinstance(cls.revision, int) and cls.revision >= 1, f"{self.name}: revision is {cls.revision!r}")
+        require(bool(cls.smoke), f"{self.name}: `smoke` is empty; give overrides for a run of seconds")
+        require("corrected" in cls.variants, f"{self.name}: variants {cls.variants} lack 'corrected'")
+        require(set(cls.variants) <= {"corrected", "as_released"}, f"{self.name}: variants are {cls.variants}")
         if "as_released" in cls.variants:
-            wanted(bool(cls.deviations), f"{self.name}: has as_released, so `deviations` must say what differs")
-        wanted(dataclasses.is_dataclass(cls), f"{self.name}: not a dataclass")
+            require(bool(cls.deviations), f"{self.name}: has as_released, so `deviations` must say what differs")
+        require(dataclasses.is_dataclass(cls), f"{self.name}: not a dataclass")
 
     def test_config_makes_the_same_method_again(self) -> None:
         """The configuration that a record stores is all that it takes to run the cell again (protocol.md, trap 34)."""
@@ -141,7 +141,7 @@ class MethodCase:
             for model in run.scored.models:
                 same(f"{self.name} on {setting}: scored columns of {model.name}", set(model.scores), expected)
                 for column, audit in model.audit.items():
-                    wanted(
+                    require(
                         audit.peak >= model.scores[column].value, f"{self.name}: audit peak below the selected score"
                     )
             trained = [m for m in run.outcome.models if m["name"] in run.final]
@@ -162,7 +162,7 @@ class MethodCase:
         setting, variant = next(self.cases())
         other = self.again(setting, variant, self.problem(setting), seed=1, teachers_on=self.problem(setting))
         before, after = self.run_on(setting, variant).selected, other.selected
-        wanted(before != after, f"{self.name}: seeds 0 and 1 gave the same weights; draws must derive from ctx.seed")
+        require(before != after, f"{self.name}: seeds 0 and 1 gave the same weights; draws must derive from ctx.seed")
 
     def test_ignores_test_labels(self) -> None:
         """Leak canary: with every test label changed, nothing about the training changes (docs/protocol.md, trap 1)."""
@@ -189,7 +189,7 @@ class MethodCase:
             second = self.again(setting, variant, changed, stop_early=False, teachers_on=problem)
             for name, state in first.final.items():
                 what = f"{self.name} on {setting} ({variant}): final weights of {name} with other validation labels"
-                wanted(identical(state, second.final[name]), f"{what} differ: they reach the training")
+                require(identical(state, second.final[name]), f"{what} differ: they reach the training")
 
     def test_node_order_only_permutes(self) -> None:
         """Without dropout and batches, weights depend on the order of nodes through rounding alone (protocol traps
@@ -208,7 +208,7 @@ class MethodCase:
             for name, state in first.final.items():
                 gap = relative_gap(state, second.final[name])
                 what = f"{self.name} on {setting} ({variant}): weights of {name} with nodes in another order"
-                wanted(gap < 1e-3, f"{what}, no dropout, full batch, differ by {gap:.1e}; sums alone explain less")
+                require(gap < 1e-3, f"{what}, no dropout, full batch, differ by {gap:.1e}; sums alone explain less")
 
     def test_every_setting_is_read(self) -> None:
         """Every field is read in every run, or the case says why not (docs/protocol.md, trap 26)."""
@@ -221,7 +221,7 @@ class MethodCase:
             left |= here
             surprise = sorted(here - set(self.unread))
             what = f"{self.name} on {setting} ({variant}) never read {', '.join(surprise)}"
-            wanted(not surprise, f"{what}; drop the field, use it, or say in `unread` why this run does not")
+            require(not surprise, f"{what}; drop the field, use it, or say in `unread` why this run does not")
         same(f"{self.name}: fields in `unread` that every run reads", set(self.unread) - left, set())
 
     def test_global_random_state_is_untouched(self) -> None:
@@ -229,12 +229,12 @@ class MethodCase:
         for setting, variant in self.cases():
             touched = self.run_on(setting, variant).touched
             what = f"{self.name} on {setting} ({variant}) advanced the global generators of {', '.join(touched)}"
-            wanted(not touched, f"{what}; draw from gkdbench.nn.random.Randomness(ctx.seed, peer)")
+            require(not touched, f"{what}; draw from gkdbench.nn.random.Randomness(ctx.seed, peer)")
 
     def test_excuses_are_no_leaks(self) -> None:
         """Excuses name tests that exist, and never a leak test."""
         hidden = set(self.excused) & set(LEAK_TESTS)
-        wanted(not hidden, f"{self.name}: {', '.join(sorted(hidden))} cannot be excused")
+        require(not hidden, f"{self.name}: {', '.join(sorted(hidden))} cannot be excused")
         unknown = [name for name in self.excused if not hasattr(MethodCase, name)]
         same(f"{self.name}: excused tests that do not exist", unknown, [])
 
@@ -242,11 +242,11 @@ class MethodCase:
         """Both runs selected the same epochs and hold bit-identical weights, selected and final."""
         same(f"{self.name}, {what}: selected epochs and weights", second.selected, first.selected)
         for name, state in first.final.items():
-            wanted(identical(state, second.final[name]), f"{self.name}, {what}: final weights of {name} differ")
+            require(identical(state, second.final[name]), f"{self.name}, {what}: final weights of {name} differ")
         same(f"{self.name}, {what}: teachers", second.outcome.teachers, first.outcome.teachers)
 
 
-def wanted(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     """Fail with `message` unless `condition`."""
     if not condition:
         raise AssertionError(message)
@@ -254,7 +254,7 @@ def wanted(condition: bool, message: str) -> None:
 
 def same(what: str, got: Any, expected: Any) -> None:
     """Fail, showing both, unless they are equal."""
-    wanted(got == expected, f"{what}: got {got!r}, wanted {expected!r}")
+    require(got == expected, f"{what}: expected {expected!r}, got {got!r}")
 
 
 def identical(first: State, second: State) -> bool:

@@ -93,7 +93,7 @@ def _study(paths: Sequence[str], name: str) -> tuple[list[Record], Curves]:
 
 
 def count_published(path: Path, board: Board) -> None:
-    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes beside it."""
+    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it."""
     from gkdbench.report.reproduction import counts_text, reproduction_page
 
     print(counts_text(path, board))

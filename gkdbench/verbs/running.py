@@ -26,7 +26,7 @@ def _suite(args: argparse.Namespace) -> Suite:
     """The suite that is named, or the one that ``--method`` and its companions describe.
 
     Raises:
-        UserError: both, neither, or several suites; hyper-parameters beside a suite.
+        UserError: both, neither, or several suites; hyper-parameters in addition to a suite.
     """
     from gkdbench.execute.inline_suite import default_split, hyper_parameters, method_with_hyper_parameters, suite_of
 

@@ -71,7 +71,7 @@ def test_latency_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     told["latency"][0]["points"][0]["error"] = 0.125  # a mark: this one is not measured again
     file.write_text(json.dumps(told))
     again = gkdbench(*line, cwd=tmp_path)
-    assert "x.json: goes on" in again.out
+    assert "x.json: continues" in again.out
     curves = json.loads(file.read_text())["latency"]
     assert [len(curve["points"]) for curve in curves] == [4, 7, 7, 4]
     assert curves[0]["points"][0]["error"] == 0.125

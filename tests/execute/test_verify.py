@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_found(copy: Path) -> None:
     sidecar.write_bytes(data)
     report = verify(copy)
     assert report.exit_code == 1
-    assert [str(path) in problem and "has sha256" in problem for problem in report.problems] == [True]
+    assert [str(path) in problem and "expected sha256" in problem for problem in report.problems] == [True]
 
 
 @pytest.mark.parametrize("column", ["tran", "ind", "coldstart", "val"])
@@ -124,7 +124,7 @@ def test_a_borrowed_teacher_is_found(copy: Path) -> None:
     [
         (lambda record: {"config": {"lr": 0.1}}, "is not that of its own fields"),
         (lambda record: {"revision": 7}, "revision 7"),
-        (lambda record: {"method": "mlp"}, "is named toy-"),
+        (lambda record: {"method": "mlp"}, "got toy-"),
         (lambda record: {"rows": list(reversed(record.rows))}, "not sorted"),
     ],
 )

@@ -151,7 +151,7 @@ def test_students_of_other_widths_are_refused() -> None:
     _, hidden, joint = situation(2)
     traces = (joint.traces[0], Trace(joint.traces[1].logits, (hidden[1][:, :2],)))
     joint = JointForward(1, joint.inputs, traces, joint.rows, joint.labels)
-    with pytest.raises(UserError, match="one width; got 4, 2"):
+    with pytest.raises(UserError, match="expected one width, got 4, 2"):
         oad().losses(joint, multi_label=False, judges=judges_of(2))
 
 

@@ -1,1 +1,1 @@
-"""Training steps and inference of whole methods, timed beside other implementations of them."""
+"""Training steps and inference of whole methods, timed together with other implementations of them."""

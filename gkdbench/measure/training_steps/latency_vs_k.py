@@ -1,4 +1,4 @@
-"""What an RbM costs at inference with more experts a row: its time against k, beside the multiply-adds."""
+"""What an RbM costs at inference with more experts a row: its time against k, and the multiply-adds."""
 
 from __future__ import annotations
 
