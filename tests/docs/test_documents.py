@@ -14,6 +14,7 @@ from support.document_blocks import ROOT, blocks, copy_of_checkout, difference, 
 from gkdbench.report.markdown import marked_tables
 
 
+@pytest.mark.timeout(600)  # two walks, each with runs of pytest in processes of their own
 @pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12)])
 def test_code_blocks_run_and_print_what_is_shown(name: str, least: int, tmp_path: Path) -> None:
     document = ROOT / name
