@@ -14,12 +14,8 @@ from support.document_blocks import ROOT, blocks, copy_of_checkout, difference, 
 from gkdbench.report.markdown import marked_tables
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12), ("docs/gkdkernels.md", 5)])
-=======
 @pytest.mark.timeout(600)  # two walks, each with runs of pytest in processes of their own
-@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12)])
->>>>>>> 23d08b5e33802c96f633a5e68b0e5bd2f4df242a
+@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("CONTRIBUTING.md", 12), ("docs/gkdkernels.md", 5)])
 def test_code_blocks_run_and_print_what_is_shown(name: str, least: int, tmp_path: Path) -> None:
     document = ROOT / name
     assert len(blocks(document)) >= least
