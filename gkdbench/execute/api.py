@@ -199,15 +199,15 @@ def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings
     folder = scratch / f"run~{owned_name()}"
     environment = worker_environment(settings.threads or plan.suite.threads, tune_allocator=settings.tune_allocator)
     pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
-    desk = DataPrefetcher(folder / "views", settings.data, [cell.problem for cell in plan.todo], pool.wake)
+    prefetcher = DataPrefetcher(folder / "views", settings.data, [cell.split_task for cell in plan.todo], pool.wake)
     runner = Runner(
-        plan, store, desk, pool, progress, device=settings.device, folder=folder, keep_models=settings.keep_models
+        plan, store, prefetcher, pool, progress, device=settings.device, folder=folder, keep_models=settings.keep_models
     )
     try:
         runner.run()
     finally:
         pool.close()
-        desk.close()
+        prefetcher.close()
         shutil.rmtree(folder, ignore_errors=True)
         remove_if_empty(scratch)
         store.close()

@@ -104,7 +104,7 @@ class Cell:
         return CellAddress(self.group.address, self.index, self.seed)
 
     @property
-    def problem(self) -> tuple[str, str, int]:
+    def split_task(self) -> tuple[str, str, int]:
         """(data set, split id, index): cells that share it share one view on disk."""
         return (self.group.identity.dataset, self.group.identity.split, self.index)
 

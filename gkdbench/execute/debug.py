@@ -97,7 +97,7 @@ def debug_cell(
     folder = scratch_root / f"run~{owned_name()}"
     try:
         (folder / "cell").mkdir(parents=True)
-        write_bundle(prepare_named(*cell.problem, data=folder_of_data), folder / "view")
+        write_bundle(prepare_named(*cell.split_task, data=folder_of_data), folder / "view")
         outcome = _train(_job(cell, store, folder, where), threads or suite.threads)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -141,7 +141,7 @@ def _job(cell: Cell, store: Store, folder: Path, device: str) -> Job:
         id=0,
         method=of.method,
         config=of.config,
-        handover=str((folder / "view").resolve()),
+        bundle=str((folder / "view").resolve()),
         scratch=str((folder / "cell").resolve()),
         seed=cell.seed,
         device=device,

@@ -43,25 +43,26 @@ def evaluate(
     Raises:
         UserError: unknown names; logits of another shape, or not finite.
     """
-    problem = prepare_named(task, split, index, data=data) if isinstance(task, str) else prepare(task, split, index)
-    evaluation_graphs = make_evaluation_graphs(problem)
-    wanted = [("val", evaluation_graphs.val_scene, evaluation_graphs.val)] + [
-        (w.column, w.scene, w.items) for w in evaluation_graphs.watches
+    split_task = prepare_named(task, split, index, data=data) if isinstance(task, str) else prepare(task, split, index)
+    evaluation_graphs = make_evaluation_graphs(split_task)
+    wanted = [("val", evaluation_graphs.val_graph, evaluation_graphs.val)] + [
+        (w.column, w.graph_name, w.items) for w in evaluation_graphs.scored_sets
     ]
     logits = {
-        scene: _logits(model, evaluation_graphs.scenes[scene], problem) for scene in {scene for _, scene, _ in wanted}
+        graph_name: _logits(model, evaluation_graphs.graphs[graph_name], split_task)
+        for graph_name in {graph_name for _, graph_name, _ in wanted}
     }
-    metric = METRICS.get(problem.task.metric)
+    metric = METRICS.get(split_task.task.metric)
     arrays = {
-        f"model/{column}/selected": metric.from_logits(logits[scene][items.position].numpy())
-        for column, scene, items in wanted
+        f"model/{column}/selected": metric.from_logits(logits[graph_name][items.position].numpy())
+        for column, graph_name, items in wanted
     }
-    scores = selected_scores(problem, arrays, "model", truth_of(problem, evaluation_graphs))
+    scores = selected_scores(split_task, arrays, "model", truth_of(split_task, evaluation_graphs))
     return {column: score.value for column, score in scores.items()}
 
 
 @torch.no_grad()
-def _logits(model: Any, inputs: Inputs, problem: SplitTask) -> Tensor:
+def _logits(model: Any, inputs: Inputs, split_task: SplitTask) -> Tensor:
     if isinstance(model, Predictor):
         logits = model.evaluate(inputs)
     else:
@@ -73,7 +74,7 @@ def _logits(model: Any, inputs: Inputs, problem: SplitTask) -> Tensor:
         finally:
             if training:
                 model.train()
-    shape = (len(inputs.items), problem.task.num_classes)
+    shape = (len(inputs.items), split_task.task.num_classes)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model: expected logits {list(shape)}, got {got}")

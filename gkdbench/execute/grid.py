@@ -263,8 +263,8 @@ class _Maker:
 
     def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
         if (dataset, split) not in self._facts:
-            problem = prepare_named(dataset, split, 0, data=self._data)
-            self._facts[dataset, split] = (data_info(problem), problem.task.kind)
+            split_task = prepare_named(dataset, split, 0, data=self._data)
+            self._facts[dataset, split] = (data_info(split_task), split_task.task.kind)
         return self._facts[dataset, split]
 
 
@@ -273,13 +273,13 @@ def columns_of(family: SplitFamily, kind: str) -> tuple[str, ...]:
     return ("graph",) if kind == "graph" else family.columns
 
 
-def data_info(problem: SplitTask) -> DataInfo:
+def data_info(split_task: SplitTask) -> DataInfo:
     """The fields of a record about its data."""
-    task = problem.task
+    task = split_task.task
     return DataInfo(
         name=task.name,
         sha256=task.content_hash,
-        preprocessing=dict(problem.preprocessing),
+        preprocessing=dict(split_task.preprocessing),
         nodes=task.num_nodes,
         edges=task.graph.num_edges,
         features=task.num_features,

@@ -24,7 +24,7 @@ class Job:
     id: int
     method: str
     config: dict[str, Any]
-    handover: str
+    bundle: str
     scratch: str
     seed: int
     device: str

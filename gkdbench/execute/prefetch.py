@@ -21,9 +21,9 @@ SplitTaskId = tuple[str, str, int]
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """A problem whose view lies on disk."""
+    """A split task whose view lies on disk."""
 
-    problem: SplitTask
+    split_task: SplitTask
     evaluation_graphs: EvaluationGraphs
     view: Path
 
@@ -34,8 +34,8 @@ class DataPrefetcher:
     Args:
         folder: where views are written.
         data: raw files, or None for ``$GKDBENCH_DATA``.
-        needed: one problem name per cell that will run.
-        wake: called (from the thread) when a problem is ready.
+        needed: one split task per cell that will run.
+        wake: called (from the thread) when a split task is ready.
     """
 
     AHEAD = 3
@@ -60,7 +60,7 @@ class DataPrefetcher:
                 self._ready[name].add_done_callback(lambda _: self._wake())
 
     def get(self, name: SplitTaskId) -> PreparedData | None:
-        """The prepared problem; None while it is not ready. What went wrong in preparing is raised here."""
+        """The prepared split task; None while it is not ready. What went wrong in preparing is raised here."""
         future = self._ready.get(name)
         return future.result() if future is not None and future.done() else None
 
@@ -81,9 +81,9 @@ class DataPrefetcher:
 
     def _prepare(self, name: SplitTaskId) -> PreparedData:
         dataset, split, index = name
-        problem = prepare_named(dataset, split, index, data=self._data)
-        view = self._folder / hashlib.sha256(f"{name}{problem.hash}".encode()).hexdigest()[:16]
+        split_task = prepare_named(dataset, split, index, data=self._data)
+        view = self._folder / hashlib.sha256(f"{name}{split_task.hash}".encode()).hexdigest()[:16]
         try:
-            return PreparedData(problem, write_bundle(problem, view), view)
+            return PreparedData(split_task, write_bundle(split_task, view), view)
         except OSError as error:
             raise StorageError(view, error) from error

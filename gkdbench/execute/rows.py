@@ -40,8 +40,8 @@ def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path) -> 
             raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
         return _row(cell, suite, ready, outcome), {}
     try:
-        scored = score_run(ready.problem, ready.evaluation_graphs, scratch, outcome["models"])
-        scored = with_sweeps(ready.problem, ready.evaluation_graphs, scratch, scored, cell.group.identity.sweeps)
+        scored = score_run(ready.split_task, ready.evaluation_graphs, scratch, outcome["models"])
+        scored = with_sweeps(ready.split_task, ready.evaluation_graphs, scratch, scored, cell.group.identity.sweeps)
         results = outcome | {"models": scored.models, "sweeps": scored.sweeps}
         row = _row(cell, suite, ready, results, predictions_sha256=scored.sha256)
         return row, scored.arrays
@@ -61,7 +61,7 @@ def _row(cell: Cell, suite: Suite, ready: PreparedData, outcome: dict[str, Any],
         index=cell.index,
         seed=cell.seed,
         command=command(cell, suite, failed=outcome["status"] != "ok"),
-        split_sha256=ready.problem.split.hash,
+        split_sha256=ready.split_task.split.hash,
         **outcome,
         **more,
         **_where(),
@@ -70,7 +70,7 @@ def _row(cell: Cell, suite: Suite, ready: PreparedData, outcome: dict[str, Any],
 
 def failed_row(cell: Cell, suite: Suite, ready: PreparedData | None, **facts: Any) -> Row:
     """A row of a cell that gave no outcome: skipped, killed, overdue."""
-    split = ready.problem.split.hash if ready else ""
+    split = ready.split_task.split.hash if ready else ""
     return Row(
         index=cell.index,
         seed=cell.seed,

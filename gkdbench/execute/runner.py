@@ -93,7 +93,7 @@ class Runner:
 
     Args:
         device: where workers compute (``cpu``, ``cuda:i``).
-        desk, pool: closed by the caller.
+        prefetcher, pool: closed by the caller.
         folder: this run's scratch folder.
         keep_models: see `gkdbench.execute.kept_models`.
     """
@@ -102,7 +102,7 @@ class Runner:
         self,
         plan: Plan,
         store: Store,
-        desk: DataPrefetcher,
+        prefetcher: DataPrefetcher,
         pool: Pool,
         progress: Progress,
         *,
@@ -110,7 +110,7 @@ class Runner:
         folder: Path,
         keep_models: bool = False,
     ) -> None:
-        self._plan, self._store, self._desk, self._pool, self._progress = plan, store, desk, pool, progress
+        self._plan, self._store, self._prefetcher, self._pool, self._progress = plan, store, prefetcher, pool, progress
         self._device, self._folder, self._keep_models = device, folder, keep_models
         self._allocator = allocator_of(pool.environment)
         self._waiting: dict[str, Cell] = {cell.key: cell for cell in plan.todo}
@@ -138,7 +138,7 @@ class Runner:
                 if self._stop:
                     again = f"gkdbench run {self._plan.suite.command_name} --out {self._store.out}"
                     raise Interrupted(self.summary, len(self._waiting) + len(self._running), again)
-                self._desk.request(cell.problem for cell in self._waiting.values())
+                self._prefetcher.request(cell.split_task for cell in self._waiting.values())
                 self._dispatch()
                 replies = self._pool.wait(POLL_S)
                 ended = [(self._running.pop(job.id), reply) for job, reply in replies]
@@ -182,7 +182,7 @@ class Runner:
                 continue
             if self._not_before.get(cell.key, 0.0) > now:
                 continue
-            ready = self._desk.get(cell.problem)
+            ready = self._prefetcher.get(cell.split_task)
             if ready is not None and self._claim(cell) and self._teachers_ready(cell, teachers, ready):
                 yield cell, ready
 
@@ -226,7 +226,7 @@ class Runner:
         self._unsettled.add(teacher.key)
         self._waiting = {teacher.key: teacher} | self._waiting
         self._in_group[teacher.group.key] += 1
-        self._desk.add(teacher.problem)
+        self._prefetcher.add(teacher.split_task)
 
     def _launch(self, cell: Cell, ready: PreparedData) -> None:
         self._ids += 1
@@ -240,7 +240,7 @@ class Runner:
             id=self._ids,
             method=of.method,
             config=of.config,
-            handover=str(ready.view.resolve()),
+            bundle=str(ready.view.resolve()),
             scratch=str(scratch.resolve()),
             seed=cell.seed,
             device=self._device,
@@ -300,7 +300,7 @@ class Runner:
         if row.status == "ok":
             drop_log(self._store, cell)
         if row.status == "ok" and self._keep_models:
-            edge_width = running.ready.evaluation_graphs.scenes["observed"].edge_width
+            edge_width = running.ready.evaluation_graphs.graphs["observed"].edge_width
             keep_models(self._store, cell, row, running.scratch, edge_width)
         else:
             drop_other_models(self._store, cell, row)
@@ -352,7 +352,7 @@ class Runner:
         self._waiting.pop(cell.key, None)
         self._unsettled.discard(cell.key)
         self._store.release(cell.address)
-        self._desk.done(cell.problem)
+        self._prefetcher.done(cell.split_task)
         self._in_group[cell.group.key] -= 1
         if self._in_group[cell.group.key] == 0:
             self._store.collect(cell.group.key)

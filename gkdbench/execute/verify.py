@@ -171,29 +171,33 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
         by_problem[run.record.dataset, run.record.split, run.row.index].append(run)
     for name, same in sorted(by_problem.items()):
         try:
-            problem = prepare_named(*name, data=data)
+            split_task = prepare_named(*name, data=data)
         except MissingData as error:
             why = str(error).splitlines()[0]
             report.not_checked += [f"{run}: data absent ({why})" for run in same]
             continue
-        evaluation_graphs = make_evaluation_graphs(problem)
+        evaluation_graphs = make_evaluation_graphs(split_task)
         for run in same:
-            for text in _data_problems(run, problem):
+            for text in _data_problems(run, split_task):
                 report.problems.append(f"{run}: {text}")
             for model in run.row.models:
-                found = [*rescore(problem, evaluation_graphs, run.arrays, model), *_audit_problems(run.arrays, model)]
+                found = [
+                    *rescore(split_task, evaluation_graphs, run.arrays, model),
+                    *_audit_problems(run.arrays, model),
+                ]
                 report.scores += len(model.scores) + 1
                 report.problems += [f"{run}: {text}" for text in found]
             report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
-            found = list(resweep(problem, evaluation_graphs, run.arrays, run.row, run.record.sweeps))
+            found = list(resweep(split_task, evaluation_graphs, run.arrays, run.row, run.record.sweeps))
             report.problems += [f"{run}: {text}" for text in found]
 
 
-def _data_problems(run: _Run, problem: SplitTask) -> Iterator[str]:
-    if problem.task.content_hash != run.record.data.sha256:
-        yield f"the available data have another content ({problem.task.content_hash[:12]}) than the record's"
-    if problem.split.hash != run.row.split_sha256:
-        yield f"the split made from them ({problem.split.hash[:12]}) is not the record's ({run.row.split_sha256[:12]})"
+def _data_problems(run: _Run, split_task: SplitTask) -> Iterator[str]:
+    if split_task.task.content_hash != run.record.data.sha256:
+        yield f"the available data have another content ({split_task.task.content_hash[:12]}) than the record's"
+    if split_task.split.hash != run.row.split_sha256:
+        made, stored = split_task.split.hash[:12], run.row.split_sha256[:12]
+        yield f"the split made from them ({made}) is not the record's ({stored})"
 
 
 def _audit_problems(arrays: SidecarArrays, model: ModelResult) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _run(job: Job) -> Any:
     with metered(counters(job.device)) as meter:
         return run_session(
             method,
-            handover=Path(job.handover),
+            bundle=Path(job.bundle),
             scratch=Path(job.scratch),
             seed=job.seed,
             teachers=teachers,

@@ -44,16 +44,16 @@ class Corruption:
 CLEAN = Corruption("clean", 0.0)
 
 
-def disturbances(sweeps: Mapping[str, Sequence[float]]) -> list[Corruption]:
+def corruptions(sweeps: Mapping[str, Sequence[float]]) -> list[Corruption]:
     """What `sweeps` (kind -> levels) asks for, the clean inputs first; nothing when it is empty."""
     found = [Corruption(kind, level) for kind in get_args(InputKind) for level in sorted(sweeps.get(kind, ()))]
     return [CLEAN, *found] if sweeps else []
 
 
-def disturbed(inputs: Inputs, how: Corruption, seed: int) -> Inputs:
+def corrupted(inputs: Inputs, how: Corruption, seed: int) -> Inputs:
     """`inputs` as `how` leaves them, under a numbering of another name: what models keep per space is not reused.
 
-    Draws depend on (seed, kind, element) alone: all models of all methods read the same inputs, and what is disturbed
+    Draws depend on (seed, kind, element) alone: all models of all methods read the same inputs, and what is corrupted
     at one level is corrupted in the same way at every higher one.
     """
     if how == CLEAN:

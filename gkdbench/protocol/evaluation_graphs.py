@@ -24,20 +24,20 @@ class EvaluationGraphs:
     """Everything the worker gets, with no test label in it, and the test ids the scorer needs.
 
     Args:
-        scenes: "observed" for training; "val" (graph tasks); "full", "coldstart", "test" for after ``fit``.
+        graphs: "observed" for training; "val" (graph tasks); "full", "coldstart", "test" for after ``fit``.
         train, val: items of "observed" (val: of `val_scene`).
-        watches: test items per reported setting.
+        scored_sets: test items per reported setting.
     """
 
-    scenes: Mapping[str, Inputs]
+    graphs: Mapping[str, Inputs]
     train: NodeSet
-    val_scene: str
+    val_graph: str
     val: NodeSet
-    watches: list[ScoredSet]
+    scored_sets: list[ScoredSet]
 
     def test_ids(self, column: str) -> np.ndarray:
         """[n] int64 item ids (the prepared task's numbering) behind a reported setting."""
-        return next(w.items.ids.numpy() for w in self.watches if w.column == column)
+        return next(w.items.ids.numpy() for w in self.scored_sets if w.column == column)
 
 
 def setting_of(split: str) -> str | None:
@@ -46,94 +46,104 @@ def setting_of(split: str) -> str | None:
     return family.setting if family else None
 
 
-def make_evaluation_graphs(problem: SplitTask) -> EvaluationGraphs:
+def make_evaluation_graphs(split_task: SplitTask) -> EvaluationGraphs:
     """Cut `problem` into evaluation graphs, by what its split family lets training see."""
-    name = f"{problem.task.name}/{problem.split.id}/{problem.split.index}"
-    if problem.task.kind == "graph":
-        return _stage_graphs(problem, name)
-    if problem.task.graph_ptr is not None:
-        return _stage_multigraph_nodes(problem, name)
-    family = SPLIT_FAMILIES[problem.split.id]
+    name = f"{split_task.task.name}/{split_task.split.id}/{split_task.split.index}"
+    if split_task.task.kind == "graph":
+        return _graph_task_graphs(split_task, name)
+    if split_task.task.graph_ptr is not None:
+        return _multigraph_nodes_graphs(split_task, name)
+    family = SPLIT_FAMILIES[split_task.split.id]
     if family.setting == "tran":
-        return _stage_transductive(problem, name)
-    return _stage_inductive(problem, name, cold="coldstart" in family.columns)
+        return _transductive_graphs(split_task, name)
+    return _inductive_graphs(split_task, name, cold="coldstart" in family.columns)
 
 
-def _stage_transductive(problem: SplitTask, name: str) -> EvaluationGraphs:
-    scene = _whole(problem, f"{name}/observed")
+def _transductive_graphs(split_task: SplitTask, name: str) -> EvaluationGraphs:
+    observed = _whole(split_task, f"{name}/observed")
     return EvaluationGraphs(
-        scenes={"observed": scene},
-        train=_set(scene.items, problem.split.train),
-        val_scene="observed",
-        val=_set(scene.items, problem.split.val),
-        watches=[ScoredSet("tran", "observed", _set(scene.items, problem.split.test), live=True)],
+        graphs={"observed": observed},
+        train=_set(observed.items, split_task.split.train),
+        val_graph="observed",
+        val=_set(observed.items, split_task.split.val),
+        scored_sets=[ScoredSet("tran", "observed", _set(observed.items, split_task.split.test), live=True)],
     )
 
 
-def _stage_inductive(problem: SplitTask, name: str, *, cold: bool) -> EvaluationGraphs:
+def _inductive_graphs(split_task: SplitTask, name: str, *, cold: bool) -> EvaluationGraphs:
     """Training sees the subgraph induced on all but the unseen nodes.
 
     Its nodes are in the order of their ids. The official order (train, val, the rest) would reveal by position which
     nodes are validation nodes, and, as splits list them class by class, their labels.
     """
-    split = problem.split
+    split = split_task.split
     seen_test = np.setdiff1d(split.test, split.unseen, assume_unique=True)
-    full = _whole(problem, f"{name}/full")
-    seen = np.setdiff1d(np.arange(problem.task.num_nodes), split.unseen)
+    full = _whole(split_task, f"{name}/full")
+    seen = np.setdiff1d(np.arange(split_task.task.num_nodes), split.unseen)
     observed = _induced(full, torch.from_numpy(seen), f"{name}/observed")
     unseen = _set(full.items, split.unseen)
-    scenes = {"observed": observed, "full": full}
-    watches = [ScoredSet("ind", "full", unseen, live=False)]
+    graphs = {"observed": observed, "full": full}
+    scored_sets = [ScoredSet("ind", "full", unseen, live=False)]
     if len(seen_test):
-        watches.insert(0, ScoredSet("tran", "observed", _set(full.items, seen_test).within(observed.items), live=True))
+        scored_sets.insert(
+            0, ScoredSet("tran", "observed", _set(full.items, seen_test).within(observed.items), live=True)
+        )
     if cold:
-        scenes["coldstart"] = _without_edges_of(full, unseen, f"{name}/coldstart")
-        cold_items = NodeSet(scenes["coldstart"].items, unseen.position)
-        watches.append(ScoredSet("coldstart", "coldstart", cold_items, live=False))
+        graphs["coldstart"] = _without_edges_of(full, unseen, f"{name}/coldstart")
+        cold_items = NodeSet(graphs["coldstart"].items, unseen.position)
+        scored_sets.append(ScoredSet("coldstart", "coldstart", cold_items, live=False))
     return EvaluationGraphs(
-        scenes=scenes,
+        graphs=graphs,
         train=_set(full.items, split.train).within(observed.items),
-        val_scene="observed",
+        val_graph="observed",
         val=_set(full.items, split.val).within(observed.items),
-        watches=watches,
+        scored_sets=scored_sets,
     )
 
 
-def _stage_graphs(problem: SplitTask, name: str) -> EvaluationGraphs:
+def _graph_task_graphs(split_task: SplitTask, name: str) -> EvaluationGraphs:
     """Training sees the training graphs; validation and test graphs are evaluation graphs of their own."""
-    whole = _whole(problem, f"{name}/all")
-    scenes = {
-        scene: _named(whole.take(torch.from_numpy(ids)), f"{name}/{scene}")
-        for scene, ids in (("observed", problem.split.train), ("val", problem.split.val), ("test", problem.split.test))
+    whole = _whole(split_task, f"{name}/all")
+    graphs = {
+        part: _named(whole.take(torch.from_numpy(ids)), f"{name}/{part}")
+        for part, ids in (
+            ("observed", split_task.split.train),
+            ("val", split_task.split.val),
+            ("test", split_task.split.test),
+        )
     }
-    everything = {scene: inputs.everything for scene, inputs in scenes.items()}
+    everything = {part: inputs.everything for part, inputs in graphs.items()}
     return EvaluationGraphs(
-        scenes=scenes,
+        graphs=graphs,
         train=everything["observed"],
-        val_scene="val",
+        val_graph="val",
         val=everything["val"],
-        watches=[ScoredSet("graph", "test", everything["test"], live=False)],
+        scored_sets=[ScoredSet("graph", "test", everything["test"], live=False)],
     )
 
 
-def _stage_multigraph_nodes(problem: SplitTask, name: str) -> EvaluationGraphs:
+def _multigraph_nodes_graphs(split_task: SplitTask, name: str) -> EvaluationGraphs:
     """Node labels on several graphs (PPI): each part of the split is a union of whole graphs."""
-    full = _whole(problem, f"{name}/full")
-    scenes = {
-        scene: _induced(full, torch.from_numpy(np.sort(ids)), f"{name}/{scene}")
-        for scene, ids in (("observed", problem.split.train), ("val", problem.split.val), ("test", problem.split.test))
+    full = _whole(split_task, f"{name}/full")
+    graphs = {
+        part: _induced(full, torch.from_numpy(np.sort(ids)), f"{name}/{part}")
+        for part, ids in (
+            ("observed", split_task.split.train),
+            ("val", split_task.split.val),
+            ("test", split_task.split.test),
+        )
     }
     return EvaluationGraphs(
-        scenes=scenes,
-        train=scenes["observed"].everything,
-        val_scene="val",
-        val=scenes["val"].everything,
-        watches=[ScoredSet("ind", "test", scenes["test"].everything, live=False)],
+        graphs=graphs,
+        train=graphs["observed"].everything,
+        val_graph="val",
+        val=graphs["val"].everything,
+        scored_sets=[ScoredSet("ind", "test", graphs["test"].everything, live=False)],
     )
 
 
-def _whole(problem: SplitTask, name: str) -> Inputs:
-    task = problem.task
+def _whole(split_task: SplitTask, name: str) -> Inputs:
+    task = split_task.task
     nodes = Space(name, torch.arange(task.num_nodes))
     items = nodes if task.kind == "node" else Space(f"{name}/graphs", torch.arange(task.num_items))
     segments = task.graph_ptr if task.kind == "graph" else None

@@ -59,7 +59,7 @@ class ScoredSet:
     """
 
     column: str
-    scene: str
+    graph_name: str
     items: NodeSet
     live: bool
 
@@ -80,9 +80,9 @@ class Monitor:
     """See the module. Built by the runner; a method only calls `report`.
 
     Args:
-        scenes: name -> Inputs the Monitor may predict on during training.
-        val_scene, val_items, val_labels: the validation items and their labels (not available to the method).
-        watches: test items per reported setting.
+        graphs: name -> Inputs the Monitor may predict on during training.
+        val_graph, val_items, val_labels: the validation items and their labels (not available to the method).
+        scored_sets: test items per reported setting.
         metric: registered metric that selects.
         num_classes: C (or L).
         scratch: folder for predictions and states.
@@ -95,11 +95,11 @@ class Monitor:
     def __init__(
         self,
         *,
-        scenes: Mapping[str, Inputs],
-        val_scene: str,
+        graphs: Mapping[str, Inputs],
+        val_graph: str,
         val_items: NodeSet,
         val_labels: Tensor,
-        watches: list[ScoredSet],
+        scored_sets: list[ScoredSet],
         metric: str,
         num_classes: int,
         scratch: Path,
@@ -108,9 +108,9 @@ class Monitor:
         audit_every: int = 1,
         deadline: float | None = None,
     ) -> None:
-        self._scenes, self._val_scene, self._val_items = scenes, val_scene, val_items
+        self._scenes, self._val_scene, self._val_items = graphs, val_graph, val_items
         self._val_labels = val_labels.numpy()
-        self._watches, self._metric, self._num_classes = watches, METRICS.get(metric), num_classes
+        self._scored_sets, self._metric, self._num_classes = scored_sets, METRICS.get(metric), num_classes
         self._scratch, self._ties, self._audit_every, self._deadline = scratch, ties, audit_every, deadline
         self.patience = patience
         self.epochs = 0
@@ -172,14 +172,14 @@ class Monitor:
     def _keep(self, epoch: int, name: str, predictor: Predictor, logits: dict[str, Tensor]) -> None:
         """Append this epoch's test predictions, or its weights where the items must not be seen yet."""
         files = self._tracks[name].files
-        for watch in self._watches:
-            if not watch.live:
+        for scored_set in self._scored_sets:
+            if not scored_set.live:
                 continue
-            if watch.scene not in logits:
-                logits[watch.scene] = self.checked(name, predictor, self._scenes[watch.scene])
-            encoded = self.encode(logits[watch.scene][watch.items.position])
-            self._file(files, f"{name}.{watch.column}.pred").write(encoded.tobytes())
-        if any(not watch.live for watch in self._watches):
+            if scored_set.graph_name not in logits:
+                logits[scored_set.graph_name] = self.checked(name, predictor, self._scenes[scored_set.graph_name])
+            encoded = self.encode(logits[scored_set.graph_name][scored_set.items.position])
+            self._file(files, f"{name}.{scored_set.column}.pred").write(encoded.tobytes())
+        if any(not scored_set.live for scored_set in self._scored_sets):
             self._file(files, f"{name}.states").write(state_bytes(state_of(predictor.module)))
         self._file(files, f"{name}.epochs").write(np.int32(epoch).tobytes())
 

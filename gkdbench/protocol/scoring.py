@@ -44,7 +44,7 @@ def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def score_run(
-    problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, models: list[dict[str, Any]]
+    split_task: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, models: list[dict[str, Any]]
 ) -> Scored:
     """Score what a worker left in `scratch`.
 
@@ -53,13 +53,13 @@ def score_run(
     """
     arrays: Arrays = {}
     results = []
-    truth = truth_of(problem, evaluation_graphs)
+    truth = truth_of(split_task, evaluation_graphs)
     for model in models:
         name = model["name"]
         for column in truth:
             arrays[f"{name}/{column}/selected"] = np.load(scratch / f"{name}.{column}.selected.npy", allow_pickle=False)
-        curves = _curves(problem, evaluation_graphs, scratch, name, truth, arrays)
-        scores = selected_scores(problem, arrays, name, truth)
+        curves = _curves(split_task, evaluation_graphs, scratch, name, truth, arrays)
+        scores = selected_scores(split_task, arrays, name, truth)
         if (scratch / f"{name}.val.curve.npy").exists():
             arrays[f"{name}/val/curve"] = np.load(scratch / f"{name}.val.curve.npy", allow_pickle=False)
         val = scores.pop("val")
@@ -71,41 +71,41 @@ def score_run(
 
 
 def selected_scores(
-    problem: SplitTask, arrays: Mapping[str, np.ndarray], model: str, truth: Mapping[str, np.ndarray]
+    split_task: SplitTask, arrays: Mapping[str, np.ndarray], model: str, truth: Mapping[str, np.ndarray]
 ) -> dict[str, Score]:
     """Scores of the selected predictions per column ("val" included), and the columns derived from them."""
-    task = problem.task
+    task = split_task.task
     scores: dict[str, Score] = {}
     for column, labels in truth.items():
         predicted = arrays[f"{model}/{column}/selected"]
         table = confusion(predicted, labels, task.num_classes) if task.metric == "accuracy" else None
         counts = None if table is None else [int(x) for x in table.ravel()]
         scores[column] = Score(value=score(task.metric, predicted, labels), n=len(labels), confusion=counts)
-    if "prod" in SPLIT_FAMILIES[problem.split.id].columns and PRODUCTION.keys() <= scores.keys():
+    if "prod" in SPLIT_FAMILIES[split_task.split.id].columns and PRODUCTION.keys() <= scores.keys():
         value = sum(weight * scores[column].value for column, weight in PRODUCTION.items())
         scores["prod"] = Score(value=value, n=sum(scores[column].n for column in PRODUCTION))
     return scores
 
 
-def truth_of(problem: SplitTask, evaluation_graphs: EvaluationGraphs) -> dict[str, np.ndarray]:
+def truth_of(split_task: SplitTask, evaluation_graphs: EvaluationGraphs) -> dict[str, np.ndarray]:
     """Labels per scored column, "val" included."""
-    truth = {"val": problem.task.labels[evaluation_graphs.val.ids].numpy()}
-    return truth | {w.column: problem.task.labels[w.items.ids].numpy() for w in evaluation_graphs.watches}
+    truth = {"val": split_task.task.labels[evaluation_graphs.val.ids].numpy()}
+    return truth | {w.column: split_task.task.labels[w.items.ids].numpy() for w in evaluation_graphs.scored_sets}
 
 
 def rescore(
-    problem: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Mapping[str, np.ndarray], model: ModelResult
+    split_task: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Mapping[str, np.ndarray], model: ModelResult
 ) -> list[str]:
     """What of a stored model's scores its side-car does not confirm; empty when everything re-computes.
 
     Args:
         arrays: this row's arrays from the side-car, names without the row's prefix.
     """
-    truth = truth_of(problem, evaluation_graphs)
+    truth = truth_of(split_task, evaluation_graphs)
     missing = [c for c in truth if f"{model.name}/{c}/selected" not in arrays]
     if missing:
         return [f"{model.name}: no predictions for {', '.join(missing)}"]
-    found = selected_scores(problem, arrays, model.name, truth)
+    found = selected_scores(split_task, arrays, model.name, truth)
     wrong = []
     val = found.pop("val")
     if not np.isclose(val.value, model.val, rtol=0, atol=1e-9) or val.confusion != model.val_confusion:
@@ -122,7 +122,7 @@ def rescore(
 
 
 def _curves(
-    problem: SplitTask,
+    split_task: SplitTask,
     evaluation_graphs: EvaluationGraphs,
     scratch: Path,
     name: str,
@@ -135,13 +135,15 @@ def _curves(
     epochs = np.fromfile(scratch / f"{name}.epochs", dtype=np.int32)
     arrays[f"{name}/epochs"] = epochs
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for watch in evaluation_graphs.watches:
-        like = arrays[f"{name}/{watch.column}/selected"]
-        flat = np.fromfile(scratch / f"{name}.{watch.column}.pred", dtype=like.dtype)
+    for scored_set in evaluation_graphs.scored_sets:
+        like = arrays[f"{name}/{scored_set.column}/selected"]
+        flat = np.fromfile(scratch / f"{name}.{scored_set.column}.pred", dtype=like.dtype)
         kept = flat.reshape(len(epochs), *like.shape)
-        values = np.array([score(problem.task.metric, rows, truth[watch.column]) for rows in kept], dtype=np.float64)
-        curves[watch.column] = (epochs, values)
-    if "prod" in SPLIT_FAMILIES[problem.split.id].columns and PRODUCTION.keys() <= curves.keys():
+        values = np.array(
+            [score(split_task.task.metric, rows, truth[scored_set.column]) for rows in kept], dtype=np.float64
+        )
+        curves[scored_set.column] = (epochs, values)
+    if "prod" in SPLIT_FAMILIES[split_task.split.id].columns and PRODUCTION.keys() <= curves.keys():
         mixed = sum((weight * curves[column][1] for column, weight in PRODUCTION.items()), np.zeros(len(epochs)))
         curves["prod"] = (epochs, mixed)
     for column, (_, values) in curves.items():

@@ -52,7 +52,7 @@ class RunOutcome:
 def run_session(
     method: Trainable,
     *,
-    handover: Path,
+    bundle: Path,
     scratch: Path,
     seed: int,
     teachers: Mapping[str, BankEntry],
@@ -69,7 +69,7 @@ def run_session(
     """Train, select, predict; never raises for a failure of the method: the Outcome has the reason.
 
     Args:
-        handover: folder of `gkdbench.protocol.view_io.write_bundle`.
+        bundle: folder of `gkdbench.protocol.view_io.write_bundle`.
         scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.
@@ -82,7 +82,7 @@ def run_session(
     start = time.monotonic()
     monitor: Monitor | None = None
     try:
-        given = read_bundle(handover, device)
+        given = read_bundle(bundle, device)
         deadline = None if time_limit_s is None else start + time_limit_s
         monitor = monitor_of(given, scratch, patience=patience, ties=ties, audit_every=audit_every, deadline=deadline)
         known = {role: entry.read(given.view) for role, entry in teachers.items()}
@@ -126,11 +126,11 @@ def monitor_of(
 ) -> Monitor:
     """The Monitor of a run on `given`, whose files go to `scratch`; other arguments as of `Monitor`."""
     return Monitor(
-        scenes=_LazyGraphs(given),
-        val_scene=given.val_scene,
+        graphs=_LazyGraphs(given),
+        val_graph=given.val_graph,
         val_items=given.val,
         val_labels=given.val_labels,
-        watches=given.watches,
+        scored_sets=given.scored_sets,
         metric=given.metric,
         num_classes=given.view.num_classes,
         scratch=scratch,
@@ -149,7 +149,7 @@ class _LazyGraphs(Mapping[str, Inputs]):
 
     def __getitem__(self, name: str) -> Inputs:
         if name not in self._kept:
-            self._kept[name] = self._given.scene(name)
+            self._kept[name] = self._given.graph(name)
         return self._kept[name]
 
     def __iter__(self) -> Any:
@@ -170,15 +170,15 @@ def _finish(
     keep_weights: bool,
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
-    scenes = _LazyGraphs(given)
+    graphs = _LazyGraphs(given)
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
         epoch, state = monitor.selected(name)
-        _replay(given, monitor, name, predictor, state, scenes, scratch)
+        _replay(given, monitor, name, predictor, state, graphs, scratch)
         predictor.module.load_state_dict(state)
-        for key, probability in _predict(given, monitor, name, predictor, scenes, scratch).items():
+        for key, probability in _predict(given, monitor, name, predictor, graphs, scratch).items():
             mean[key] = mean.get(key, torch.zeros(())) + probability / len(fitted.predictors)
-        swept.add(name, predictor, scenes, len(fitted.predictors))
+        swept.add(name, predictor, graphs, len(fitted.predictors))
         np.save(scratch / f"{name}.val.curve.npy", np.asarray(monitor.curve(name), dtype=np.float32))
         macs = predictor.macs(given.view.inputs) // max(len(given.view.items), 1) if predictor.macs else None
         outcome.models.append(
@@ -205,16 +205,16 @@ def _finish(
 
 
 def _predict(
-    given: TrainingBundle, monitor: Monitor, name: str, predictor: Predictor, scenes: _LazyGraphs, scratch: Path
+    given: TrainingBundle, monitor: Monitor, name: str, predictor: Predictor, graphs: _LazyGraphs, scratch: Path
 ) -> dict[str, Tensor]:
     """Selected predictions of one model to scratch; its probabilities per scored set, for an ensemble."""
-    wanted = [("val", given.val_scene, given.val)] + [(w.column, w.scene, w.items) for w in given.watches]
+    wanted = [("val", given.val_graph, given.val)] + [(w.column, w.graph_name, w.items) for w in given.scored_sets]
     logits: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
-    for column, scene, items in wanted:
-        if scene not in logits:
-            logits[scene] = monitor.checked(name, predictor, scenes[scene])
-        chosen = logits[scene][items.position]
+    for column, graph_name, items in wanted:
+        if graph_name not in logits:
+            logits[graph_name] = monitor.checked(name, predictor, graphs[graph_name])
+        chosen = logits[graph_name][items.position]
         np.save(scratch / f"{name}.{column}.selected.npy", monitor.encode(chosen), allow_pickle=False)
         found[column] = chosen.sigmoid() if given.view.multi_label else chosen.softmax(dim=1)
     return found
@@ -226,27 +226,31 @@ def _replay(
     name: str,
     predictor: Predictor,
     like: State,
-    scenes: _LazyGraphs,
+    graphs: _LazyGraphs,
     scratch: Path,
 ) -> None:
     """Predictions on unseen items at every kept epoch, from the states saved then (docs/protocol.md, section 3)."""
-    hidden = [watch for watch in given.watches if not watch.live]
+    hidden = [scored_set for scored_set in given.scored_sets if not scored_set.live]
     if not hidden:
         return
     size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
     # Predictions from features alone do not depend on the edges: one forward serves every graph with the same items.
     shared: dict[bytes, np.ndarray] = {}
     with (scratch / f"{name}.states").open("rb") as states:
-        files = {watch.column: (scratch / f"{name}.{watch.column}.pred").open("wb") for watch in hidden}
+        files = {scored_set.column: (scratch / f"{name}.{scored_set.column}.pred").open("wb") for scored_set in hidden}
         for _ in range((scratch / f"{name}.epochs").stat().st_size // np.dtype(np.int32).itemsize):
             predictor.module.load_state_dict(state_from_bytes(states.read(size), like))
             shared.clear()
-            for watch in hidden:
-                same = watch.items.ids.numpy().tobytes() if predictor.needs == "features" else watch.column.encode()
+            for scored_set in hidden:
+                same = (
+                    scored_set.items.ids.numpy().tobytes()
+                    if predictor.needs == "features"
+                    else scored_set.column.encode()
+                )
                 if same not in shared:
-                    logits = predictor.evaluate(scenes[watch.scene], watch.items)
+                    logits = predictor.evaluate(graphs[scored_set.graph_name], scored_set.items)
                     shared[same] = monitor.encode(logits.float().cpu())
-                files[watch.column].write(shared[same].tobytes())
+                files[scored_set.column].write(shared[same].tobytes())
         for file in files.values():
             file.close()
     (scratch / f"{name}.states").unlink()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gkdbench.data.splits import SplitTask
 from gkdbench.metrics.diagnostics import ece_of
-from gkdbench.protocol.corruption import CLEAN, Corruption, disturbances, disturbed
+from gkdbench.protocol.corruption import CLEAN, Corruption, corrupted, corruptions
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor
@@ -38,25 +38,25 @@ class SweptPredictions:
 
     def __init__(self, given: TrainingBundle, monitor: Monitor, sweeps: Sweeps, seed: int) -> None:
         self._given, self._monitor, self._seed = given, monitor, seed
-        self._wanted = disturbances(sweeps)
+        self._wanted = corruptions(sweeps)
         self._arrays: Arrays = {}
         self._mean: dict[tuple[Corruption, str], Tensor] = defaultdict(lambda: torch.zeros(()))
 
-    def add(self, name: str, predictor: Predictor, scenes: Mapping[str, Inputs], parts: int) -> None:
+    def add(self, name: str, predictor: Predictor, graphs: Mapping[str, Inputs], parts: int) -> None:
         """Try `predictor`, which is in its selected state and one of `parts`, on every corruption of the graphs in
         `scenes`."""
         for how in self._wanted:
             fresh = predictor if how == CLEAN else replace(predictor)  # what is prepared for a corruption is not kept
             logits: dict[str, Tensor] = {}
-            for watch in self._given.watches:
-                if watch.scene not in logits:
-                    inputs = disturbed(scenes[watch.scene], how, self._seed)
-                    logits[watch.scene] = self._monitor.checked(name, fresh, inputs)
-                chosen = logits[watch.scene][watch.items.position]
+            for scored_set in self._given.scored_sets:
+                if scored_set.graph_name not in logits:
+                    inputs = corrupted(graphs[scored_set.graph_name], how, self._seed)
+                    logits[scored_set.graph_name] = self._monitor.checked(name, fresh, inputs)
+                chosen = logits[scored_set.graph_name][scored_set.items.position]
                 several = self._given.view.multi_label
                 probability = chosen.sigmoid() if several else chosen.softmax(dim=1)
-                self._note(how, name, watch.column, chosen, probability)
-                self._mean[how, watch.column] = self._mean[how, watch.column] + probability / parts
+                self._note(how, name, scored_set.column, chosen, probability)
+                self._mean[how, scored_set.column] = self._mean[how, scored_set.column] + probability / parts
 
     def write(self, scratch: Path, *, ensemble: bool) -> None:
         """Leave the notes for the scorer; with those of the mean probability of all models, if `ensemble`."""
@@ -77,7 +77,7 @@ class SweptPredictions:
 
 
 def with_sweeps(
-    problem: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, scored: Scored, sweeps: Sweeps
+    split_task: SplitTask, evaluation_graphs: EvaluationGraphs, scratch: Path, scored: Scored, sweeps: Sweeps
 ) -> Scored:
     """`scored` and what its models did on the corruptions that `sweeps` names, which `SweptPredictions` stored."""
     if not sweeps:
@@ -85,12 +85,12 @@ def with_sweeps(
     with np.load(scratch / FILE, allow_pickle=False) as stored:
         arrays = scored.arrays | {name: stored[name] for name in stored.files}
     names = [model.name for model in scored.models]
-    found = score_sweeps(problem, arrays, names, truth_of(problem, evaluation_graphs), sweeps)
+    found = score_sweeps(split_task, arrays, names, truth_of(split_task, evaluation_graphs), sweeps)
     return replace(scored, arrays=arrays, sweeps=found)
 
 
 def score_sweeps(
-    problem: SplitTask, arrays: Arrays, models: Sequence[str], truth: Mapping[str, np.ndarray], sweeps: Sweeps
+    split_task: SplitTask, arrays: Arrays, models: Sequence[str], truth: Mapping[str, np.ndarray], sweeps: Sweeps
 ) -> list[CorruptedResult]:
     """Scores, calibration and disagreement per corruption, from a side-car's arrays.
 
@@ -102,10 +102,10 @@ def score_sweeps(
     columns = {column: labels for column, labels in truth.items() if column != "val"}
     peers = [name for name in models if name != ENSEMBLE]
     found = []
-    for how in disturbances(sweeps):
+    for how in corruptions(sweeps):
         answers = {(name, column): arrays[_answer(how, name, column)] for name in models for column in columns}
         named = {f"{name}/{column}/selected": answer for (name, column), answer in answers.items()}
-        scores = {name: selected_scores(problem, named, name, columns) for name in models}
+        scores = {name: selected_scores(split_task, named, name, columns) for name in models}
         found.append(
             CorruptedResult(
                 kind=how.kind,
@@ -122,12 +122,12 @@ def score_sweeps(
 
 
 def resweep(
-    problem: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Arrays, row: Row, sweeps: Sweeps
+    split_task: SplitTask, evaluation_graphs: EvaluationGraphs, arrays: Arrays, row: Row, sweeps: Sweeps
 ) -> Iterator[str]:
     """What of a stored row's sweep its side-car does not confirm."""
     try:
         names = [model.name for model in row.models]
-        again = score_sweeps(problem, arrays, names, truth_of(problem, evaluation_graphs), sweeps)
+        again = score_sweeps(split_task, arrays, names, truth_of(split_task, evaluation_graphs), sweeps)
     except KeyError as error:
         yield f"its sweep has no predictions {error}"
         return

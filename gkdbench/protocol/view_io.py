@@ -29,47 +29,47 @@ class TrainingBundle:
     folder: Path
     view: TrainView
     metric: str
-    val_scene: str
+    val_graph: str
     val: NodeSet
     val_labels: Tensor
-    watches: list[ScoredSet]
+    scored_sets: list[ScoredSet]
 
-    def scene(self, name: str) -> Inputs:
+    def graph(self, name: str) -> Inputs:
         """The Inputs called `name`, on the view's device."""
         if name == "observed":
             return self.view.inputs
         return _read_inputs(self.folder / "scenes" / name).to(self.view.device)
 
 
-def write_bundle(problem: SplitTask, folder: Path) -> EvaluationGraphs:
+def write_bundle(split_task: SplitTask, folder: Path) -> EvaluationGraphs:
     """Write the view of `problem` to `folder` (atomically: an existing folder is complete and kept).
 
     Test labels are dropped here; validation labels are written apart, for the Monitor alone.
     """
-    evaluation_graphs = make_evaluation_graphs(problem)
+    evaluation_graphs = make_evaluation_graphs(split_task)
     if folder.exists():
         return evaluation_graphs
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "scenes").mkdir(parents=True)
-    for name, inputs in evaluation_graphs.scenes.items():
+    for name, inputs in evaluation_graphs.graphs.items():
         _write_inputs(partial / "scenes" / name, inputs)
-    labels = problem.task.labels
+    labels = split_task.task.labels
     _save(partial / "train.position.npy", evaluation_graphs.train.position)
     _save(partial / "train.labels.npy", labels[evaluation_graphs.train.ids])
     _save(partial / "val.position.npy", evaluation_graphs.val.position)
     _save(partial / "val.labels.npy", labels[evaluation_graphs.val.ids])
-    for watch in evaluation_graphs.watches:
-        _save(partial / f"test.{watch.column}.position.npy", watch.items.position)
+    for scored_set in evaluation_graphs.scored_sets:
+        _save(partial / f"test.{scored_set.column}.position.npy", scored_set.items.position)
     meta = {
-        "dataset": problem.task.name,
-        "kind": problem.task.kind,
-        "setting": "graph" if problem.task.kind == "graph" else SPLIT_FAMILIES[problem.split.id].setting,
-        "metric": problem.task.metric,
-        "num_classes": problem.task.num_classes,
-        "multi_label": problem.task.multi_label,
-        "val_scene": evaluation_graphs.val_scene,
-        "watches": [{"column": w.column, "scene": w.scene, "live": w.live} for w in evaluation_graphs.watches],
+        "dataset": split_task.task.name,
+        "kind": split_task.task.kind,
+        "setting": "graph" if split_task.task.kind == "graph" else SPLIT_FAMILIES[split_task.split.id].setting,
+        "metric": split_task.task.metric,
+        "num_classes": split_task.task.num_classes,
+        "multi_label": split_task.task.multi_label,
+        "val_scene": evaluation_graphs.val_graph,
+        "watches": [{"column": w.column, "scene": w.graph_name, "live": w.live} for w in evaluation_graphs.scored_sets],
     }
     (partial / "meta.json").write_text(json.dumps(meta))
     try:
@@ -85,15 +85,20 @@ def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
     """The bundle in `folder`, memory-mapped copy-on-write; what models read is on `device`."""
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
-    val_scene = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
+    val_graph = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
     items: dict[str, Space] = {"observed": observed.items}
-    watches = []
-    for watch in meta["watches"]:
-        if watch["scene"] not in items:
-            items[watch["scene"]] = _read_space(folder / "scenes" / watch["scene"], "items")
-        position = _load(folder / f"test.{watch['column']}.position.npy")
-        watches.append(
-            ScoredSet(watch["column"], watch["scene"], NodeSet(items[watch["scene"]], position), watch["live"])
+    scored_sets = []
+    for scored_set in meta["watches"]:
+        if scored_set["scene"] not in items:
+            items[scored_set["scene"]] = _read_space(folder / "scenes" / scored_set["scene"], "items")
+        position = _load(folder / f"test.{scored_set['column']}.position.npy")
+        scored_sets.append(
+            ScoredSet(
+                scored_set["column"],
+                scored_set["scene"],
+                NodeSet(items[scored_set["scene"]], position),
+                scored_set["live"],
+            )
         )
     view = TrainView(
         dataset=meta["dataset"],
@@ -105,9 +110,9 @@ def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
         num_classes=meta["num_classes"],
         multi_label=meta["multi_label"],
     )
-    val = NodeSet(val_scene.items, _load(folder / "val.position.npy"))
+    val = NodeSet(val_graph.items, _load(folder / "val.position.npy"))
     val_labels = _load(folder / "val.labels.npy")
-    return TrainingBundle(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, watches)
+    return TrainingBundle(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, scored_sets)
 
 
 def _save(path: Path, tensor: Tensor) -> None:

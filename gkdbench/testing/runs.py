@@ -130,7 +130,7 @@ class Workshop:
         patience = getattr(watched, "patience", None)
         outcome = run_session(
             spy,
-            handover=view,
+            bundle=view,
             scratch=scratch,
             seed=seed,
             teachers=teachers,

@@ -191,16 +191,16 @@ def test_problems_are_prepared_a_little_ahead_and_dropped_with_their_last_cell(
     monkeypatch.setattr(DataPrefetcher, "_prepare", prepare)
     names = [("csbm", "builtin-random", index) for index in range(10)]
     woken = threading.Semaphore(0)
-    desk = DataPrefetcher(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
-    desk.request(name for name in names for _ in range(2))
+    prefetcher = DataPrefetcher(tmp_path, None, [name for name in names for _ in range(2)], woken.release)
+    prefetcher.request(name for name in names for _ in range(2))
     assert all(woken.acquire(timeout=30) for _ in range(DataPrefetcher.AHEAD))
-    desk.request(names)
-    assert made == names[: DataPrefetcher.AHEAD] and desk.get(names[DataPrefetcher.AHEAD]) is None
+    prefetcher.request(names)
+    assert made == names[: DataPrefetcher.AHEAD] and prefetcher.get(names[DataPrefetcher.AHEAD]) is None
     view = tmp_path / "0"
-    ready = desk.get(names[0])
+    ready = prefetcher.get(names[0])
     assert ready is not None and ready.view == view
-    desk.done(names[0])
+    prefetcher.done(names[0])
     assert view.exists()
-    desk.done(names[0])
+    prefetcher.done(names[0])
     assert not view.exists()
-    desk.close()
+    prefetcher.close()

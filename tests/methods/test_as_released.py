@@ -118,7 +118,7 @@ def test_ties_change_what_is_selected(bench: Any, tmp_path: Any) -> None:
     for ties in ("earlier", "later"):
         (tmp_path / ties).mkdir()
         method = resolve("mlp", {"epochs": 30, "model": STILL})
-        outcome = run_session(method, handover=view, scratch=tmp_path / ties, seed=0, teachers={}, ties=ties)
+        outcome = run_session(method, bundle=view, scratch=tmp_path / ties, seed=0, teachers={}, ties=ties)
         epochs[ties] = outcome.models[0]["selected_epoch"]
     assert epochs["earlier"] < epochs["later"]
 

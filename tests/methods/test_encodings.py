@@ -26,7 +26,7 @@ def method(**overrides: Any) -> EncodedMethod:
 
 @pytest.fixture(scope="module")
 def scenes() -> Any:
-    return make_evaluation_graphs(small_problem("ind")).scenes
+    return make_evaluation_graphs(small_problem("ind")).graphs
 
 
 def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
@@ -34,7 +34,7 @@ def test_edges_of_unseen_nodes_do_not_reach_the_encodings(scenes: Any) -> None:
     encoder = method().encoder(scenes["observed"], 0)
     kept = encoder.observed.value.clone()
     _deepwalk._KEPT.clear()
-    observed = make_evaluation_graphs(with_other_unseen(small_problem("ind"))).scenes["observed"]
+    observed = make_evaluation_graphs(with_other_unseen(small_problem("ind"))).graphs["observed"]
     assert torch.equal(method().encoder(observed, 0).encode(observed), kept)
     full, cold = scenes["full"], scenes["coldstart"]
     seen = places(full.space, scenes["observed"].space) >= 0
@@ -86,7 +86,7 @@ def test_cold_predictions_are_those_of_zero_encodings(bench: Any, monkeypatch: p
     monkeypatch.setattr(Predictor, "evaluate", noting)
     bench.run("mlp_encodings", "ind", num_walks=1, walk_length=10, dim=8)
     unseen = (
-        places(make_evaluation_graphs(small_problem("ind")).scenes["full"].space, bench.given("ind").view.items) < 0
+        places(make_evaluation_graphs(small_problem("ind")).graphs["full"].space, bench.given("ind").view.items) < 0
     )
     torch.testing.assert_close(seen["coldstart"][0][unseen], seen["coldstart"][1][unseen])
     assert not torch.allclose(seen["full"][0][unseen], seen["full"][1][unseen])

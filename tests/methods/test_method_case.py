@@ -84,7 +84,7 @@ def test_a_bad_method_fails_its_test(
 def test_a_broken_harness_fails_the_leak_tests(
     failures: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, what: str, test: str
 ) -> None:
-    """Labels, or features of unseen nodes, that leak past the handover change the weights, and that is noticed."""
+    """Labels, or features of unseen nodes, that leak past the bundle change the weights, and that is noticed."""
     plain = Workshop.run
 
     def leaky(self: Workshop, method: Any, problem: Any, **options: Any) -> Any:

@@ -116,7 +116,7 @@ def test_a_node_does_not_read_its_own_label_but_in_the_release(bench: Any, varia
 
 def test_propagated_labels_stand_at_their_nodes_in_every_scene(bench: Any) -> None:
     """protocol trap 15: positions of the observed graph are none of the whole one; nodes keep their labels by id."""
-    view, scenes = bench.given("ind").view, make_evaluation_graphs(small_problem("ind")).scenes
+    view, scenes = bench.given("ind").view, make_evaluation_graphs(small_problem("ind")).graphs
     known = _mixture.propagated_labels(view, own_label=True, key=0).known
     at = places(known.space, scenes["full"].space)
     assert (at != view.train.position).any(), "else the test says nothing"

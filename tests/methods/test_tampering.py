@@ -32,9 +32,9 @@ def test_all_that_is_out_of_sight_changes(setting: str) -> None:
 def test_nothing_in_sight_changes(setting: str) -> None:
     problem = small_problem(setting)
     before, after = make_evaluation_graphs(problem), make_evaluation_graphs(with_other_unseen(problem))
-    scenes = {"observed", before.val_scene}
+    scenes = {"observed", before.val_graph}
     for name in scenes:
-        one, two = before.scenes[name], after.scenes[name]
+        one, two = before.graphs[name], after.graphs[name]
         assert torch.equal(one.graph.indptr, two.graph.indptr)
         assert torch.equal(one.graph.index, two.graph.index)
         assert torch.equal(one.features, two.features)

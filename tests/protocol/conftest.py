@@ -22,7 +22,7 @@ from gkdbench.testing.problems import small_problem
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A problem, its evaluation_graphs and its handover folder."""
+    """A problem, its evaluation_graphs and its bundle folder."""
 
     problem: SplitTask
     evaluation_graphs: EvaluationGraphs
@@ -69,11 +69,11 @@ class Stage:
         self.scratch = scratch
         self.models = {name: Predictor(Scripted()) for name in options.pop("names", ["model"])}
         self.monitor = Monitor(
-            scenes={"observed": self.inputs},
-            val_scene="observed",
+            graphs={"observed": self.inputs},
+            val_graph="observed",
             val_items=NodeSet(space, torch.arange(4)),
             val_labels=torch.tensor([0, 0, 1, 1]),
-            watches=[ScoredSet("tran", "observed", NodeSet(space, torch.tensor([4, 5])), live=True)],
+            scored_sets=[ScoredSet("tran", "observed", NodeSet(space, torch.tensor([4, 5])), live=True)],
             metric=options.pop("metric", "accuracy"),
             num_classes=2,
             scratch=scratch,

@@ -89,13 +89,13 @@ class Snoop:
         return Fitted({"model": model})
 
 
-def main(handover: str, scratch: str, decoys: str, out: str) -> None:
+def main(bundle: str, scratch: str, decoys: str, out: str) -> None:
     with np.load(decoys) as stored:
         vectors = {name: stored[name] for name in stored.files}
     least = min(len(vector) for vector in vectors.values())
-    method = Snoop([Path(scratch), Path(handover), Path.cwd()], vectors, least, Path(out))
+    method = Snoop([Path(scratch), Path(bundle), Path.cwd()], vectors, least, Path(out))
     del vectors
-    outcome = run_session(method, handover=Path(handover), scratch=Path(scratch), seed=0, teachers={})
+    outcome = run_session(method, bundle=Path(bundle), scratch=Path(scratch), seed=0, teachers={})
     if outcome.status != "ok":
         sys.exit(outcome.traceback or outcome.reason)
 

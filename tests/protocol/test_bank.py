@@ -21,7 +21,7 @@ Get = Callable[[str], Any]
 
 def trained(case: Any, folder: Path, scratch: Path, **overrides: Any) -> tuple[BankEntry, RunOutcome]:
     method = resolve("teacher", {"backbone": "gcn", "epochs": 4, **overrides})
-    outcome = run_session(method, handover=case.folder, scratch=scratch, seed=3, teachers={}, bank=folder)
+    outcome = run_session(method, bundle=case.folder, scratch=scratch, seed=3, teachers={}, bank=folder)
     assert outcome.status == "ok", outcome.traceback
     return BankEntry(folder, "teacher", method.config(), 3), outcome
 
@@ -66,7 +66,7 @@ def test_teacher_logits_of_unseen_nodes_do_not_exist(banked: Any) -> None:
     case, entry, _ = banked
     teacher = entry.read(read_bundle(case.folder).view)
     assert len(teacher.logits.space) == case.problem.task.num_nodes - len(case.problem.split.unseen)
-    full = case.evaluation_graphs.scenes["full"].items
+    full = case.evaluation_graphs.graphs["full"].items
     with pytest.raises(UserError, match="positions of"):
         teacher.logits[NodeSet(full, torch.tensor([0]))]
 

@@ -11,7 +11,7 @@ import torch
 from gkdkernels.graph import CSRGraph, SparseFeatures
 from torch import Tensor
 
-from gkdbench.protocol.corruption import CLEAN, Corruption, disturbances, disturbed
+from gkdbench.protocol.corruption import CLEAN, Corruption, corrupted, corruptions
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.testing.problems import small_problem
@@ -28,7 +28,7 @@ def drop(level: float) -> Corruption:
 
 
 def observed(setting: str = "tran") -> Inputs:
-    return make_evaluation_graphs(small_problem(setting)).scenes["observed"]
+    return make_evaluation_graphs(small_problem(setting)).graphs["observed"]
 
 
 def bags() -> Inputs:
@@ -47,17 +47,17 @@ def edges(inputs: Inputs) -> set[tuple[int, int]]:
 
 
 def test_a_sweep_begins_with_the_undisturbed_inputs_and_rises() -> None:
-    found = disturbances({"edge_drop": [0.5], "feature_noise": [0.9, 0.1]})
+    found = corruptions({"edge_drop": [0.5], "feature_noise": [0.9, 0.1]})
     assert [str(how) for how in found] == ["clean=0.0", "feature_noise=0.1", "feature_noise=0.9", "edge_drop=0.5"]
-    assert disturbances({}) == []
+    assert corruptions({}) == []
     inputs = observed()
-    assert disturbed(inputs, CLEAN, 0) is inputs
+    assert corrupted(inputs, CLEAN, 0) is inputs
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_words_become_other_words_and_bags_keep_their_length_and_sum(level: float) -> None:
     before = bags()
-    after = disturbed(before, noise(level), 3)
+    after = corrupted(before, noise(level), 3)
     one, two = before.features, after.features
     assert isinstance(one, SparseFeatures) and isinstance(two, SparseFeatures)
     assert torch.equal(one.graph.indptr, two.graph.indptr) and torch.equal(one.value, two.value)
@@ -71,7 +71,7 @@ def test_words_become_other_words_and_bags_keep_their_length_and_sum(level: floa
 
 def test_at_level_one_only_the_frequency_of_words_is_left() -> None:
     before = bags()
-    after = disturbed(before, noise(1.0), 0)
+    after = corrupted(before, noise(1.0), 0)
     assert isinstance(before.features, SparseFeatures) and isinstance(after.features, SparseFeatures)
     one, two = (np.bincount(f.graph.index, minlength=50) for f in (before.features, after.features))
     assert np.abs(one - two).sum() / one.sum() < 0.15
@@ -82,7 +82,7 @@ def test_at_level_one_only_the_frequency_of_words_is_left() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_dense_entries_take_another_nodes_value_of_the_same_column(level: float) -> None:
     before = observed()
-    after = disturbed(before, noise(level), 1)
+    after = corrupted(before, noise(level), 1)
     assert isinstance(before.features, Tensor) and isinstance(after.features, Tensor)
     assert float((before.features != after.features).double().mean()) == pytest.approx(level, abs=0.03)
     for column in range(before.features.size(1)):
@@ -92,7 +92,7 @@ def test_dense_entries_take_another_nodes_value_of_the_same_column(level: float)
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_edge_goes_with_its_other_direction_and_loops_stay(level: float) -> None:
     before = observed()
-    after = disturbed(before, drop(level), 1)
+    after = corrupted(before, drop(level), 1)
     one, two = edges(before), edges(after)
     assert two < one and {(b, a) for a, b in two} == two
     assert {(a, b) for a, b in one if a == b} <= two
@@ -102,14 +102,14 @@ def test_an_edge_goes_with_its_other_direction_and_loops_stay(level: float) -> N
 
 
 def test_without_edges_only_loops_are_left() -> None:
-    assert all(a == b for a, b in edges(disturbed(observed(), drop(1.0), 0)))
+    assert all(a == b for a, b in edges(corrupted(observed(), drop(1.0), 0)))
 
 
 def test_edge_features_go_with_their_edges_in_batches_of_graphs() -> None:
     before = observed("graph")
     named = (before.graph.row * 1000 + before.graph.index).float().unsqueeze(1)
     before = replace(before, edge_features=named)
-    after = disturbed(before, drop(0.5), 0)
+    after = corrupted(before, drop(0.5), 0)
     assert after.edge_features is not None and 0 < after.graph.num_edges < before.graph.num_edges
     assert torch.equal(after.edge_features[:, 0], (after.graph.row * 1000 + after.graph.index).float())
     assert after.segments is before.segments
@@ -120,7 +120,7 @@ def test_draws_depend_on_the_seed_and_levels_are_nested(kind: Callable[[float], 
     inputs = bags()
 
     def touched(level: float, seed: int) -> Tensor:
-        after = disturbed(inputs, kind(level), seed)
+        after = corrupted(inputs, kind(level), seed)
         if kind is drop:
             left = edges(after)
             return torch.tensor([edge in left for edge in sorted(edges(inputs))])
@@ -136,8 +136,8 @@ def test_draws_depend_on_the_seed_and_levels_are_nested(kind: Callable[[float], 
 
 def test_models_that_keep_things_per_numbering_see_another_one() -> None:
     inputs = observed("graph")
-    names = {disturbed(inputs, how, 0).space.name for how in (CLEAN, noise(0.1), noise(0.2), drop(0.1))}
-    items = {disturbed(inputs, how, 0).items.name for how in (CLEAN, noise(0.1), noise(0.2), drop(0.1))}
+    names = {corrupted(inputs, how, 0).space.name for how in (CLEAN, noise(0.1), noise(0.2), drop(0.1))}
+    items = {corrupted(inputs, how, 0).items.name for how in (CLEAN, noise(0.1), noise(0.2), drop(0.1))}
     assert len(names) == len(items) == 4
-    after = disturbed(observed(), noise(0.1), 0)
+    after = corrupted(observed(), noise(0.1), 0)
     assert after.items is after.space

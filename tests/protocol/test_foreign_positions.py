@@ -43,8 +43,8 @@ def test_nodes_that_are_not_there_are_named(target: Space) -> None:
 
 def test_inputs_refuse_rows_of_nodes_that_they_do_not_hold(ready: Callable[[str], Any]) -> None:
     evaluation_graphs = ready("ind").evaluation_graphs
-    observed, full = evaluation_graphs.scenes["observed"], evaluation_graphs.scenes["full"]
-    unseen = next(watch.items for watch in evaluation_graphs.watches if watch.column == "ind")
+    observed, full = evaluation_graphs.graphs["observed"], evaluation_graphs.graphs["full"]
+    unseen = next(scored_set.items for scored_set in evaluation_graphs.scored_sets if scored_set.column == "ind")
     with pytest.raises(UserError, match="that are not in it"):
         observed.rows(unseen)
     with pytest.raises(ForeignPositions):

@@ -56,14 +56,14 @@ def test_the_labels_on_disk_are_those_of_train_and_val(ready: Get, setting: str,
 def test_what_is_read_is_what_was_staged(ready: Get, setting: str) -> None:
     case = ready(setting)
     given, task = read_bundle(case.folder), case.problem.task
-    for name, inputs in case.evaluation_graphs.scenes.items():
+    for name, inputs in case.evaluation_graphs.graphs.items():
         assert equal(given.scene(name), inputs), name
     assert given.view.train.ids.tolist() == case.evaluation_graphs.train.ids.tolist()
     assert torch.equal(given.view.labels, task.labels[case.evaluation_graphs.train.ids])
     assert given.val.ids.tolist() == case.evaluation_graphs.val.ids.tolist()
-    assert given.val_scene == case.evaluation_graphs.val_scene
-    assert [(w.column, w.scene, w.live, w.items.ids.tolist()) for w in given.watches] == [
-        (w.column, w.scene, w.live, w.items.ids.tolist()) for w in case.evaluation_graphs.watches
+    assert given.val_graph == case.evaluation_graphs.val_graph
+    assert [(w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in given.scored_sets] == [
+        (w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in case.evaluation_graphs.scored_sets
     ]
     assert (given.view.num_classes, given.view.multi_label, given.metric) == (
         task.num_classes,
@@ -82,7 +82,7 @@ def test_sparse_and_edge_features_survive(ready: Get, tmp_path: Path) -> None:
     )
     observed = read_bundle(tmp_path / "v").view.inputs
     assert isinstance(observed.features, SparseFeatures)
-    wanted = evaluation_graphs.scenes["observed"]
+    wanted = evaluation_graphs.graphs["observed"]
     assert torch.equal(observed.features.dense(), wanted.features.dense())
     assert torch.equal(observed.edge_features, wanted.edge_features)
 

@@ -40,8 +40,8 @@ def by_hand(task: Task, ids: np.ndarray) -> np.ndarray:
 
 def test_transductive_training_sees_the_whole_graph(ready: Get) -> None:
     case = ready("tran")
-    assert set(case.evaluation_graphs.scenes) == {"observed"}
-    observed = case.evaluation_graphs.scenes["observed"]
+    assert set(case.evaluation_graphs.graphs) == {"observed"}
+    observed = case.evaluation_graphs.graphs["observed"]
     assert (dense(observed) == whole(case.problem.task)).all()
     assert observed.everything.ids.tolist() == list(range(case.problem.task.num_nodes))
     assert case.evaluation_graphs.test_ids("tran").tolist() == case.problem.split.test.tolist()
@@ -49,7 +49,7 @@ def test_transductive_training_sees_the_whole_graph(ready: Get) -> None:
 
 def test_inductive_training_sees_the_subgraph_induced_on_all_but_the_unseen(ready: Get) -> None:
     case = ready("ind")
-    split, observed = case.problem.split, case.evaluation_graphs.scenes["observed"]
+    split, observed = case.problem.split, case.evaluation_graphs.graphs["observed"]
     ids = observed.space.ids.numpy()
     # by id: the released order (train, val by class, the rest) tells validation nodes and their labels by position
     assert ids.tolist() == sorted(set(range(case.problem.task.num_nodes)) - set(split.unseen.tolist()))
@@ -75,15 +75,15 @@ def test_coldstart_removes_every_edge_of_unseen_nodes_but_their_loops(ready: Get
     wanted[unseen, :] = 0
     wanted[:, unseen] = 0
     np.fill_diagonal(wanted, loops)
-    assert (dense(case.evaluation_graphs.scenes["coldstart"]) == wanted).all()
+    assert (dense(case.evaluation_graphs.graphs["coldstart"]) == wanted).all()
     assert loops[unseen].all()  # or the test would not see a loop that is lost
-    assert (dense(case.evaluation_graphs.scenes["full"]) == whole(case.problem.task)).all()
+    assert (dense(case.evaluation_graphs.graphs["full"]) == whole(case.problem.task)).all()
 
 
 def test_unseen_nodes_are_scored_after_training_only(ready: Get) -> None:
-    live = {watch.column: watch.live for watch in ready("ind").evaluation_graphs.watches}
+    live = {scored_set.column: scored_set.live for scored_set in ready("ind").evaluation_graphs.scored_sets}
     assert live == {"tran": True, "ind": False, "coldstart": False}
-    assert [watch.live for watch in ready("graph").evaluation_graphs.watches] == [False]
+    assert [scored_set.live for scored_set in ready("graph").evaluation_graphs.scored_sets] == [False]
 
 
 def test_nodes_in_no_part_are_observed(ready: Get) -> None:
@@ -91,23 +91,23 @@ def test_nodes_in_no_part_are_observed(ready: Get) -> None:
     fewer = replace(problem, split=replace(problem.split, test=problem.split.test[:-5]))
     left_out = problem.split.test[-5:]
     assert not set(left_out) & set(problem.split.unseen)
-    assert set(left_out) <= set(make_evaluation_graphs(fewer).scenes["observed"].space.ids.tolist())
+    assert set(left_out) <= set(make_evaluation_graphs(fewer).graphs["observed"].space.ids.tolist())
 
 
 def test_graph_tasks_have_scenes_of_their_own_graphs(ready: Get) -> None:
     case = ready("graph")
     task, split = case.problem.task, case.problem.split
     for scene, ids in (("observed", split.train), ("val", split.val), ("test", split.test)):
-        inputs = case.evaluation_graphs.scenes[scene]
+        inputs = case.evaluation_graphs.graphs[scene]
         assert inputs.items.ids.tolist() == ids.tolist()
         nodes = nodes_of(task.graph_ptr, ids)
         assert inputs.space.ids.tolist() == nodes.tolist()
         assert (dense(inputs) == by_hand(task, nodes)).all()
-    assert case.evaluation_graphs.val_scene == "val"
+    assert case.evaluation_graphs.val_graph == "val"
 
 
 def test_take_is_the_block_diagonal_of_the_chosen_graphs_in_their_order(ready: Get) -> None:
-    inputs = ready("graph").evaluation_graphs.scenes["observed"]
+    inputs = ready("graph").evaluation_graphs.graphs["observed"]
     chosen = torch.tensor([5, 0, 17, 5])
     batch = inputs.take(chosen)
     nodes = nodes_of(inputs.segments, chosen.numpy())
@@ -126,7 +126,7 @@ def test_take_is_the_block_diagonal_of_the_chosen_graphs_in_their_order(ready: G
 
 
 def test_take_carries_edge_features_in_edge_order(ready: Get) -> None:
-    inputs = ready("graph").evaluation_graphs.scenes["observed"]
+    inputs = ready("graph").evaluation_graphs.graphs["observed"]
     ids = inputs.space.ids
     ends = torch.stack([ids[inputs.graph.index.long()], ids[inputs.graph.row.long()]], dim=1)
     batch = replace(inputs, edge_features=ends).take(torch.tensor([9, 3]))
@@ -137,10 +137,10 @@ def test_take_carries_edge_features_in_edge_order(ready: Get) -> None:
 
 
 def test_take_of_nothing_and_take_of_nodes(ready: Get) -> None:
-    empty = ready("graph").evaluation_graphs.scenes["observed"].take(torch.empty(0, dtype=torch.int64))
+    empty = ready("graph").evaluation_graphs.graphs["observed"].take(torch.empty(0, dtype=torch.int64))
     assert (len(empty.items), len(empty.space), empty.graph.num_edges) == (0, 0, 0)
     with pytest.raises(ValueError, match="graph task"):
-        ready("tran").evaluation_graphs.scenes["observed"].take(torch.tensor([0]))
+        ready("tran").evaluation_graphs.graphs["observed"].take(torch.tensor([0]))
 
 
 def test_scenes_keep_sparse_features_and_edge_features(ready: Get) -> None:
@@ -150,7 +150,7 @@ def test_scenes_keep_sparse_features_and_edge_features(ready: Get) -> None:
     sparse = SparseFeatures.from_dense(problem.task.features)
     scenes = make_evaluation_graphs(
         replace(problem, task=problem.task.with_(features=sparse, edge_features=ends))
-    ).scenes
+    ).graphs
     for name, inputs in scenes.items():
         ids = inputs.space.ids
         assert isinstance(inputs.features, SparseFeatures)

@@ -72,8 +72,10 @@ def test_it_finds_no_test_label(searched: Mapping[str, Any]) -> None:
     secret[problem.split.test] = problem.task.labels.numpy()[problem.split.test]
     orders = {"the task's order": np.arange(problem.task.num_nodes), "test": problem.split.test}
     orders["sorted test"] = np.sort(problem.split.test)
-    orders |= {f"scene {name}": inputs.items.ids.numpy() for name, inputs in evaluation_graphs.scenes.items()}
-    orders |= {f"column {watch.column}": watch.items.ids.numpy() for watch in evaluation_graphs.watches}
+    orders |= {f"scene {name}": inputs.items.ids.numpy() for name, inputs in evaluation_graphs.graphs.items()}
+    orders |= {
+        f"column {scored_set.column}": scored_set.items.ids.numpy() for scored_set in evaluation_graphs.scored_sets
+    }
     assert found(searched["collected"], orders, secret) == []
 
 

@@ -24,7 +24,7 @@ def walked(ready: Get, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     def of(setting: str) -> tuple[Any, Scored]:
         if setting not in made:
             case, scratch = ready(setting), tmp_path_factory.mktemp("scratch")
-            outcome = run_session(Walk(epochs=3), handover=case.folder, scratch=scratch, seed=0, teachers={})
+            outcome = run_session(Walk(epochs=3), bundle=case.folder, scratch=scratch, seed=0, teachers={})
             made[setting] = (case, score_run(case.problem, case.evaluation_graphs, scratch, outcome.models))
         return made[setting]
 
@@ -35,10 +35,10 @@ def walked(ready: Get, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 def test_scores_are_the_metric_on_the_kept_predictions(walked: Get, setting: str) -> None:
     case, result = walked(setting)
     task = case.problem.task
-    for watch in case.evaluation_graphs.watches:
-        kept = result.arrays[f"model/{watch.column}/selected"]
-        truth = task.labels[watch.items.ids].numpy()
-        found = result.models[0].scores[watch.column]
+    for scored_set in case.evaluation_graphs.scored_sets:
+        kept = result.arrays[f"model/{scored_set.column}/selected"]
+        truth = task.labels[scored_set.items.ids].numpy()
+        found = result.models[0].scores[scored_set.column]
         assert (found.value, found.n) == (score(task.metric, kept, truth), len(truth))
 
 
@@ -59,7 +59,7 @@ def one_changed(result: Scored, key: str, at: int, to: int) -> dict[str, np.ndar
 def test_one_changed_prediction_is_found_even_between_two_wrong_classes(walked: Get, setting: str) -> None:
     case, result = walked(setting)
     columns = [("val", case.evaluation_graphs.val)] + [
-        (watch.column, watch.items) for watch in case.evaluation_graphs.watches
+        (scored_set.column, scored_set.items) for scored_set in case.evaluation_graphs.scored_sets
     ]
     for column, items in columns:
         key = f"model/{column}/selected"

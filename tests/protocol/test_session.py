@@ -23,7 +23,7 @@ Get = Callable[[str], Any]
 
 
 def session(case: Any, method: Any, scratch: Path, **options: Any) -> RunOutcome:
-    return run_session(method, handover=case.folder, scratch=scratch, seed=0, teachers={}, **options)
+    return run_session(method, bundle=case.folder, scratch=scratch, seed=0, teachers={}, **options)
 
 
 def scored(case: Any, method: Any, scratch: Path, **options: Any) -> tuple[RunOutcome, Scored]:
@@ -197,15 +197,19 @@ def test_shuffled_ids_permute_predictions_and_leave_scores(ready: Get, tmp_path:
         results.append(scored(here, Walk(epochs=4, hops=1), tmp_path / str(number))[1])
     first, second = results
     assert first.models[0].scores == second.models[0].scores
-    for watch in case.evaluation_graphs.watches:
-        key = f"model/{watch.column}/selected"
-        old = dict(zip(case.evaluation_graphs.test_ids(watch.column).tolist(), first.arrays[key].tolist(), strict=True))
+    for scored_set in case.evaluation_graphs.scored_sets:
+        key = f"model/{scored_set.column}/selected"
+        old = dict(
+            zip(case.evaluation_graphs.test_ids(scored_set.column).tolist(), first.arrays[key].tolist(), strict=True)
+        )
         new = dict(
             zip(
-                order[other.evaluation_graphs.test_ids(watch.column)].tolist(), second.arrays[key].tolist(), strict=True
+                order[other.evaluation_graphs.test_ids(scored_set.column)].tolist(),
+                second.arrays[key].tolist(),
+                strict=True,
             )
         )
-        assert old == new, watch.column
+        assert old == new, scored_set.column
 
 
 def _raise(error: Exception) -> Does:

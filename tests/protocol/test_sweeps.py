@@ -13,7 +13,7 @@ from support.toy_predictors import Linear, Walk
 
 from gkdbench.metrics.diagnostics import ece
 from gkdbench.nn.random import Randomness
-from gkdbench.protocol.corruption import Corruption, disturbed
+from gkdbench.protocol.corruption import Corruption, corrupted
 from gkdbench.protocol.scoring import Scored, score_run
 from gkdbench.protocol.session import RunOutcome, run_session
 from gkdbench.protocol.sweeps import resweep, with_sweeps
@@ -26,7 +26,7 @@ Get = Callable[[str], Any]
 
 def swept(case: Any, method: Any, scratch: Path, sweeps: dict[str, list[float]]) -> tuple[RunOutcome, Scored]:
     scratch.mkdir()
-    outcome = run_session(method, handover=case.folder, scratch=scratch, seed=5, teachers={}, sweeps=sweeps)
+    outcome = run_session(method, bundle=case.folder, scratch=scratch, seed=5, teachers={}, sweeps=sweeps)
     assert outcome.status == "ok", outcome.traceback
     scored = score_run(case.problem, case.evaluation_graphs, scratch, outcome.models)
     return outcome, with_sweeps(case.problem, case.evaluation_graphs, scratch, scored, sweeps)
@@ -65,18 +65,18 @@ def test_scores_and_calibration_are_those_of_the_selected_weights_on_the_disturb
     case = ready("ind")
     outcome, found = swept(case, Walk(epochs=4, peers=2, hops=1), tmp_path / "run", SWEEPS)
     view = read_bundle(case.folder).view
-    watch = next(w for w in case.evaluation_graphs.watches if w.column == column)
-    inputs = disturbed(case.evaluation_graphs.scenes[watch.scene], Corruption(kind, level), 5)
+    scored_set = next(w for w in case.evaluation_graphs.scored_sets if w.column == column)
+    inputs = corrupted(case.evaluation_graphs.graphs[scored_set.graph_name], Corruption(kind, level), 5)
     adjacency = torch.zeros(len(inputs.space), len(inputs.space))
     adjacency[inputs.graph.row.long(), inputs.graph.index.long()] = 1
-    labels = case.problem.task.labels[watch.items.ids].numpy()
+    labels = case.problem.task.labels[scored_set.items.ids].numpy()
     stored = step(found, kind, level)
     answers, mean = [], np.zeros((len(labels), 3))
     for i, model in enumerate(outcome.models[:2]):
         weight = Linear(view, 5 + i).weight.detach()
         for epoch in range(1, model["selected_epoch"] + 1):
             weight = weight + torch.empty_like(weight).normal_(generator=Randomness(5, i).initial(str(epoch)))
-        probs = (adjacency @ (inputs.features @ weight)).softmax(1)[watch.items.position].numpy()
+        probs = (adjacency @ (inputs.features @ weight)).softmax(1)[scored_set.items.position].numpy()
         mean = mean + probs / 2
         answers.append(probs.argmax(1))
         assert stored.scores[f"peer{i}"][column] == (probs.argmax(1) == labels).mean()
