@@ -4,7 +4,7 @@ board = build(load_records("gkdbench-runs"))
 print(to_text(board))
 """
 
-from gkdbench.report.board import build, column
+from gkdbench.report.board import build, table_of
 from gkdbench.report.comparison import Comparison, compare
 from gkdbench.report.csvtable import to_csv
 from gkdbench.report.html import to_html
@@ -19,11 +19,11 @@ __all__ = [
     "Expected",
     "Selection",
     "build",
-    "column",
     "compare",
     "load_records",
     "markdown_table",
     "splice",
+    "table_of",
     "to_csv",
     "to_html",
     "to_markdown",

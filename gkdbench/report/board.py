@@ -51,7 +51,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
         for setting in record.columns:
             kinds = groups.setdefault((record.dataset, record.split, setting), {})
             kinds.setdefault(canonical_json(conditions(record)), []).append(record)
-    columns = []
+    tables = []
     for dataset, split, setting in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]))):
         kinds = groups[dataset, split, setting]
         for members in kinds.values():
@@ -62,10 +62,10 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             if own["tier"] != "published":
                 notes = (f"{own['tier']}, {own['trials']} trials", *notes)
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
-            columns.append(replace(column(members, setting, planned=runs), notes=notes))
+            tables.append(replace(table_of(members, setting, planned=runs), notes=notes))
     return Board(
-        columns=tuple(columns),
-        summaries=tuple(summaries(columns)),
+        tables=tuple(tables),
+        summaries=tuple(summaries(tables)),
         failures=tuple(
             _failure(record, row) for record in ordered for row in record.rows if row.status not in NOT_FAILED
         ),
@@ -93,7 +93,7 @@ def conditions(record: Record) -> dict[str, object]:
     }
 
 
-def column(records: Sequence[Record], setting: str, *, planned: dict[str, RunPairs] | None = None) -> Table:
+def table_of(records: Sequence[Record], setting: str, *, planned: dict[str, RunPairs] | None = None) -> Table:
     """One table of records that may share it.
 
     Raises:
@@ -109,7 +109,7 @@ def column(records: Sequence[Record], setting: str, *, planned: dict[str, RunPai
             ("split id", first.split, record.split),
         ):
             if ours != theirs:
-                raise UserError(f"one column cannot merge the {what}s {ours!r} and {theirs!r}; make one table for each")
+                raise UserError(f"one table cannot merge the {what}s {ours!r} and {theirs!r}; make one table for each")
         for name, value in conditions(first).items():
             if conditions(record)[name] != value:
                 raise UserError(

@@ -117,7 +117,7 @@ CELLS = (
     ),
     TableColumn(
         "verdict",
-        "PublishedVerdict",
+        "Verdict",
         "Ours against the published number: reproduced within max(0.5 points, 2 standard errors), "
         "close within twice that. Not comparable when split, setting, metric, teacher, form or the number of runs "
         "differ.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
-from gkdbench.report.board import column
+from gkdbench.report.board import table_of
 from gkdbench.report.cells import percent, points
 from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
@@ -116,20 +116,22 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
     if not common:
         shown = " and ".join(" | ".join(sorted(", ".join(p) for p in side)) or "nothing" for side in (ours, theirs))
         raise UserError(f"no data set, split id and setting in common: {shown}; compare runs of the same split id")
-    duels = []
+    pairs_of_records = []
     for place in sorted(common):
         one, two = ours[place], theirs[place]
         _same_teacher(one, two)
         for setting in one.columns:
             if setting in two.columns:
-                column([one, two], setting)  # refuses different data, splits, threads, device or tier
-                duels.append(_duel(one, two, setting))
-    statistics = paired([duel.gains for duel in duels])
-    return Comparison(tuple(_line(duel, of, test_train_ratio) for duel, of in zip(duels, statistics, strict=True)))
+                table_of([one, two], setting)  # refuses different data, splits, threads, device or tier
+                pairs_of_records.append(_paired_records(one, two, setting))
+    statistics = paired([pair.gains for pair in pairs_of_records])
+    return Comparison(
+        tuple(_line(pair, of, test_train_ratio) for pair, of in zip(pairs_of_records, statistics, strict=True))
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Duel:
+class _PairedRecords:
     """A line before its statistics."""
 
     dataset: str
@@ -171,29 +173,29 @@ def _same_teacher(one: Record, two: Record) -> None:
         )
 
 
-def _duel(one: Record, two: Record, setting: str) -> _Duel:
+def _paired_records(one: Record, two: Record, setting: str) -> _PairedRecords:
     first, second = (entries(record, setting)[0] for record in (one, two))
     pairs = sorted(first.scores.keys() & second.scores.keys())
     if not pairs:
         raise UserError(
             f"{one.label} and {two.label} have no scored run in common on {one.dataset}, {one.split}, {setting}"
         )
-    return _Duel(one.dataset, one.split, setting, first, second, pairs)
+    return _PairedRecords(one.dataset, one.split, setting, first, second, pairs)
 
 
-def _line(duel: _Duel, of: Paired, ratio: float | None) -> PairedComparison:
-    gains, pairs = duel.gains, duel.pairs
+def _line(pair: _PairedRecords, of: Paired, ratio: float | None) -> PairedComparison:
+    gains, pairs = pair.gains, pair.pairs
     mean, std = mean_std(gains)
     line = PairedComparison(
-        dataset=duel.dataset,
-        split=duel.split,
-        setting=duel.setting,
-        first=duel.first.name,
-        second=duel.second.name,
+        dataset=pair.dataset,
+        split=pair.split,
+        setting=pair.setting,
+        first=pair.first.name,
+        second=pair.second.name,
         pairs=len(pairs),
-        unpaired=len(duel.first.planned | duel.second.planned) - len(pairs),
-        mean_first=sum(duel.first.scores[pair] for pair in pairs) / len(pairs),
-        mean_second=sum(duel.second.scores[pair] for pair in pairs) / len(pairs),
+        unpaired=len(pair.first.planned | pair.second.planned) - len(pairs),
+        mean_first=sum(pair.first.scores[run] for run in pairs) / len(pairs),
+        mean_second=sum(pair.second.scores[run] for run in pairs) / len(pairs),
         difference=of.difference,
         std=std,
         interval=of.interval,

@@ -20,21 +20,21 @@ def to_csv(board: Board) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for column in board.columns:
-        for section in column.sections:
+    for table in board.tables:
+        for section in table.sections:
             for entry in section.entries:
-                writer.writerow(_line(column, section.title, entry))
+                writer.writerow(_line(table, section.title, entry))
     return out.getvalue()
 
 
-def _line(column: Table, section: str, entry: TableRow) -> dict[str, object]:
+def _line(table: Table, section: str, entry: TableRow) -> dict[str, object]:
     mean, std = entry.mean_std or (None, None)
     versus, training = entry.versus, entry.versus_training
     return {
-        "dataset": column.dataset,
-        "split": column.split,
-        "setting": column.setting,
-        "kind": "; ".join(column.notes),
+        "dataset": table.dataset,
+        "split": table.split,
+        "setting": table.setting,
+        "kind": "; ".join(table.notes),
         "section": section,
         "method": entry.method,
         "label": entry.label,

@@ -43,7 +43,7 @@ def to_html(board: Board, *, title: str = "gkdbench board") -> str:
             "main",
             _publications(board),
             _across(board),
-            [_dataset(name, columns) for name, columns in board.datasets.items()],
+            [_dataset(name, tables) for name, tables in board.datasets.items()],
             _failures(board),
             _missing(board),
             _glossary(),
@@ -87,7 +87,7 @@ def _publications(board: Board) -> Markup | None:
     rows = [
         tag(
             "tr",
-            tag("th", entry.name, tag("small", _where(column)), scope="row"),
+            tag("th", entry.name, tag("small", _where(table)), scope="row"),
             tag("td", _grade(verdict)),
             tag("td", score(entry), class_="num"),
             tag("td", number(verdict), class_="num"),
@@ -95,9 +95,9 @@ def _publications(board: Board) -> Markup | None:
             tag("td", f"{verdict.tolerance:.2f}", class_="num"),
             tag("td", verdict.claim),
         )
-        for column, entry, verdict in board.compared
+        for table, entry, verdict in board.compared
     ]
-    titles = ("Row", "PublishedVerdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
+    titles = ("Row", "Verdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
     head = tag(
         "tr", [tag("th", name, scope="col", class_="num" if 1 < i < 6 else None) for i, name in enumerate(titles)]
     )
@@ -116,14 +116,14 @@ def _publications(board: Board) -> Markup | None:
     )
 
 
-def _dataset(name: str, columns: list[Table]) -> Markup:
+def _dataset(name: str, tables: list[Table]) -> Markup:
     parts: list[Markup] = []
-    for split, group in groupby(columns, key=lambda column: column.split):
+    for split, group in groupby(tables, key=lambda table: table.split):
         members = list(group)
-        facts = dict.fromkeys(_contents(column.data) for column in members)
-        notes = dict.fromkeys(column.data.note for column in members if column.data.note)
+        facts = dict.fromkeys(_contents(table.data) for table in members)
+        notes = dict.fromkeys(table.data.note for table in members if table.data.note)
         parts += [tag("h3", split), *facts, *(tag("p", note, class_="note") for note in notes)]
-        parts += [_column(column) for column in members]
+        parts += [_table(table) for table in members]
     return tag("section", tag("h2", name), parts, id=_anchor(name))
 
 
@@ -134,21 +134,21 @@ def _contents(data: DataInfo) -> Markup:
     return tag("p", f"{graphs}{size} · {data.metric} · contents ", tag("code", data.sha256[:12]), class_="size")
 
 
-def _column(column: Table) -> Markup:
-    axis = scale(column)
-    keys = [cell.key for cell in filled(column.entries)]
+def _table(table: Table) -> Markup:
+    axis = scale(table)
+    keys = [cell.key for cell in filled(table.entries)]
     head = [tag("th", BY_KEY[key].title, scope="col", class_=_class(key), title=BY_KEY[key].meaning) for key in keys]
     if axis is not None:
         ends = tag("small", f"{percent(axis.low)} to {percent(axis.high)}")
         head.insert(2, tag("th", "Every run", ends, scope="col"))
-    bodies = [_section(section, keys, axis, alone=len(column.sections) == 1) for section in column.sections]
-    apart = [tag("p", "Separate table: " + ", ".join(column.notes), class_="note")] if column.notes else []
+    bodies = [_section(section, keys, axis, alone=len(table.sections) == 1) for section in table.sections]
+    apart = [tag("p", "Separate table: " + ", ".join(table.notes), class_="note")] if table.notes else []
     return tag(
         "article",
-        tag("h4", column.setting, tag("small", SETTING_NAMES.get(column.setting, ""))),
+        tag("h4", table.setting, tag("small", SETTING_NAMES.get(table.setting, ""))),
         apart,
-        _box(tag("table", tag("thead", tag("tr", head)), bodies), _where(column)),
-        _reasons(column),
+        _box(tag("table", tag("thead", tag("tr", head)), bodies), _where(table)),
+        _reasons(table),
     )
 
 
@@ -192,8 +192,8 @@ def _grade(verdict: PublishedVerdict, *, exact: bool = False) -> Markup:
     return tag("div", sign, verdict.status, small, class_=f"grade {kind}", title=verdict.why)
 
 
-def _where(column: Table) -> str:
-    return " · ".join([column.dataset, column.split, column.setting, *column.notes])
+def _where(table: Table) -> str:
+    return " · ".join([table.dataset, table.split, table.setting, *table.notes])
 
 
 def _sources(board: Board) -> list[Markup]:
@@ -235,11 +235,11 @@ def _across(board: Board) -> Markup | None:
     return tag("section", tag("h2", "Across data sets"), lead, parts, id="across")
 
 
-def _reasons(column: Table) -> Markup | None:
+def _reasons(table: Table) -> Markup | None:
     """Why rows with a published number are not compared, folded away."""
     reasons = dict.fromkeys(
         (entry.name, entry.variant, verdict.claim, verdict.why)
-        for entry in column.entries
+        for entry in table.entries
         for verdict in entry.verdicts
         if verdict.status == "not comparable"
     )
@@ -296,9 +296,7 @@ def _footer(board: Board) -> Markup:
         lines.append(tag("div", tag("dt", "warning"), tag("dd", "some records were made from modified sources")))
     versions = ", ".join(map(str, board.protocol_versions)) or "none"
     keys = {
-        entry.key: f"{column.dataset}, {column.split}: {entry.label}"
-        for column in board.columns
-        for entry in column.entries
+        entry.key: f"{table.dataset}, {table.split}: {entry.label}" for table in board.tables for entry in table.entries
     }
     listing = [tag("li", tag("code", key[:12]), f" {where}") for key, where in sorted(keys.items(), key=lambda i: i[1])]
     return tag(

@@ -38,13 +38,13 @@ class Selection:
     def rows(self, board: Board) -> list[tuple[Table, TableRow]]:
         """The selected rows with their table, in the board's order."""
         return [
-            (column, entry)
-            for column in board.columns
-            for entry in column.entries
-            if _kept(column.dataset, self.datasets)
-            and _kept(column.split, self.splits)
-            and _kept(column.setting, self.settings)
-            and _kept(column.tier, self.tiers)
+            (board_table, entry)
+            for board_table in board.tables
+            for entry in board_table.entries
+            if _kept(board_table.dataset, self.datasets)
+            and _kept(board_table.split, self.splits)
+            and _kept(board_table.setting, self.settings)
+            and _kept(board_table.tier, self.tiers)
             and _kept(entry.method, self.methods)
             and _kept(entry.variant, self.variants)
             and (not self.compared or any(verdict.status != "not comparable" for verdict in entry.verdicts))
@@ -57,11 +57,16 @@ def markdown_table(board: Board, selection: Selection) -> str:
     if not rows:
         raise UserError("no row of the board fits the selection; run the suite, or widen it")
     cells = [BY_KEY[key] for key in selection.cells]
-    has_notes = any(column.notes for column, _ in rows)
+    has_notes = any(board_table.notes for board_table, _ in rows)
     titles = ["Data set", "Split", "Setting", *(["Kind"] if has_notes else []), *(cell.title for cell in cells)]
     lines = []
-    for column, entry in rows:
-        where = [column.dataset, column.split, column.setting, *([", ".join(column.notes)] if has_notes else [])]
+    for board_table, entry in rows:
+        where = [
+            board_table.dataset,
+            board_table.split,
+            board_table.setting,
+            *([", ".join(board_table.notes)] if has_notes else []),
+        ]
         form = " (as released)" if entry.variant == "as_released" else ""  # a board has a section for it
         texts = [cell.text(entry) + (form if cell.key == "row" else "") for cell in cells]
         lines.append([*map(plain, where), *(_bold(entry, c.key, t) for c, t in zip(cells, texts, strict=True))])
@@ -76,19 +81,19 @@ def to_markdown(board: Board) -> str:
             f"## {plain(f'Across data sets: {summary.split}, {summary.setting}, {summary.title}')}",
             _summary(summary),
         ]
-    for dataset, columns in board.datasets.items():
+    for dataset, tables in board.datasets.items():
         parts.append(f"## {plain(dataset)}")
-        parts += [f"> {plain(note)}" for note in dict.fromkeys(c.data.note for c in columns) if note]
-        for column in columns:
-            parts.append("### " + plain(" · ".join([column.split, column.setting, *column.notes])))
-            cells = filled(column.entries)
-            for section in column.sections:
+        parts += [f"> {plain(note)}" for note in dict.fromkeys(c.data.note for c in tables) if note]
+        for board_table in tables:
+            parts.append("### " + plain(" · ".join([board_table.split, board_table.setting, *board_table.notes])))
+            cells = filled(board_table.entries)
+            for section in board_table.sections:
                 parts.append(f"{plain(section.title)}{': ' + plain(section.note) if section.note else ''}")
                 rows = [[_bold(e, cell.key, cell.text(e)) for cell in cells] for e in section.entries]
                 parts.append(table([cell.title for cell in cells], rows))
             reasons = dict.fromkeys(
                 f"- {plain(e.name)} ({e.variant}), {plain(v.claim)}: {plain(v.why)}"
-                for e in column.entries
+                for e in board_table.entries
                 for v in e.verdicts
                 if v.status == "not comparable"
             )

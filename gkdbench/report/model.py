@@ -207,7 +207,7 @@ class FailedRun:
 class Board:
     """Everything that a report shows."""
 
-    columns: tuple[Table, ...]
+    tables: tuple[Table, ...]
     summaries: tuple[Summary, ...] = ()
     failures: tuple[FailedRun, ...] = ()
     missing: tuple[MissingRuns, ...] = ()
@@ -220,17 +220,17 @@ class Board:
     def datasets(self) -> dict[str, list[Table]]:
         """Columns per data set, in order."""
         found: dict[str, list[Table]] = {}
-        for column in self.columns:
-            found.setdefault(column.dataset, []).append(column)
+        for table in self.tables:
+            found.setdefault(table.dataset, []).append(table)
         return found
 
     @property
     def compared(self) -> list[tuple[Table, TableRow, PublishedVerdict]]:
         """Every comparison with a publication that has a verdict other than "not comparable"."""
         return [
-            (column, entry, verdict)
-            for column in self.columns
-            for entry in column.entries
+            (table, entry, verdict)
+            for table in self.tables
+            for entry in table.entries
             for verdict in entry.verdicts
             if verdict.status != "not comparable"
         ]

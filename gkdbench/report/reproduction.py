@@ -82,7 +82,7 @@ class PublishedComparison:
     published: Published
     status: str
     why: str
-    column: Table | None = None
+    board_table: Table | None = None
     entry: TableRow | None = None
     verdict: PublishedVerdict | None = None
 
@@ -116,16 +116,16 @@ def numbers(claim: Claim) -> list[Published]:
 
 def _line(claim: Claim, row: Published, group: PublishedGroup, board: Board) -> PublishedComparison:
     answers = [
-        (column, entry, verdict)
-        for column in board.columns
-        for entry in column.entries
+        (board_table, entry, verdict)
+        for board_table in board.tables
+        for entry in board_table.entries
         for verdict in entry.verdicts
         if verdict.claim == claim.name and verdict.published == row
     ]
-    for column, entry, verdict in answers:
+    for board_table, entry, verdict in answers:
         status = verdict.grade if group.unchecked and verdict.why.startswith(UNCHECKED) else verdict.status
         if status in GRADES:
-            return PublishedComparison(claim.name, row, str(status), verdict.why, column, entry, verdict)
+            return PublishedComparison(claim.name, row, str(status), verdict.why, board_table, entry, verdict)
     if claim.refuse:
         return PublishedComparison(claim.name, row, "not comparable", claim.refuse)
     released = [verdict.why for _, entry, verdict in answers if entry.variant == "as_released" or claim.form == "plain"]
@@ -211,7 +211,7 @@ def _details(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str
         "Runs",
         "Difference",
         "Tolerance",
-        "PublishedVerdict",
+        "Verdict",
     ]
     rows = []
     for line in lines:

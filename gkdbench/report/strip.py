@@ -24,10 +24,10 @@ class Scale:
         return f"{MARGIN + share * (WIDTH - 2 * MARGIN):.1f}"
 
 
-def scale(column: Table) -> Scale | None:
+def scale(table: Table) -> Scale | None:
     """The axis that holds every run and every published number of a table, None when nothing was scored."""
-    values = [value for entry in column.entries for value in entry.scores.values()]
-    values += [verdict.published.mean / 100 for entry in column.entries for verdict in entry.verdicts]
+    values = [value for entry in table.entries for value in entry.scores.values()]
+    values += [verdict.published.mean / 100 for entry in table.entries for verdict in entry.verdicts]
     if not values:
         return None
     low, high = min(values), max(values)

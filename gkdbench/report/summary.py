@@ -9,19 +9,19 @@ from gkdbench.report.model import Summary, SummaryRow, Table, TableRow
 from gkdbench.report.statistics import average_ranks
 
 
-def summaries(columns: Sequence[Table]) -> list[Summary]:
+def summaries(board_tables: Sequence[Table]) -> list[Summary]:
     """One summary per (split id, setting) and standard teacher, where two or more data sets have one table each.
 
     Rows trained alone are in every one of them; forms of official code and their own teachers in none. A data set whose
     runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
     """
     places: dict[tuple[str, str], list[Table]] = {}
-    for column in columns:
-        if not column.notes:
-            places.setdefault((column.split, column.setting), []).append(column)
+    for table in board_tables:
+        if not table.notes:
+            places.setdefault((table.split, table.setting), []).append(table)
     found = []
     for (split, setting), members in sorted(places.items()):
-        sections = [section for column in members for section in column.sections]
+        sections = [section for table in members for section in table.sections]
         taught = sorted({section.title for section in sections if section.kind == "taught"})
         solo = sorted({section.title for section in sections if section.kind == "solo"})
         if len(members) > 1:
@@ -29,15 +29,15 @@ def summaries(columns: Sequence[Table]) -> list[Summary]:
     return found
 
 
-def _summary(split: str, setting: str, title: str, columns: Sequence[Table]) -> Summary:
+def _summary(split: str, setting: str, title: str, board_tables: Sequence[Table]) -> Summary:
     tables = {
-        column.dataset: {
+        table.dataset: {
             entry.name: entry
-            for section in column.sections
+            for section in table.sections
             if section.kind == "solo" or (section.kind == "taught" and section.title == title)
             for entry in section.entries
         }
-        for column in columns
+        for table in board_tables
     }
     names = list(dict.fromkeys(name for table in tables.values() for name in table))
     means = {name: {dataset: _mean(table.get(name)) for dataset, table in tables.items()} for name in names}

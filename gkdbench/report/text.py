@@ -28,8 +28,8 @@ def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
 
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, color_system="standard" if color else None)
-    for column in board.columns:
-        _print(column, console)
+    for table in board.tables:
+        _print(table, console)
     for failure in board.failures:
         where = f"{failure.label} on {failure.dataset}, {failure.split}, run {failure.index}:{failure.seed}"
         console.print(Text(f"{failure.status}: {where}: {failure.reason}\n  again: {failure.command}"))
@@ -41,20 +41,20 @@ def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _print(column: Table, console: Console) -> None:
+def _print(table: Table, console: Console) -> None:
+    from rich import table as rich_table
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    filled = [key for key in SHOWN if any(BY_KEY[key].text(entry) != "–" for entry in column.entries)]
-    title = " · ".join([column.dataset, column.split, column.setting, *column.notes])
-    table = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    filled = [key for key in SHOWN if any(BY_KEY[key].text(entry) != "–" for entry in table.entries)]
+    title = " · ".join([table.dataset, table.split, table.setting, *table.notes])
+    drawn = rich_table.Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for key in filled:
-        table.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")
-    for section in column.sections:
-        if len(column.sections) > 1:
-            table.add_row(Text(section.title, "italic"))
+        drawn.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")
+    for section in table.sections:
+        if len(table.sections) > 1:
+            drawn.add_row(Text(section.title, "italic"))
         for entry in section.entries:
             style = "bold" if entry.bold else ""
-            table.add_row(*(Text(BY_KEY[key].text(entry), style) for key in filled))
-    console.print(table)
+            drawn.add_row(*(Text(BY_KEY[key].text(entry), style) for key in filled))
+    console.print(drawn)

@@ -50,17 +50,17 @@ def wide_table(board: Board, selection: WideSelection) -> str:
 
 
 def _column(board: Board, name: str) -> Table:
-    matching = [c for c in board.columns if f"{c.dataset}/{c.split}/{c.setting}" == name and not c.notes]
+    matching = [c for c in board.tables if f"{c.dataset}/{c.split}/{c.setting}" == name and not c.notes]
     if not matching:
-        have = sorted({f"{c.dataset}/{c.split}/{c.setting}" for c in board.columns})
+        have = sorted({f"{c.dataset}/{c.split}/{c.setting}" for c in board.tables})
         raise UserError(f"no column {name!r}: expected dataset/split/setting, one of: {', '.join(have)}")
     return matching[0]
 
 
-def _cells(column: Table, selection: WideSelection) -> dict[str, TableRow]:
+def _cells(table: Table, selection: WideSelection) -> dict[str, TableRow]:
     """Name -> the entry shown under it."""
     groups: dict[str, list[TableRow]] = {}
-    for entry in column.entries:
+    for entry in table.entries:
         if entry.variant in selection.variants and (not selection.methods or entry.method in selection.methods):
             groups.setdefault(_name(entry), []).append(entry)
     return {name: _only(name, entries) for name, entries in groups.items()}

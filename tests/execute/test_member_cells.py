@@ -56,7 +56,7 @@ def test_only_the_runs_themselves_are_averaged(records: dict[str, Record]) -> No
 
 def test_an_ensemble_stands_beside_its_members_and_averages_their_scores(records: dict[str, Record]) -> None:
     board = build(list(records.values()))
-    (column,) = board.columns
+    (column,) = board.tables
     titles = {entry.name: section.title for section in column.sections for entry in section.entries}
     solo = records["ensemble mlp"]
     assert titles[f"{solo.label}, ensemble"] == titles[records["mlp"].label] == "Trained alone"

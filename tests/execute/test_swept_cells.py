@@ -85,8 +85,8 @@ def test_verify_computes_sweeps_again(out: Path, tmp_path: Path) -> None:
 
 def test_a_table_shows_a_training_once(records: list[Record]) -> None:
     whole, swept = build(records), build([r for r in records if r.sweeps])
-    assert [len(column.entries) for column in whole.columns] == [3]
-    assert [len(column.entries) for column in swept.columns] == [2]
+    assert [len(column.entries) for column in whole.tables] == [3]
+    assert [len(column.entries) for column in swept.tables] == [2]
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_published_settings_are_a_trial_and_keep_a_table_of_their_own(records: l
     (published,) = [record for record in records if record.tier == "published"]
     assert published.config in [record.config for record in records if record.tuning == TRIAL]
     board = build(records)
-    assert sorted(column.notes for column in board.columns) == [(), ("tuned, 3 trials",)]
-    assert [len(column.entries) for column in board.columns] == [1, 1]
+    assert sorted(column.notes for column in board.tables) == [(), ("tuned, 3 trials",)]
+    assert [len(column.entries) for column in board.tables] == [1, 1]
 
 
 def test_points_are_the_same_for_every_method_and_distinct() -> None:

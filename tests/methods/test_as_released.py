@@ -160,7 +160,7 @@ def test_the_release_takes_fewer_steps_where_batches_leave_a_remainder(bench: An
     assert (corrected, released) == {"mlp": (2, 1), "glnn": (6, 1 + 5)}[name]
 
 
-def test_handover_of_the_bench_is_that_of_the_problem(bench: Any) -> None:
+def test_bundle_of_the_bench_is_that_of_the_split_task(bench: Any) -> None:
     """The guard of the step counts above: 60 labels, 210 nodes."""
     view = read_bundle(bench.workshop.view(bench.problem("tran"))[0]).view
     assert (len(view.train), len(view.items)) == (60, 210)

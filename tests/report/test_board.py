@@ -10,7 +10,7 @@ from support.sample_board import expected, sample_records
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record, TeacherInfo
-from gkdbench.report import Expected, build, column
+from gkdbench.report import Expected, build, table_of
 from gkdbench.report.cells import BY_KEY, filled, score
 from gkdbench.report.markdown import Selection, markdown_table
 from gkdbench.report.model import Table, TableRow
@@ -32,11 +32,11 @@ def glnn(**fields: object) -> Record:
 def test_two_split_ids_never_share_a_column() -> None:
     """docs/protocol.md, trap 29."""
     with pytest.raises(UserError, match="merge the split ids 'planetoid-public' and 'cpf-lcc-20-30'"):
-        column([record(), record(label="MLP 2", split="cpf-lcc-20-30")], "tran")
+        table_of([record(), record(label="MLP 2", split="cpf-lcc-20-30")], "tran")
     board = build(
         [record(), record(split="cpf-lcc-20-30"), record(split="cpf-lcc-20-30-ind20", columns=("ind", "tran"))]
     )
-    assert [(c.split, c.setting) for c in board.columns] == [
+    assert [(c.split, c.setting) for c in board.tables] == [
         ("cpf-lcc-20-30", "tran"), ("cpf-lcc-20-30-ind20", "tran"), ("cpf-lcc-20-30-ind20", "ind"),
         ("planetoid-public", "tran"),
     ]  # fmt: skip
@@ -50,15 +50,15 @@ def test_two_split_ids_never_share_a_column() -> None:
 def test_kinds_of_runs_stand_in_tables_of_their_own(field: str, value: object, note: str) -> None:
     pair = [record(), record(label="other", **{field: value})]  # type: ignore[arg-type]
     with pytest.raises(UserError, match="rows of one table share it"):
-        column(pair, "tran")
-    columns = build(pair).columns
+        table_of(pair, "tran")
+    columns = build(pair).tables
     assert len(columns) == 2
     assert any(c.notes == (note,) for c in columns), [c.notes for c in columns]
 
 
 def test_tuned_rows_stand_apart_and_leave_the_published_table_as_it_was() -> None:
     board = build([record(), record(label="tuned MLP", tier="tuned", trials=8)])
-    assert [(c.tier, c.notes) for c in board.columns] == [("published", ()), ("tuned", ("tuned, 8 trials",))]
+    assert [(c.tier, c.notes) for c in board.tables] == [("published", ()), ("tuned", ("tuned, 8 trials",))]
     assert "tuned" not in markdown_table(board, Selection())
     assert "tuned MLP" in markdown_table(board, Selection(tiers=("tuned",)))
     assert "tuned" not in wide_table(board, WideSelection(("cora/planetoid-public/tran",)))
@@ -74,7 +74,7 @@ def test_a_section_has_one_teacher_and_the_same_weights_in_every_run() -> None:
     """docs/protocol.md, trap 28."""
     gat = teacher("gat", "GAT 8x16")
     board = build([SAGE, gat, glnn(), record("kd", "KD", teachers=teacher_of(gat))])
-    assert {s.title: [e.method for e in s.entries] for s in board.columns[0].sections} == {
+    assert {s.title: [e.method for e in s.entries] for s in board.tables[0].sections} == {
         "Trained alone": ["teacher", "teacher"], "Taught by SAGE 2x128": ["glnn"], "Taught by GAT 8x16": ["kd"],
     }  # fmt: skip
     one = glnn()
@@ -89,7 +89,7 @@ def test_released_forms_and_released_teachers_stand_apart_and_last() -> None:
     board = build(
         [SAGE, record(), glnn(), glnn(variant="as_released"), record("krd", "KRD", teachers=teacher_of(special))]
     )
-    sections = board.columns[0].sections
+    sections = board.tables[0].sections
     assert [s.title for s in sections] == [
         "Trained alone", "Taught by SAGE 2x128", "Taught by SAGE 2x256", "As released: taught by SAGE 2x128",
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_released_forms_and_released_teachers_stand_apart_and_last() -> None:
 
 def test_an_incomplete_row_has_no_mean_and_says_how_far_it_is() -> None:
     """docs/protocol.md, trap 3: a run that is missing is never averaged over."""
-    failed = entry_of(build([record(failed={(1, 1): "oom", (2, 2): "nan", (3, 3): "timeout"})]).columns, "MLP 2x128")
+    failed = entry_of(build([record(failed={(1, 1): "oom", (2, 2): "nan", (3, 3): "timeout"})]).tables, "MLP 2x128")
     assert failed.mean_std is None and failed.gap is None and not failed.complete
     assert score(failed) == "incomplete, 7/10"
     assert failed.statuses == {"ok": 7, "oom": 1, "nan": 1, "timeout": 1}
@@ -108,16 +108,16 @@ def test_a_failed_run_that_left_a_score_counts_with_it() -> None:
     made = record()
     collapsed = made.rows[0].model_copy(update={"status": "nan", "phase": "fit", "reason": "NaN in epoch 9"})
     board = build([made.model_copy(update={"rows": [collapsed, *made.rows[1:]]})])
-    assert entry_of(board.columns, "MLP 2x128").mean_std == (pytest.approx(0.6), pytest.approx(0.01))
+    assert entry_of(board.tables, "MLP 2x128").mean_std == (pytest.approx(0.6), pytest.approx(0.01))
     assert [(f.status, f.reason) for f in board.failures] == [("nan", "NaN in epoch 9")]
 
 
 def test_fewer_than_ten_runs_are_a_preview_and_marked() -> None:
     """docs/protocol.md, trap 10."""
-    preview = entry_of(build([record(runs=TEN[:9])]).columns, "MLP 2x128")
+    preview = entry_of(build([record(runs=TEN[:9])]).tables, "MLP 2x128")
     assert preview.preview and score(preview).endswith("(preview)")
-    assert not entry_of(build([record()]).columns, "MLP 2x128").preview
-    assert score(entry_of(build([record(runs=TEN[:1])]).columns, "MLP 2x128")) == "60.00 (preview)"
+    assert not entry_of(build([record()]).tables, "MLP 2x128").preview
+    assert score(entry_of(build([record(runs=TEN[:1])]).tables, "MLP 2x128")) == "60.00 (preview)"
 
 
 def test_what_the_plan_asked_for_and_nobody_ran_is_listed() -> None:
@@ -125,7 +125,7 @@ def test_what_the_plan_asked_for_and_nobody_ran_is_listed() -> None:
     plan = [Expected(made.key, made.label, "cora", "planetoid-public", "tran", frozenset(TEN)), *expected()]
     board = build([made], expected=plan)
     assert [(m.expected.dataset, len(m.runs)) for m in board.missing] == [("cora", 3), ("amazon-photo", 10)]
-    assert score(entry_of(board.columns, "MLP 2x128")) == "incomplete, 7/10"
+    assert score(entry_of(board.tables, "MLP 2x128")) == "incomplete, 7/10"
 
 
 def test_skipped_runs_are_missing_and_no_failures() -> None:
@@ -144,7 +144,7 @@ def test_a_record_or_a_run_twice_is_refused() -> None:
 
 def test_rows_of_one_label_name_what_tells_them_apart() -> None:
     pair = [record(config={"lr": 0.1}), record(config={"lr": 0.2}, mean=0.7)]
-    assert [entry.name for entry in build(pair).columns[0].entries] == ["MLP 2x128, lr 0.2", "MLP 2x128, lr 0.1"]
+    assert [entry.name for entry in build(pair).tables[0].entries] == ["MLP 2x128, lr 0.2", "MLP 2x128, lr 0.1"]
     usual = {"lr": 0.1, "model": {"gate": False}}
     several = [usual, usual | {"model": {"gate": True}}, usual | {"lr": 0.2, "batch_size": 64}]
     found = distinct_labels([record(config=config) for config in several])
@@ -157,7 +157,7 @@ def test_rows_that_no_setting_tells_apart_carry_their_key() -> None:
 
 
 def test_peers_are_averaged_and_their_ensemble_is_a_row_of_its_own() -> None:
-    entries = {e.aggregate: e for e in build([record("dml", "DML", peers=3, ensemble=True)]).columns[0].entries}
+    entries = {e.aggregate: e for e in build([record("dml", "DML", peers=3, ensemble=True)]).tables[0].entries}
     assert set(entries) == {"mean of peers", "best on validation", "ensemble"}
     assert entries["mean of peers"].mean_std == (pytest.approx(0.6), pytest.approx(0.01))
     assert entries["ensemble"].mean_std == (pytest.approx(0.61), pytest.approx(0.01))
@@ -168,7 +168,7 @@ def test_the_best_peer_is_chosen_on_validation_and_a_missing_peer_is_not_average
     high = model("peer1", {"tran": 0.4}, val=0.6)
     made = record("dml", "DML", rows=[row(0, 0, [low, high], split="planetoid-public"),
                                       row(1, 1, [low], split="planetoid-public")])  # fmt: skip
-    entries = {e.aggregate: e for e in build([made]).columns[0].entries}
+    entries = {e.aggregate: e for e in build([made]).tables[0].entries}
     assert entries["best on validation"].scores == {(0, 0): 0.4}
     assert entries["mean of peers"].scores == {(0, 0): pytest.approx(0.65)}
 
@@ -178,10 +178,10 @@ def test_bold_needs_a_win_over_the_strongest_affordable_control() -> None:
     dear = record("mlp", "MLP 2x1024", mean=0.9, macs=50_000)
     graph = record("sgc", "SGC", mean=0.95, needs="graph", macs=10)
     board = build([SAGE, weak, strong, dear, graph, glnn()])
-    found = entry_of(board.columns, "GLNN 2x128")
+    found = entry_of(board.tables, "GLNN 2x128")
     assert found.versus is not None and found.versus.control == "MLP, smoothed"
     assert found.versus.difference == pytest.approx(0.08) and found.bold
-    assert [e.name for e in board.columns[0].entries if e.bold] == ["GLNN 2x128"]
+    assert [e.name for e in board.tables[0].entries if e.bold] == ["GLNN 2x128"]
 
 
 def test_a_control_under_the_same_teacher_has_to_be_beaten_too() -> None:
@@ -194,11 +194,11 @@ def test_a_control_under_the_same_teacher_has_to_be_beaten_too() -> None:
     ]
     for count, strongest in enumerate(("MLP", "MLP with the parameters", "5 x glnn", "RbM, random")):
         found = entry_of(
-            build([SAGE, record(mean=0.6, label="MLP"), glnn(mean=0.8), *controls[:count]]).columns, "GLNN 2x128"
+            build([SAGE, record(mean=0.6, label="MLP"), glnn(mean=0.8), *controls[:count]]).tables, "GLNN 2x128"
         )
         assert found.versus is not None and found.versus.control == strongest
         assert found.bold is (count < 3)
-    section = build([SAGE, record(mean=0.6), glnn(), *controls]).columns[0].sections[1]
+    section = build([SAGE, record(mean=0.6), glnn(), *controls]).tables[0].sections[1]
     assert [entry.name for entry in section.entries if entry.versus] == ["GLNN 2x128"]
 
 
@@ -214,7 +214,7 @@ def test_peers_that_teach_each_other_have_to_beat_the_best_of_those_that_do_not(
 ) -> None:
     alone = record(method, "alone", config=off, mean=0.7, peers=2)
     together = record(method, "together", config=on, mean=0.72, peers=2)
-    entries = build([alone, together]).columns[0].entries
+    entries = build([alone, together]).tables[0].entries
     found = {(e.label, e.aggregate): e for e in entries}
     versus = found["together", "mean of peers"].versus
     assert versus is not None and versus.control == "alone, best on validation"
@@ -232,7 +232,7 @@ def test_peers_are_compared_at_equal_cost_of_inference_and_of_training() -> None
     members = {f"member{k}": TeacherInfo(key=sha(k), method="mlp", label="", config={"epochs": 21}) for k in (0, 1)}
     both = record("ensemble", "2 x MLP", mean=0.9, peers=2, config={}, teachers=members)
     together = record("dml", "together", config={"lam": 1.0, "epochs": 20}, mean=0.72, peers=2, ensemble=True)
-    entries = build([alone, more, dear, slow, both, together, glnn(), SAGE]).columns[0].entries
+    entries = build([alone, more, dear, slow, both, together, glnn(), SAGE]).tables[0].entries
     found = {(e.label, e.aggregate): e for e in entries}
     row = found["together", "mean of peers"]
     assert row.training_macs == 40_000 and found["2 x MLP", "mean of peers"].training_macs == 42_000
@@ -255,7 +255,7 @@ def test_peers_of_different_size_cost_what_the_dearest_costs() -> None:
         ]  # fmt: skip
         return record("dml", label, config={"lam": lam, "epochs": 2}, rows=rows)
 
-    entries = build([peers("alone", 0.0, 0.7), peers("together", 1.0, 0.72)]).columns[0].entries
+    entries = build([peers("alone", 0.0, 0.7), peers("together", 1.0, 0.72)]).tables[0].entries
     found = {(e.label, e.aggregate): e for e in entries}
     versus = found["together", "best on validation"].versus
     assert versus is not None and versus.control == "alone, best on validation"
@@ -266,32 +266,32 @@ def test_peers_of_different_size_cost_what_the_dearest_costs() -> None:
 def test_flags_are_said_beside_the_runs_that_carry_them() -> None:
     made = record(failed={(9, 9): "error"})
     rows = [r.model_copy(update={"flags": ["collapsed"] if r.seed in (1, 2, 9) else []}) for r in made.rows]
-    (entry,) = build([made.model_copy(update={"rows": rows})]).columns[0].entries
+    (entry,) = build([made.model_copy(update={"rows": rows})]).tables[0].entries
     assert BY_KEY["n"].text(entry) == "9/10, 1 error, 2 collapsed", "a run without a score is listed as failed"
 
 
 def test_energy_is_a_mean_only_where_every_run_has_a_reading() -> None:
     made = record()
     read = made.model_copy(update={"rows": [r.model_copy(update={"train_j": 100.0 + r.seed}) for r in made.rows]})
-    (entry,) = build([read]).columns[0].entries
+    (entry,) = build([read]).tables[0].entries
     assert entry.train_j == pytest.approx(104.5) and BY_KEY["energy"].text(entry) == "104"
     partly = read.model_copy(update={"rows": [*read.rows[:-1], made.rows[-1]]})
-    (entry,) = build([partly]).columns[0].entries
+    (entry,) = build([partly]).tables[0].entries
     assert entry.train_j is None
     assert "energy" not in [cell.key for cell in filled([entry])]
 
 
 def test_no_bold_for_a_tie_a_loss_a_preview_or_without_a_control() -> None:
-    tie = entry_of(build([record(mean=0.6), glnn(mean=0.6019)]).columns, "GLNN 2x128")
+    tie = entry_of(build([record(mean=0.6), glnn(mean=0.6019)]).tables, "GLNN 2x128")
     assert tie.versus is not None and tie.versus.p_value < 0.05 and tie.versus.outcome == "tie" and not tie.bold
-    loss = entry_of(build([record(mean=0.9), glnn()]).columns, "GLNN 2x128")
+    loss = entry_of(build([record(mean=0.9), glnn()]).tables, "GLNN 2x128")
     assert loss.versus is not None and loss.versus.outcome == "loss" and not loss.bold
-    preview = entry_of(build([record(runs=TEN[:8]), glnn(runs=TEN[:8])]).columns, "GLNN 2x128")
+    preview = entry_of(build([record(runs=TEN[:8]), glnn(runs=TEN[:8])]).tables, "GLNN 2x128")
     assert preview.versus is not None and preview.versus.outcome is None and not preview.bold
     assert preview.versus.said == "fewer than 10 runs"
-    alone = entry_of(build([glnn()]).columns, "GLNN 2x128")
+    alone = entry_of(build([glnn()]).tables, "GLNN 2x128")
     assert alone.versus is None and not alone.bold
-    unpaired = entry_of(build([record(runs=TEN[:9]), glnn()]).columns, "GLNN 2x128")
+    unpaired = entry_of(build([record(runs=TEN[:9]), glnn()]).tables, "GLNN 2x128")
     assert unpaired.versus is None and not unpaired.bold
 
 
@@ -303,13 +303,13 @@ def test_a_taught_section_without_a_control_says_so() -> None:
         ([SAGE, record(), glnn()], False),
         ([record(runs=once), glnn(runs=once), SAGE], True),
     ):
-        section = build(records).columns[0].sections[1]
+        section = build(records).tables[0].sections[1]
         assert ("nothing is compared" in section.note) is noted
 
 
 def test_p_values_are_corrected_over_the_section() -> None:
     students = [record("kd", f"KD {k}", mean=0.7, teachers=teacher_of(SAGE), config={"k": k}) for k in range(26)]
-    section = build([record(), *students]).columns[0].sections[1]
+    section = build([record(), *students]).tables[0].sections[1]
     assert [e.versus.p_value for e in section.entries if e.versus] == pytest.approx([26 * 2 / 1024] * 26)
     assert not any(e.bold for e in section.entries)
 

@@ -23,14 +23,14 @@ def board(folder: Path, control: str | None) -> Board:
 
 
 def test_the_student_is_compared_with_it_and_it_with_nothing(tmp_path: Path) -> None:
-    (column,) = board(tmp_path, "no_transfer").columns
+    (column,) = board(tmp_path, "no_transfer").tables
     rows = {entry.label: entry for section in column.sections for entry in section.entries}
     assert rows["Shuffled teacher"].control and rows["Shuffled teacher"].versus is None
     assert rows["GLNN"].versus is not None and rows["GLNN"].versus.control == "Shuffled teacher"
 
 
 def test_without_the_declaration_it_is_a_method(tmp_path: Path) -> None:
-    (column,) = board(tmp_path, None).columns
+    (column,) = board(tmp_path, None).tables
     rows = {entry.label: entry for section in column.sections for entry in section.entries}
     assert not rows["Shuffled teacher"].control
     assert rows["GLNN"].versus is None

@@ -36,7 +36,7 @@ def test_points_are_signed_and_zero_is_plain() -> None:
 
 def test_text_has_every_row_and_what_failed(board: Board) -> None:
     text = to_text(board, width=160)
-    for entry in (entry for column in board.columns for entry in column.entries):
+    for entry in (entry for column in board.tables for entry in column.entries):
         assert entry.label.split()[0] in text
     assert "oom: RbM 8 experts on cora, planetoid-public, run 4:4" in text
     assert "again: gkdbench run --only 4:4" in text and "missing: 10 runs of 1 rows" in text
@@ -50,7 +50,7 @@ def test_text_of_hostile_names_is_printed_as_it_is() -> None:
 
 def test_markdown_tables_are_rectangular_and_bold_only_wins(board: Board) -> None:
     text = to_markdown(board)
-    bold = [entry for column in board.columns for entry in column.entries if entry.bold]
+    bold = [entry for column in board.tables for entry in column.entries if entry.bold]
     assert bold and text.count("**") == 2 * len(bold)
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
@@ -64,7 +64,7 @@ def _corrected_glnn() -> Record:
 
 def test_csv_holds_the_raw_numbers(board: Board) -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(board))))
-    assert len(lines) == sum(len(column.entries) for column in board.columns)
+    assert len(lines) == sum(len(column.entries) for column in board.tables)
     kipf = next(x for x in lines if x["label"] == "GCN 2x16 (Kipf 2017)" and x["dataset"] == "cora")
     assert float(kipf["mean"]) == pytest.approx(0.813) and kipf["verdict"] == "reproduced"
     assert kipf["published_percent"] == "81.5" and kipf["runs"] == kipf["planned"] == "10"

@@ -57,7 +57,7 @@ def test_what_is_read_is_what_was_staged(ready: Get, setting: str) -> None:
     case = ready(setting)
     given, task = read_bundle(case.folder), case.problem.task
     for name, inputs in case.evaluation_graphs.graphs.items():
-        assert equal(given.scene(name), inputs), name
+        assert equal(given.graph(name), inputs), name
     assert given.view.train.ids.tolist() == case.evaluation_graphs.train.ids.tolist()
     assert torch.equal(given.view.labels, task.labels[case.evaluation_graphs.train.ids])
     assert given.val.ids.tolist() == case.evaluation_graphs.val.ids.tolist()
