@@ -104,9 +104,9 @@ class Registry(Generic[T]):
         return class_literals(module).get(attribute, {})
 
     def opening(self, name: str) -> str:
-        """The first line of the docstring of an entry's module, read from its source, not imported; "" without one."""
+        """The first paragraph of the docstring of an entry's module, read from its source, not imported; "" without."""
         tree = _source(self.entry(name).target.partition(":")[0])
-        return ((tree and ast.get_docstring(tree)) or "").split("\n")[0]
+        return " ".join(((tree and ast.get_docstring(tree)) or "").split("\n\n")[0].split())
 
 
 @cache

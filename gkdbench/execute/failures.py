@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,17 @@ class Failure:
         """Its first line: ``KeyError: 'oops'``."""
         return first_line(self.row)
 
-    def lines(self, more: str = "") -> list[str]:
-        """For a terminal; `more` are further options that the command to run again needs."""
+    def lines(self, more: str = "", suite: str = "") -> list[str]:
+        """For a terminal.
+
+        Args:
+            more: further options that the command to run again needs.
+            suite: the suite as it was given; a record names its file without the folder.
+        """
+        command = self.row.command
+        if suite:
+            name = Path(suite).name
+            command = command.replace(f"gkdbench run {name} ", f"gkdbench run {shlex.quote(suite)} ", 1)
         more_cells = self.count - 1
         others = f" (and {more_cells} more in the same way)" if more_cells else ""
         found = [f"failed: {self.cell}{others}: {self.row.status}: {self.error}"]
@@ -68,7 +78,7 @@ class Failure:
             found.append(f"  where: {self.where}")
         if self.log is not None:
             found.append(f"  log:   {shown(self.log)} (what it printed, and the traceback)")
-        return [*found, f"  again: {self.row.command}{more}"]
+        return [*found, f"  again: {command}{more}"]
 
 
 def failures_of(failed: Iterable[tuple[Cell, Row]], store: Store) -> list[Failure]:

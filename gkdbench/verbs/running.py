@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,13 @@ def run(args: argparse.Namespace) -> int:
         page = write_page(board, Path(args.out) / "board.html", title=title)
         facts["html"] = str(page)
         if not args.json:
-            print_board(board)
+            below = {row.command for _, row in summary.failures}  # printed after the board, with line and log
+            earlier = tuple(failure for failure in board.failures if failure.command not in below)
+            print_board(replace(board, failures=earlier))
     if args.json:
         show(facts, as_json=True)
     for failure in failures_of(summary.failures, Store(args.out)):
-        print("\n".join(failure.lines(_same_place(args))), file=sys.stderr)
+        print("\n".join(failure.lines(_same_place(args), args.suite or "")), file=sys.stderr)
     if summary.without_model:
         print(
             f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",

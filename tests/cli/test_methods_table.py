@@ -19,7 +19,7 @@ Inside = Callable[..., Done]
     [
         ("gkdbench.methods.gnn_to_mlp.glnn:GLNN", "gnn_to_mlp"),
         ("gkdbench.methods.baselines.mlp:PlainMLP", "baselines"),
-        ("gkdbench.methods.gnn_to_mlp.glnn:GLNN", ""),
+        ("gkdbench.methods.glnn:GLNN", ""),
         ("gkdbench_other.methods.mine:Mine", "third party (gkdbench-other)"),
         ("gkdbench.methodsnot.mine:Mine", "third party (gkdbench-other)"),
     ],

@@ -1,5 +1,7 @@
-"""protocol controls G3 and G4: K independently seeded models of another method, the best on validation and their
-ensemble."""
+"""K independently seeded models of another method: the best on validation, and their ensemble.
+
+Controls G3 and G4 of docs/protocol.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""docs/protocol.md, control G10: label smoothing without a teacher separates regularisation from transfer."""
+"""Label smoothing without a teacher: separates regularisation from transfer.
+
+Control G10 of docs/protocol.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""docs/protocol.md, control G2: a distilled MLP with as many multiply-adds per item as another student."""
+"""A distilled MLP with as many multiply-adds per item as another student.
+
+Control G2 of docs/protocol.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""docs/protocol.md, control G1: a distilled MLP with as many parameters as another student."""
+"""A distilled MLP with as many parameters as another student.
+
+Control G1 of docs/protocol.md.
+"""
 
 from __future__ import annotations
 
