@@ -103,7 +103,7 @@ def test_cached_cells_are_listed_too(inside: Inside, smoke_run: tuple[Path, dict
         ("plan --method mlp --dataset cora lrr=1", "unknown setting of method 'mlp' 'lrr'; did you mean 'lr'"),
         ("plan --method mlp --dataset cora lr=fast", "lr: expected a valid number, got 'fast'"),
         ("plan --method glnn --dataset cora teacher=gnc", "'gnc'"),
-        ("plan --method mlp --dataset mutag", "mutag is a graph task"),
+        ("plan --method mlp --dataset mutag", "expected node tasks, got mutag, a graph task"),
     ],
 )
 def test_it_is_refused_by_name(inside: Inside, words: str, said: str) -> None:

@@ -78,7 +78,7 @@ def test_propagation_is_that_of_a_loop(bench: Any, score: str, transform: bool) 
 def test_unseen_nodes_take_the_mean_balance_and_observed_ones_their_own_by_id(bench: Any, scene: str) -> None:
     made, view = module(bench, "ind")
     student = cpf.Propagator(made, view.inputs.space, binary=False)
-    inputs = bench.given("ind").scene(scene)
+    inputs = bench.given("ind").graph(scene)
     assert len(inputs.space) > len(view.inputs.space)
     torch.testing.assert_close(student(inputs), loop(made, view, inputs, 3))
     some = inputs.everything.take(torch.tensor([7, 2, 200]))

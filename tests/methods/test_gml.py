@@ -88,7 +88,7 @@ def test_loss_and_gradients_are_those_of_the_formula(
         nodes=nodes,
         entropy_nodes=entropy_nodes,
     )
-    got, readings = method.losses(joint, multi_label=several, units=units)
+    got, readings = method.losses(joint, multi_label=several, weightings=units)
     weighted = [unit(z) for unit, z in zip(units, logits, strict=True)] if units else logits
     ce = weighted if ce_on == "weighted" else logits
     wanted = written_out(joint, method, weighted, ce, several)
@@ -102,9 +102,9 @@ def test_one_loss_moves_one_peer_and_its_own_unit() -> None:
         units = units_of("temp", peers)
         method = gml(peers=["gcn"] * peers)
         assert_one_loss_moves_one_peer(
-            lambda joint, m=method, u=units: m.losses(joint, multi_label=False, units=u), peers
+            lambda joint, m=method, u=units: m.losses(joint, multi_label=False, weightings=u), peers
         )
-    values = method.losses(joint_of(logits_of(3)), multi_label=False, units=units)[0]
+    values = method.losses(joint_of(logits_of(3)), multi_label=False, weightings=units)[0]
     for j, value in enumerate(values):
         for i, unit in enumerate(units):
             grads = torch.autograd.grad(

@@ -17,7 +17,7 @@ from gkdbench.protocol.bank import BankEntry
 from gkdbench.testing.method_case import identical, relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
-from gkdbench.training import fields as _settings
+from gkdbench.training.blocks import encoded_method
 from gkdbench.training.blocks.similarity import Similarity, gram_mse
 from gkdbench.training.losses import kl_to_teacher, supervised
 from gkdbench.training.models import build
@@ -128,8 +128,8 @@ def _labels_only(view: Any) -> Any:
 
 def test_encodings_of_the_release_come_from_a_hierarchical_softmax(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    compute = _settings.deepwalk
-    monkeypatch.setattr(_settings, "deepwalk", lambda g, s, seed: asked.append(s.softmax) or compute(g, s, seed))
+    compute = encoded_method.deepwalk
+    monkeypatch.setattr(encoded_method, "deepwalk", lambda g, s, seed: asked.append(s.softmax) or compute(g, s, seed))
     for variant in ("corrected", "as_released"):
         bench.run("nosmog", variant=variant, epochs=1, adv_weight=0.0, **SHORT)
     assert asked == ["negative", "hierarchical"]
@@ -151,7 +151,7 @@ def test_node_order_permutes_predictions_only(bench: Any, monkeypatch: pytest.Mo
     def degrees(graph: CSRGraph, settings: Any, seed: int) -> torch.Tensor:
         return graph.degree.float()[:, None].repeat(1, settings.dim)
 
-    monkeypatch.setattr(_settings, "deepwalk", degrees)
+    monkeypatch.setattr(encoded_method, "deepwalk", degrees)
     problem = bench.problem("tran")
     moved = renumbered(problem, np.random.default_rng(2).permutation(problem.task.num_nodes))
     method = small_method("nosmog", {"adv_weight": 0.0, "kd_weight": 0.7, **SHORT}, epochs=4, quiet=True)
