@@ -34,7 +34,7 @@ def test_words_are_toml_values_and_bare_words(inside: Inside) -> None:
         (["lr"], "key=value"),
         (["lr=[1"], "expected a number"),
         (["lr=1\nx=2"], "expected a number"),
-        (["lr=1", "lr=2"], "given twice"),
+        (["lr=1", "lr=2"], "expected one value"),
         (["model=1", "model.hidden=2"], "has a value already"),
     ]:
         with pytest.raises(UserError, match=said):

@@ -11,11 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import mutual_info_score
 
 from gkdbench.data.nodes import NodeSet
-from gkdbench.methods.mixture import _diagnostics as _routing_report
-from gkdbench.methods.mixture import _losses as _routing
-from gkdbench.methods.mixture import _objective as _mixture_loss
-from gkdbench.methods.mixture import _student as _mixture
-from gkdbench.methods.mixture import _targets as _mixture_lessons
+from gkdbench.methods.mixture import _diagnostics, _losses, _objective, _student, _targets, _types
 from gkdbench.nn.mixture import MixtureModel, Routing
 from gkdbench.testing.method_case import identical
 from gkdbench.training.losses import kl_to_teacher, supervised
@@ -34,7 +30,7 @@ def objective(bench: Any, name: str = "rbm", **overrides: Any) -> tuple[Any, Any
     model = build(method.student(), view, seed=0)
     assert isinstance(model, MixtureModel)
     model.begin_routing(view.inputs.features)
-    return _mixture_loss.Objective(method, view, teacher, model), view, model, teacher
+    return _objective.MixtureObjective(method, view, teacher, model), view, model, teacher
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.4)])
@@ -54,7 +50,7 @@ def test_the_loss_is_that_of_the_formula(bench: Any, weights: tuple[float, float
         weight = torch.zeros(len(x), 4).scatter(1, routing.index, routing.alpha)
         wanted = wanted - vq * (weight * (x @ memory.t())).sum(1).mean() + sim * (memory @ memory.t()).mean()
         wanted = wanted + lb * weight.sum(0).var() / weight.sum(0).mean() ** 2
-    got = loss(rows, _mixture_loss.Batch(observed, labelled))
+    got = loss(rows, _types.MixtureBatch(observed, labelled))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
     mine = torch.autograd.grad(got, [layer.weight for layer in model.expert_layers])
     reference = torch.autograd.grad(wanted, [layer.weight for layer in model.expert_layers])
@@ -72,11 +68,11 @@ def test_routing_losses_by_finite_differences() -> None:
     def routing(score: torch.Tensor) -> Routing:
         return Routing(torch.zeros(20, 3), index, score.softmax(1), score)
 
-    assert torch.autograd.gradcheck(lambda s: _routing.commitment(routing(s)), (score,))
-    assert torch.autograd.gradcheck(lambda s: _routing.variation(_routing.weight_per_expert(routing(s), 4)), (score,))
+    assert torch.autograd.gradcheck(lambda s: _losses.commitment(routing(s)), (score,))
+    assert torch.autograd.gradcheck(lambda s: _losses.variation(_losses.weight_per_expert(routing(s), 4)), (score,))
     unit = torch.eye(3, 5, dtype=torch.float64)
-    assert float(_routing.spread(unit)) == pytest.approx(1 / 3)
-    assert float(_routing.spread(unit[:1].repeat(3, 1))) == pytest.approx(1.0)
+    assert float(_losses.spread(unit)) == pytest.approx(1 / 3)
+    assert float(_losses.spread(unit[:1].repeat(3, 1))) == pytest.approx(1.0)
 
 
 def test_only_routed_epochs_are_selected_and_the_switch_is_smooth(bench: Any) -> None:
@@ -124,11 +120,11 @@ def test_memories_that_stay_have_no_drift(bench: Any) -> None:
 def test_mutual_information_of_expert_and_class() -> None:
     """Experts of one class each know it; even ones know nothing; half of both lies between, as sklearn has it."""
     kind = torch.arange(12) % 3
-    assert _routing_report.mutual_information(torch.eye(3)[kind], kind) == pytest.approx(np.log(3))
-    assert _routing_report.mutual_information(torch.full((12, 4), 0.25), kind) == pytest.approx(0.0, abs=1e-12)
+    assert _diagnostics.mutual_information(torch.eye(3)[kind], kind) == pytest.approx(np.log(3))
+    assert _diagnostics.mutual_information(torch.full((12, 4), 0.25), kind) == pytest.approx(0.0, abs=1e-12)
     expert = torch.tensor([0, 1, 2, 0, 1, 0, 1, 1, 2, 2, 0, 0])
     wanted = mutual_info_score(kind.numpy(), expert.numpy())
-    assert _routing_report.mutual_information(torch.eye(3)[expert], kind) == pytest.approx(wanted)
+    assert _diagnostics.mutual_information(torch.eye(3)[expert], kind) == pytest.approx(wanted)
 
 
 def test_without_teacher_weight_the_teacher_is_not_read(bench: Any) -> None:
@@ -166,12 +162,12 @@ def test_one_step_on_the_mean_is_the_gradient_of_the_whole(bench: Any) -> None:
     everything = view.inputs.everything.position
 
     def of(items: torch.Tensor) -> Any:
-        return lambda: loss(view.inputs.rows(NodeSet(view.items, items)), _mixture_loss.Batch(items, items[:0]))
+        return lambda: loss(view.inputs.rows(NodeSet(view.items, items)), _types.MixtureBatch(items, items[:0]))
 
     found = []
     for parts, mean in (([everything], True), (everything.split(105), True), (everything.split(105), False)):
         still = torch.optim.SGD(model.parameters(), lr=0.0)
-        _mixture.descend_together(model.eval(), still, [of(part) for part in parts], mean=mean)
+        _student.descend_together(model.eval(), still, [of(part) for part in parts], mean=mean)
         found.append(model.expert_layers[0].weight.grad.clone())  # type: ignore[union-attr]
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[2], 2 * found[0], rtol=1e-4, atol=1e-7)
@@ -185,11 +181,11 @@ def test_the_released_kl_is_none() -> None:
         assert float(kl_to_teacher(student.detach(), teacher, tau=tau)) > 0
     generator = torch.Generator().manual_seed(0)
     pairs = 3 * torch.randn(200, 2, 3, generator=generator)
-    values = [float(_mixture_lessons.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
+    values = [float(_targets.scaled_log_probabilities(s[None], t[None], tau=3.0)) for s, t in pairs]
     assert min(values) < 0
-    same = _mixture_lessons.scaled_log_probabilities(teacher, teacher, tau=1.0)
+    same = _targets.scaled_log_probabilities(teacher, teacher, tau=1.0)
     assert float(same) == pytest.approx(0.0, abs=1e-6)
-    close = _mixture_lessons.scaled_log_probabilities(student, teacher, tau=1.0)
+    close = _targets.scaled_log_probabilities(student, teacher, tau=1.0)
     torch.testing.assert_close(close, kl_to_teacher(student, teacher))
 
 
@@ -202,7 +198,7 @@ def test_memories_move_in_attacks_in_the_release_only(bench: Any, released: bool
         loss, view, model, _ = objective(bench, **options)
         items = view.inputs.everything.position
         model.train()
-        loss(view.inputs.rows(view.inputs.everything), _mixture_loss.Batch(items, items[:0]))
+        loss(view.inputs.rows(view.inputs.everything), _types.MixtureBatch(items, items[:0]))
         moved.append(model.router_tensors()[0].clone())
     assert torch.equal(*moved) != released
 
@@ -218,11 +214,11 @@ def test_weight_decay_reaches_memories_in_the_release_only(bench: Any, released:
 
 def test_pushing_apart_is_a_step_down_the_spread() -> None:
     memory = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
-    loss = 4 * _routing.spread(F.normalize(memory, dim=1))
+    loss = 4 * _losses.spread(F.normalize(memory, dim=1))
     (gradient,) = torch.autograd.grad(loss, memory)
-    moved = _routing.pushed_apart(memory, 0.3)
+    moved = _losses.repelled_memory(memory, 0.3)
     torch.testing.assert_close(moved, memory.detach() - 0.3 * gradient)
-    assert float(_routing.spread(F.normalize(moved, dim=1))) < float(loss.detach()) / 4
+    assert float(_losses.spread(F.normalize(moved, dim=1))) < float(loss.detach()) / 4
 
 
 @pytest.mark.parametrize("released", [False, True])

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from gkdbench.errors import UserError
-from gkdbench.methods.mixture import _student as _mixture
-from gkdbench.methods.mixture import _targets as _mixture_lessons
+from gkdbench.methods.mixture import _student, _targets
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.testing.method_case import identical
@@ -43,7 +42,7 @@ def lessons(bench: Any, monkeypatch: pytest.MonkeyPatch, kept: torch.Tensor | No
     teacher = bench.workshop.teachers(method, bench.problem("tran"))["teacher"].read(view)
     if kept is not None:
         monkeypatch.setattr(Reliability, "sample", lambda self, edges, key: kept[: edges.num_edges])
-    found = _mixture_lessons.Lessons(method, view, teacher)
+    found = _targets.TeacherLoss(method, view, teacher)
     found.begin(1, Randomness(0), lambda: pytest.fail("the power moves from `update_from` on"))
     return found, view, teacher.logits.value
 
@@ -52,7 +51,7 @@ def lessons(bench: Any, monkeypatch: pytest.MonkeyPatch, kept: torch.Tensor | No
 def test_reliable_pairs_are_those_of_a_loop(bench: Any, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     kept = torch.rand(100_000, generator=torch.Generator().manual_seed(1)).round()
     term, view, target = lessons(bench, monkeypatch, kept, tau=0.7, variant=variant)
-    logs = _mixture_lessons.scaled if variant == "as_released" else lambda z, tau: F.log_softmax(z / tau, dim=1)
+    logs = _targets.scaled if variant == "as_released" else lambda z, tau: F.log_softmax(z / tau, dim=1)
     items = torch.arange(5, 60, 3)
     logits = torch.randn(len(items), view.num_classes, generator=torch.Generator().manual_seed(2))
     graph, pairs = without_loops(view.inputs.graph), []
@@ -92,7 +91,7 @@ def test_labels_are_propagated_by_the_formula(bench: Any) -> None:
     labels[view.train.position] = F.one_hot(view.labels, view.num_classes).double()
     walks = torch.linalg.matrix_power(torch.eye(len(mean)).double() + 0.1 * mean, 9) @ (0.1 * mean)
     wanted = walks @ labels
-    got = _mixture.propagated_labels(view, own_label=True, key=0).of(view.inputs)
+    got = _student.propagated_labels(view, own_label=True, key=0).of(view.inputs)
     torch.testing.assert_close(got.double(), wanted / (wanted.sum(1, keepdim=True) + 1e-6), rtol=1e-4, atol=1e-5)
     own = walks.diagonal()[view.train.position]
     assert (own > 0).any(), "walks come back"
@@ -117,13 +116,13 @@ def test_a_node_does_not_read_its_own_label_but_in_the_release(bench: Any, varia
 def test_propagated_labels_stand_at_their_nodes_in_every_scene(bench: Any) -> None:
     """protocol trap 15: positions of the observed graph are none of the whole one; nodes keep their labels by id."""
     view, scenes = bench.given("ind").view, make_evaluation_graphs(small_problem("ind")).graphs
-    known = _mixture.propagated_labels(view, own_label=True, key=0).known
+    known = _student.propagated_labels(view, own_label=True, key=0).known
     at = places(known.space, scenes["full"].space)
     assert (at != view.train.position).any(), "else the test says nothing"
     assert torch.equal(scenes["full"].space.ids[at], view.train.ids)
     labels = scenes["full"].features.new_zeros(len(scenes["full"].space), view.num_classes)
     labels[at] = F.one_hot(view.labels, view.num_classes).float()
-    histogram = _mixture.propagated_labels(view, own_label=True, key=0).of(scenes["full"])
+    histogram = _student.propagated_labels(view, own_label=True, key=0).of(scenes["full"])
     near = without_loops(scenes["full"].graph)
     reached = torch.zeros(near.num_dst, dtype=torch.bool)
     reached[near.row[labels[near.index.long()].sum(1) > 0].long()] = True
@@ -136,7 +135,7 @@ def test_options_of_labels_refuse_several_per_item(bench: Any) -> None:
         method: Any = resolve("rbm", {option: True})
         with pytest.raises(UserError, match=f"{option}=false"):
             method._encoders(view, 0)
-            _mixture_lessons.Lessons(method, view, None)  # type: ignore[arg-type]
+            _targets.TeacherLoss(method, view, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])
@@ -159,7 +158,7 @@ def test_batches_come_in_order_in_the_release(bench: Any) -> None:
     count = len(view.items)
     released = torch.cat([batch.observed for batch in method._apart(view)])
     assert torch.equal(released, torch.arange(count))
-    model = _mixture.build(method.student(), view, seed=0)
+    model = _student.build(method.student(), view, seed=0)
     shuffled = torch.cat([batch.observed for batch in method._together(view, model)])
     assert not torch.equal(shuffled, torch.arange(count))
     assert torch.equal(shuffled.sort().values, torch.arange(count))

@@ -100,7 +100,7 @@ STOPS = (
 
 def test_configurations_that_stop_the_release_are_marked_and_run_here() -> None:
     """protocol trap 26: what is a number is a number, and a string for one is refused by name before anything runs."""
-    text = (importlib.resources.files("gkdbench.methods") / "configs" / "rbm.toml").read_text(encoding="utf-8")
+    text = (importlib.resources.files("gkdbench.methods.mixture") / "configs" / "rbm.toml").read_text(encoding="utf-8")
     blocks = text.split("\n\n")
     marked = {b.split("[recipe.")[1].split("]")[0] for b in blocks if "stops with a TypeError here" in b}
     assert marked == {f"rumiantsev2024_rbm_{cell}_sage" for cell in STOPS}

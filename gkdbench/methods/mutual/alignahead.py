@@ -135,7 +135,13 @@ class Alignahead(StructureMethod, SingleModelMethod):
         """The losses of the students `peers`."""
         followed = self.target_layers(int(self.model["layers"]) - 1)
         return AlignmentLosses(
-            peers, deep, followed=followed, structure=self.structure(), a=self.a, b=self.b, multi_label=multi_label
+            peers,
+            deep,
+            followed=followed,
+            structure=self.structure(),
+            a=self.a,
+            b=self.b if deep else 0.0,
+            multi_label=multi_label,
         )
 
     def target_layers(self, layers: int) -> list[int]:
