@@ -31,7 +31,7 @@ def test_one_case_is_measured_and_stored(tmp_path: Path) -> None:
     assert {row["status"] for row in result["rows"]} <= {"ok", "missing", "left out"}
     refused = gkdbench("profile", "docs", "out", "--into", "out/x.json", cwd=tmp_path)
     assert refused.code == 2
-    assert "quick run" in refused.err
+    assert "--quick" in refused.err
 
 
 def test_names_and_bad_input(tmp_path: Path) -> None:
