@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show(facts, as_json=True)
     for failure in failures_of(summary.failures, Store(args.out)):
-        print("\n".join(failure.lines(_same_place(args), args.suite or "")), file=sys.stderr)
+        print("\n".join(failure.lines(_same_place(args), "" if args.method else args.words[0])), file=sys.stderr)
     if summary.without_model:
         print(
             f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",
