@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool, worker_environment
 from gkdbench.execute.prefetch import DataPrefetcher
 from gkdbench.execute.progress import Progress, Silent
-from gkdbench.execute.runner import Runner, RunSummary, drop_abandoned
+from gkdbench.execute.runner import Runner, RunSummary, scratch_folder
 from gkdbench.execute.select import parse_only
 from gkdbench.execute.suite import Suite, Tier
-from gkdbench.records.files import owned_name
 from gkdbench.records.store import Store
 
 if TYPE_CHECKING:
@@ -193,23 +191,23 @@ def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings
         UserError, Interrupted: as `run_suite`.
     """
     progress.planned(plan, settings.jobs)
-    store.open()
-    scratch = store.out / ".scratch"
-    drop_abandoned(scratch)
-    folder = scratch / f"run~{owned_name()}"
     environment = worker_environment(settings.threads or plan.suite.threads, tune_allocator=settings.tune_allocator)
-    pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
-    prefetcher = DataPrefetcher(folder / "views", settings.data, [cell.split_task for cell in plan.todo], pool.wake)
-    runner = Runner(
-        plan, store, prefetcher, pool, progress, device=settings.device, folder=folder, keep_models=settings.keep_models
-    )
+    store.open()
     try:
-        runner.run()
+        with scratch_folder(store) as folder:
+            pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
+            wanted = [cell.split_task for cell in plan.todo]
+            prefetcher = DataPrefetcher(folder / "views", settings.data, wanted, pool.wake)
+            runner = Runner(
+                plan, store, prefetcher, pool, progress,
+                device=settings.device, folder=folder, keep_models=settings.keep_models,
+            )  # fmt: skip
+            try:
+                runner.run()
+            finally:
+                pool.close()
+                prefetcher.close()
     finally:
-        pool.close()
-        prefetcher.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(scratch)
         store.close()
         progress.ended()
         _collect(store, plan)
@@ -224,14 +222,6 @@ def _collect(store: Store, plan: Plan) -> None:
 def _records(store: Store, cells: list[Cell]) -> list[Path]:
     paths = dict.fromkeys(store.out / cell.group.address.path for cell in cells)
     return [path for path in paths if path.exists()]
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that no other run is using."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return  # another run is using it
 
 
 def pick_device(device: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,17 +12,16 @@ from typing import Any
 
 from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
-from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, remove_if_empty, run_plan
+from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, run_plan
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.job import Job
 from gkdbench.execute.plan import make_plan
 from gkdbench.execute.pool import worker_environment
 from gkdbench.execute.progress import Progress
-from gkdbench.execute.runner import drop_abandoned, teacher_job
+from gkdbench.execute.runner import job_of, scratch_folder
 from gkdbench.execute.select import parse_only, select
 from gkdbench.execute.suite import Suite
 from gkdbench.protocol.view_io import write_bundle
-from gkdbench.records.files import owned_name
 from gkdbench.records.store import Store
 
 SHOWN = 5
@@ -92,16 +90,14 @@ def debug_cell(
             )
     tell(f"debugging {cell} in this process; nothing of it is stored, and its limits of time and memory are off")
     store.open()
-    scratch_root = store.out / ".scratch"
-    drop_abandoned(scratch_root)
-    folder = scratch_root / f"run~{owned_name()}"
     try:
-        (folder / "cell").mkdir(parents=True)
-        write_bundle(prepare_named(*cell.split_task, data=folder_of_data), folder / "view")
-        outcome = _train(_job(cell, store, folder, where), threads or suite.threads)
+        with scratch_folder(store) as folder:
+            view, scratch = folder / "view", folder / "cell"
+            scratch.mkdir(parents=True)
+            write_bundle(prepare_named(*cell.split_task, data=folder_of_data), view)
+            job = job_of(cell, store, number=0, view=view, scratch=scratch, device=where)
+            outcome = _train(job, threads or suite.threads)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(scratch_root)
         store.close()
     facts = {name: outcome[name] for name in ("status", "reason", "traceback", "epochs", "train_s")}
     return Debugged(cell, **facts)
@@ -133,22 +129,6 @@ def _teachers_of(cell: Cell) -> Iterator[Cell]:
     for teacher in cell.requires.values():
         yield teacher
         yield from _teachers_of(teacher)
-
-
-def _job(cell: Cell, store: Store, folder: Path, device: str) -> Job:
-    of = cell.group.identity
-    return Job(
-        id=0,
-        method=of.method,
-        config=of.config,
-        bundle=str((folder / "view").resolve()),
-        scratch=str((folder / "cell").resolve()),
-        seed=cell.seed,
-        device=device,
-        audit_every=of.audit_every,
-        teachers={role: teacher_job(store, teacher) for role, teacher in cell.requires.items()},
-        sweeps=of.sweeps,
-    )
 
 
 def _train(job: Job, threads: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkdbench.execute.cell import Cell
-from gkdbench.records.files import write_atomically
+from gkdbench.records.files import remove_if_empty, write_atomically
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
 
@@ -163,10 +163,7 @@ def drop_log(store: Store, cell: Cell) -> None:
     """Remove the log of a cell that has succeeded now, and the folder when it is empty."""
     path = log_path(store, cell)
     path.unlink(missing_ok=True)
-    try:
-        path.parent.rmdir()
-    except OSError:
-        return  # other cells' logs are in it, or it never was
+    remove_if_empty(path.parent)
 
 
 def copy_printed(log: Path, scratch: Path) -> None:

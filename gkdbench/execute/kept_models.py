@@ -20,12 +20,13 @@ import torch
 
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
-from gkdbench.nn.rebuild import rebuild_module
+from gkdbench.nn.random import Randomness
 from gkdbench.protocol.bank import read_state
 from gkdbench.protocol.predictor import State, state_sha256
 from gkdbench.records.files import StorageError
 from gkdbench.records.schema import ModelResult, Row
 from gkdbench.records.store import Store
+from gkdbench.training.models import backbone_config, build_module
 
 ENSEMBLE = "ensemble"
 """The peers' mean answer: it has no weights of its own."""
@@ -61,13 +62,9 @@ class KeptModel:
                 f"expected a model of a registered backbone, got one of method {self.method!r}'s own class; build that "
                 f"module and call module.load_state_dict(kept.state)"
             )
-        module = rebuild_module(
-            self.backbone,
-            self.settings,
-            inputs=self.facts["inputs"],
-            classes=self.facts["classes"],
-            edge_width=self.facts["edge_width"],
-        )
+        inputs, classes, edge_width = (self.facts[name] for name in ("inputs", "classes", "edge_width"))
+        config = backbone_config(self.backbone, self.settings)
+        module = build_module(config, inputs, classes, edge_width, Randomness(0))
         module.load_state_dict(self.state)
         return module.eval()
 
@@ -178,7 +175,8 @@ def _backbone(
     for name, settings in _candidates(config, model):
         for inputs in dict.fromkeys((features, features + int(config.get("dim", 0)))):  # with encodings next to them
             try:
-                module = rebuild_module(name, settings, inputs=inputs, classes=classes, edge_width=edge_width)
+                config_of_module = backbone_config(name, settings)
+                module = build_module(config_of_module, inputs, classes, edge_width, Randomness(0))
             except (UserError, ValueError, TypeError):
                 continue
             if {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()} == shapes:

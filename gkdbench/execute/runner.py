@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +29,7 @@ from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row
 from gkdbench.protocol.scoring import Arrays
-from gkdbench.records.files import StorageError, is_abandoned
+from gkdbench.records.files import StorageError, is_abandoned, owned_name, remove_if_empty
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store, is_settled
 
@@ -235,19 +235,10 @@ class Runner:
             scratch.mkdir(parents=True)
         except OSError as error:
             raise StorageError(scratch, error) from error
-        of, suite = cell.group.identity, self._plan.suite
-        job = Job(
-            id=self._ids,
-            method=of.method,
-            config=of.config,
-            bundle=str(ready.view.resolve()),
-            scratch=str(scratch.resolve()),
-            seed=cell.seed,
-            device=self._device,
-            audit_every=of.audit_every,
-            teachers={role: teacher_job(self._store, teacher) for role, teacher in cell.requires.items()},
+        suite = self._plan.suite
+        job = replace(
+            job_of(cell, self._store, number=self._ids, view=ready.view, scratch=scratch, device=self._device),
             bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
-            sweeps=of.sweeps,
             time_limit_s=suite.time_limit_s,
             memory_limit_bytes=suite.memory_limit_bytes,
             keep_weights=self._keep_models,
@@ -358,14 +349,39 @@ class Runner:
             self._store.collect(cell.group.key)
 
 
-def teacher_job(store: Store, teacher: Cell) -> TeacherJob:
+def job_of(cell: Cell, store: Store, *, number: int, view: Path, scratch: Path, device: str) -> Job:
+    """What a worker is told of `cell`: without limits, and without keeping anything of it."""
+    of = cell.group.identity
+    return Job(
+        id=number,
+        method=of.method,
+        config=of.config,
+        bundle=str(view.resolve()),
+        scratch=str(scratch.resolve()),
+        seed=cell.seed,
+        device=device,
+        audit_every=of.audit_every,
+        teachers={role: _teacher_job(store, teacher) for role, teacher in cell.requires.items()},
+        sweeps=of.sweeps,
+    )
+
+
+def _teacher_job(store: Store, teacher: Cell) -> TeacherJob:
     """How a job names the trained model of `teacher`."""
     of = teacher.group.identity
     return TeacherJob(str(bank_folder(store, teacher).resolve()), of.method, of.config, teacher.seed)
 
 
-def drop_abandoned(scratch: Path) -> None:
-    """Remove scratch folders of dead runs."""
+@contextmanager
+def scratch_folder(store: Store) -> Iterator[Path]:
+    """A folder of this run below ``.scratch``, not made yet; removed afterwards, as those of dead runs are before."""
+    scratch = store.out / ".scratch"
     for folder in scratch.glob("run~*"):
         if is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
+    own = scratch / f"run~{owned_name()}"
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        remove_if_empty(scratch)

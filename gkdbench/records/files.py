@@ -128,3 +128,11 @@ def files_below(folder: Path, suffix: str = "", *, hidden: bool = False) -> Iter
         if not hidden:
             folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(root, name) for name in names if name.endswith(suffix))
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove `folder` when nothing is in it; another process may be using it."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # not empty, or not a folder

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gkdbench.errors import UserError, invalid
 from gkdbench.records.canonical import sha256_json
 from gkdbench.records.claims import Claims, Owner, guarded, owner_of
-from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, write_atomically
+from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, remove_if_empty, write_atomically
 from gkdbench.records.migrate import migrate
 from gkdbench.records.schema import Predictions, Record, Row
 from gkdbench.records.sidecar import CAP_BYTES, SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_prefix
@@ -93,7 +93,7 @@ class Store:
         for arrays in files_below(self.cells, ".npz"):
             self._drop_orphan(arrays)
         for folder in self.cells.iterdir():
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
 
     def _drop_orphan(self, arrays: Path) -> None:
         """Arrays whose cell was never finished. Claimed first: a living process may be about to finish it."""
@@ -180,7 +180,7 @@ class Store:
                 if paths:
                     changed.append(self._merge(paths))
                 if folder.is_dir():
-                    _remove_if_empty(folder)
+                    remove_if_empty(folder)
         return changed
 
     def _merge(self, paths: list[Path]) -> Path:
@@ -251,13 +251,6 @@ def _described(name: str, data: bytes | None, kept: bool, rows: list[Row]) -> Pr
 def rows_sha256(rows: list[Row]) -> str:
     """What stands for a side-car that is not kept: the hash of its rows' hashes."""
     return sha256_json([[row.index, row.seed, row.predictions_sha256] for row in rows])
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        return  # not empty, or not a folder
 
 
 STUDIES = "studies"

@@ -85,12 +85,19 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
         >>> model(view.inputs.features, view.inputs.graph).shape
         torch.Size([210, 3])
     """
-    widths, randomness = (view.num_features + extra, view.num_classes), Randomness(seed, peer)
+    inputs, edge_width = view.num_features + extra, view.inputs.edge_width
+    return build_module(config, inputs, view.num_classes, edge_width, Randomness(seed, peer)).to(view.device)
+
+
+def build_module(config: Backbone, inputs: int, classes: int, edge_width: int, randomness: Randomness) -> Model:
+    """An untrained model of `config` for `inputs` columns and `classes` logits.
+
+    Args:
+        edge_width: columns of the edge features, for backbones that read them; 0: there are none.
+    """
     if isinstance(config, EdgeBackbone):
-        model = config.build_with_edges(*widths, view.inputs.edge_width, randomness)
-    else:
-        model = config.build(*widths, randomness)
-    return model.to(view.device)
+        return config.build_with_edges(inputs, classes, edge_width, randomness)
+    return config.build(inputs, classes, randomness)
 
 
 def hidden_width(config: Backbone) -> int:
