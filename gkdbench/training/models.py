@@ -1,4 +1,7 @@
-"""Backbones as methods use them: settings to a model, a model to a Predictor."""
+"""Backbones as methods use them: settings to a model, a model to a Predictor.
+
+Order: check the settings, make the configuration, build the module from (seed, peer), wrap it as a Predictor.
+"""
 
 from __future__ import annotations
 
