@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gkdbench.data.families import split_family
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import GroupIdentity, cell_key, member_seed
 from gkdbench.records.schema import DataInfo, Record, Row, TeacherInfo
@@ -74,6 +75,8 @@ class Group:
             device=of.device,
             threads=self.threads,
             audit_every=of.audit_every,
+            selection=of.selection,
+            audit_only=split_family(of.split).audit_only,
             sweeps=of.sweeps,
             rows=[row],
         )

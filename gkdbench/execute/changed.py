@@ -20,14 +20,14 @@ def changed_line(methods: Sequence[str]) -> str:
 def changed_methods(cells: Iterable[Cell], store: Store) -> list[str]:
     """Names of the methods of stored `cells` whose file differs from the one that made the rows, sorted.
 
-    Compared is the file of the method's class alone, with the newest row of each record. Records that git tracks are
+    Compared is the file of the method's class alone, with every row of each record. Records that git tracks are
     published results: they are compared with nothing.
     """
     records: dict[str, list[Path]] = defaultdict(list)
     for group in {cell.group for cell in cells}:
         record = store.group(group.address)
-        stored = record.provenance.method_source_sha256 if record else ""
-        if stored and stored != source_sha256(type(group.method)):
+        stored = {record.provenance_of(row).method_source_sha256 for row in record.rows} - {""} if record else set()
+        if stored - {source_sha256(type(group.method))}:
             records[group.identity.method].append(store.out / group.address.path)
     tracked = _tracked([path for paths in records.values() for path in paths])
     return sorted(name for name, paths in records.items() if not tracked.issuperset(path.resolve() for path in paths))

@@ -248,6 +248,7 @@ class _Maker:
             audit_every=self._suite.audit_every,
             tuning=dict(tuning or {}),
             sweeps=dict(sweeps or {}),
+            selection=self._suite.selection,
         )
         group = Group(method, identity, data, columns_of(family, kind), teachers, self._threads)
         return self._groups.setdefault(group.key, group)

@@ -32,6 +32,7 @@ class Job:
     teachers: dict[str, TeacherJob] = field(default_factory=dict)
     bank: str | None = None
     sweeps: dict[str, list[float]] = field(default_factory=dict)
+    selection: str = "loss"
     time_limit_s: float | None = None
     memory_limit_bytes: int | None = None
     keep_weights: bool = False

@@ -318,7 +318,8 @@ class Runner:
 
     def _store_row(self, cell: Cell, row: Row, arrays: Mapping[str, NDArray[np.generic]] | None = None) -> None:
         facts = provenance(type(cell.group.method), device=self._device, allocator=self._allocator)
-        record = cell.group.record(row).model_copy(update={"provenance": facts})
+        record = cell.group.record(row.model_copy(update={"provenance": 0}))
+        record = record.model_copy(update={"provenances": [facts]})
         self._note_other_teacher(cell, row)
         self._store.write(record, arrays or {})
         if row.status == "ok":
@@ -363,6 +364,7 @@ def job_of(cell: Cell, store: Store, *, number: int, view: Path, scratch: Path, 
         audit_every=of.audit_every,
         teachers={role: _teacher_job(store, teacher) for role, teacher in cell.requires.items()},
         sweeps=of.sweeps,
+        selection=of.selection,
     )
 
 

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, invalid, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
-from gkdbench.records.schema import TomlModel
+from gkdbench.records.schema import SELECTION, TomlModel
+from gkdbench.records.selection import SelectionRule
 
 SMOKE = "smoke"
 Tier = Literal["core", "full"]
@@ -75,6 +76,7 @@ class Suite(TomlModel):
         name: as it is requested: ``node-small@1``, ``smoke``, or the file's name.
         seeds: training seeds; on random splits also the split indices.
         time_limit_s, memory_limit_bytes: per cell.
+        selection: rule of selection of all cells, for studies of the rule (`gkdbench.records.selection`).
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
         asked: what ``gkdbench run`` takes to find it again; its full name when empty.
     """
@@ -87,6 +89,7 @@ class Suite(TomlModel):
     audit_every: Annotated[int, Field(ge=1)] = 1
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
     memory_limit_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    selection: str = SELECTION
     grids: Annotated[list[Grid], Field(min_length=1)]
     requirement_overrides: dict[str, dict[str, dict[str, Any]]] = {}
     asked: str = ""
@@ -164,12 +167,15 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
     data["seeds"] = parse_seeds(data.get("seeds", "0:10"), where)
     _refuse_unknown_in_grids(data["grids"], where)
     try:
+        data["selection"] = str(SelectionRule.parse(str(data.get("selection", SELECTION))))
         return Suite.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
 
 
-_HEAD_KEYS = ["name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes"]
+_HEAD_KEYS = [
+    "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes", "selection",
+]  # fmt: skip
 
 
 def parse_seeds(value: Any, where: str) -> tuple[int, ...]:

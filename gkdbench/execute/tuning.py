@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -10,6 +11,7 @@ from typing import Any
 
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell, Group
+from gkdbench.records.selection import best_of
 from gkdbench.records.store import Store
 
 SearchSpace = Mapping[str, Sequence[Any]]
@@ -49,18 +51,22 @@ def tuned(space: SearchSpace, trials: int, seeds: Sequence[int]) -> dict[str, An
 
 
 def best_trial(trials: Sequence[Sequence[Cell]], store: Store) -> Group | None:
-    """The group with the highest mean validation score over its cells, the first of equals; None while one is open.
+    """The group with the highest mean validation score over its cells, of equals the one with the smallest mean
+    validation loss, of equals the first; None while one is open.
 
-    A run that failed counts as 0: settings that break are not chosen. Of several peers their mean counts.
+    A run that failed counts as a score of 0 with an infinite loss: settings that break are not chosen. Of several peers
+    their mean counts.
     """
-    scores: dict[float, Group] = {}
+    results: list[tuple[float, float]] = []
     for cells in trials:
         rows = [store.row(cell.address) for cell in cells]
-        values = []
+        runs = []
         for row in rows:
             if row is None:
                 return None
-            peers = [model.val for model in row.models if model.name != "ensemble"]
-            values.append(fmean(peers) if peers else 0.0)
-        scores.setdefault(fmean(values), cells[0].group)
-    return scores[max(scores)]
+            peers = [model for model in row.models if model.name != "ensemble"]
+            score = fmean(model.val for model in peers) if peers else 0.0
+            losses = [math.inf if model.val_loss is None else model.val_loss for model in peers] or [math.inf]
+            runs.append((score, fmean(losses)))
+        results.append((fmean(score for score, _ in runs), fmean(loss for _, loss in runs)))
+    return trials[best_of(results)][0].group

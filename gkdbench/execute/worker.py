@@ -103,7 +103,7 @@ def _run(job: Job) -> Any:
             seed=job.seed,
             teachers=teachers,
             patience=getattr(method, "patience", None),
-            ties=method.tie_break,
+            selection=method.selection_rule(job.selection),
             audit_every=job.audit_every,
             time_limit_s=job.time_limit_s,
             device=job.device,

@@ -21,7 +21,9 @@ from gkdbench.protocol.view import Teacher, TrainView
 
 
 @torch.no_grad()
-def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: State) -> None:
+def write_teacher(
+    folder: Path, predictor: Predictor, observed: Inputs, state: State, train_ce_ratio: float | None = None
+) -> None:
     """Keep `predictor` in its selected `state`: logits and last hidden features on the observed items.
 
     Written under a temporary name and renamed; an existing folder is replaced by the same content.
@@ -43,6 +45,7 @@ def write_teacher(folder: Path, predictor: Predictor, observed: Inputs, state: S
     write_state(partial / "state.npz", state)
     meta = {
         "space": observed.items.name,
+        "train_ce_ratio": train_ce_ratio,
         "weights_sha256": state_sha256(state),
         "outputs_sha256": state_sha256(outputs),
     }
@@ -94,6 +97,7 @@ class BankEntry:
             config=self.config,
             seed=self.seed,
             weights_sha256=meta["weights_sha256"],
+            train_ce_ratio=meta.get("train_ce_ratio"),
         )
 
 

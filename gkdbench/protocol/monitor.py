@@ -1,7 +1,7 @@
 """The Monitor: sees validation labels, selects epochs, keeps the best states, writes test predictions it cannot score.
 
-Selection (protocol section 4.1): strict improvement of the validation score, ties keep the earlier epoch. Test labels
-are not in this process: predictions are appended to scratch files, and the scorer reads them after the run.
+Selection (protocol section 4.1): the best validation score, of equal ones the smaller validation loss. Test labels are
+not in this process: predictions are appended to scratch files, and the scorer reads them after the run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
+from gkdbench.protocol.selection import PROTOCOL_RULE, Selection, SelectionRule, validation_loss
 
 
 class NonFinite(ArithmeticError):
@@ -42,11 +43,13 @@ class EpochResult:
 
     Args:
         val: validation score in [0, 1] per predictor.
-        improved: whether this epoch is the predictor's best so far.
+        val_loss: mean cross-entropy on the validation items per predictor.
+        improved: whether this epoch's state replaced the predictor's stored one.
         stop: every predictor's patience is spent.
     """
 
     val: Mapping[str, float]
+    val_loss: Mapping[str, float]
     improved: Mapping[str, bool]
     stop: bool
 
@@ -68,11 +71,10 @@ class ScoredSet:
 class _Track:
     """What the Monitor remembers of one predictor."""
 
-    best: float = -math.inf
-    best_epoch: int = 0
+    best: Selection
     state: State = field(default_factory=dict)
-    last_epoch: int = 0
     val: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
     files: dict[str, BinaryIO] = field(default_factory=dict)
 
 
@@ -87,7 +89,7 @@ class Monitor:
         num_classes: C (or L).
         scratch: folder for predictions and states.
         patience: epochs without improvement until `stop`; None: never.
-        ties: ``"later"`` reproduces releases that let an equal score win and reset patience.
+        rule: of selection.
         audit_every: epochs between kept predictions.
         deadline: `time.monotonic()` value after which `report` raises OutOfTime.
     """
@@ -104,18 +106,21 @@ class Monitor:
         num_classes: int,
         scratch: Path,
         patience: int | None = None,
-        ties: Literal["earlier", "later"] = "earlier",
+        rule: SelectionRule = PROTOCOL_RULE,
         audit_every: int = 1,
         deadline: float | None = None,
     ) -> None:
         self._scenes, self._val_scene, self._val_items = graphs, val_graph, val_items
-        self._val_labels = val_labels.numpy()
+        self._val_labels, self._val_targets = val_labels.numpy(), val_labels
         self._scored_sets, self._metric, self._num_classes = scored_sets, METRICS.get(metric), num_classes
-        self._scratch, self._ties, self._audit_every, self._deadline = scratch, ties, audit_every, deadline
+        self._scratch, self._rule, self._audit_every, self._deadline = scratch, rule, audit_every, deadline
         self.patience = patience
         self.epochs = 0
+        self.looks = 0
+        """Evaluations of a predictor on the validation items so far."""
         self.terms: dict[str, list[float]] = {}
         self._tracks: dict[str, _Track] = {}
+        self._declared: set[str] = set()
         self._first_selectable: int | None = None
 
     def report(
@@ -146,6 +151,7 @@ class Monitor:
         if epoch <= self.epochs:
             raise WrongPredictions(f"epoch: expected each once, in order, got {epoch} after {self.epochs}")
         self._note_terms(epoch, terms or {})
+        selectable = selectable and epoch >= self._rule.start
         if selectable and self._first_selectable is None:
             self._first_selectable = epoch
         self.epochs = epoch
@@ -153,21 +159,56 @@ class Monitor:
         improved: dict[str, bool] = {}
         for name, predictor in predictors.items():
             val[name], improved[name] = self._look(epoch, name, predictor, selectable, name in store)
-        return EpochResult(val, improved, self._spent(epoch) if selectable else False)
+        loss = {name: self._tracks[name].loss[-1] for name in predictors}
+        return EpochResult(val, loss, improved, self._spent(epoch) if selectable else False)
 
     def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool, store: bool) -> tuple[float, bool]:
-        track = self._tracks.setdefault(name, _Track())
+        track = self._tracks.setdefault(name, _Track(Selection(self._rule)))
         logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
-        predicted = self.encode(logits[self._val_scene][self._val_items.position])
-        value = self._metric(predicted, self._val_labels)
+        value, loss = self.validation(logits[self._val_scene])
+        self.looks += 1
         track.val.append(value)
-        track.last_epoch = epoch
-        better = selectable and (store or value > track.best or (self._ties == "later" and value == track.best))
+        track.loss.append(loss)
+        better = selectable and track.best.offer(epoch, value, loss, store=store)
         if better:
-            track.best, track.best_epoch, track.state = value, epoch, state_of(predictor.module)
+            track.state = state_of(predictor.module)
         if epoch % self._audit_every == 0 or better:
             self._keep(epoch, name, predictor, logits)
         return value, better
+
+    def validation(self, logits: Tensor) -> tuple[float, float]:
+        """Score and loss of the validation items, from logits [M, C] of all items of the graph that they are in."""
+        chosen = logits[self._val_items.position]
+        return self._metric(self.encode(chosen), self._val_labels), validation_loss(chosen, self._val_targets)
+
+    def declare(self, *names: str) -> None:
+        """Announce predictors that are evaluated on validation although they are not among the models that the method
+        returns, such as the members that one is chosen from. Each of their evaluations is counted in the record; a run
+        that evaluates other predictors than those it declared or returns is refused at its end.
+
+        Raises:
+            WrongPredictions: after the first report: what is asked of validation is said beforehand.
+        """
+        if self.epochs:
+            raise WrongPredictions(
+                f"declare(): expected before the first report, got it after epoch {self.epochs}; call it at the "
+                "beginning of fit"
+            )
+        self._declared.update(names)
+
+    def check_names(self, returned: Collection[str]) -> None:
+        """Refuse a run that had other predictors evaluated than it `returned` or declared.
+
+        Raises:
+            WrongPredictions: names them.
+        """
+        others = sorted(self._tracks.keys() - set(returned) - self._declared)
+        if others:
+            shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            raise WrongPredictions(
+                f"expected evaluations of the returned models ({', '.join(returned)}) and of declared ones, got "
+                f"{len(others)} other predictors: {shown}; call ctx.monitor.declare(...) before the first report"
+            )
 
     def _keep(self, epoch: int, name: str, predictor: Predictor, logits: dict[str, Tensor]) -> None:
         """Append this epoch's test predictions, or its weights where the items must not be seen yet."""
@@ -226,7 +267,7 @@ class Monitor:
         if self.patience is None or self._first_selectable is None:
             return False
         floor = self._first_selectable - 1
-        return all(epoch - max(t.best_epoch, floor) >= self.patience for t in self._tracks.values())
+        return all(epoch - max(t.best.epoch, floor) >= self.patience for t in self._tracks.values())
 
     def close(self) -> None:
         """Close scratch files; call once training has ended, however it ended."""
@@ -235,19 +276,23 @@ class Monitor:
                 file.close()
             track.files.clear()
 
-    def selected(self, name: str) -> tuple[int, State]:
-        """Epoch and state that selection chose for predictor `name`."""
+    def selected(self, name: str) -> tuple[Selection, State]:
+        """What selection chose for predictor `name`: epoch, score and loss, and the state."""
         track = self._tracks.get(name)
-        if track is None or not track.best_epoch:
+        if track is None or not track.best.epoch:
             raise WrongPredictions(
                 f"predictor {name!r}: expected selectable reports, got none; call ctx.monitor.report(epoch, "
                 f"{{{name!r}: predictor}}) once an epoch"
             )
-        return track.best_epoch, track.state
+        return track.best, track.state
 
     def curve(self, name: str) -> list[float]:
         """Validation score of predictor `name` per reported epoch."""
         return self._tracks[name].val
+
+    def losses(self, name: str) -> list[float]:
+        """Validation loss of predictor `name` per reported epoch."""
+        return self._tracks[name].loss
 
     @property
     def spiked(self) -> bool:

@@ -62,6 +62,7 @@ def score_run(
         scores = selected_scores(split_task, arrays, name, truth)
         if (scratch / f"{name}.val.curve.npy").exists():
             arrays[f"{name}/val/curve"] = np.load(scratch / f"{name}.val.curve.npy", allow_pickle=False)
+            arrays[f"{name}/val/loss"] = np.load(scratch / f"{name}.val.loss.npy", allow_pickle=False)
         val = scores.pop("val")
         audit = {column: _audit(curve, scores[column].value) for column, curve in curves.items()}
         results.append(ModelResult(**model, val=val.value, val_confusion=val.confusion, scores=scores, audit=audit))

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor
 
 from gkdbench.protocol.bank import BankEntry, write_state, write_teacher
+from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER, is_flat
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
+from gkdbench.protocol.selection import PROTOCOL_RULE, Selection, SelectionRule, cross_entropy_ratio, validation_loss
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.protocol.view_io import TrainingBundle, read_bundle
+
+
+class NotAsSelected(RuntimeError):
+    """The restored model is not the one that was selected: part of what it computes from is outside its state."""
 
 
 class Trainable(Protocol):
@@ -40,6 +46,7 @@ class RunOutcome:
     reason: str | None = None
     traceback: str | None = None
     epochs: int = 0
+    looks: int = 0
     models: list[dict[str, Any]] = field(default_factory=list)
     teachers: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
@@ -57,7 +64,7 @@ def run_session(
     seed: int,
     teachers: Mapping[str, BankEntry],
     patience: int | None = None,
-    ties: str = "earlier",
+    selection: str = "loss",
     audit_every: int = 1,
     time_limit_s: float | None = None,
     device: str = "cpu",
@@ -73,6 +80,7 @@ def run_session(
         scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.
+        selection: `gkdbench.protocol.selection.SelectionRule` as text.
         bank: folder to write the run's first model to as a teacher, or None.
         sweeps: kind of corruption -> levels at which the selected models are tried; then scratch gets ``sweeps.npz``.
         energy: joules used so far, or None where that cannot be read.
@@ -84,19 +92,26 @@ def run_session(
     try:
         given = read_bundle(bundle, device)
         deadline = None if time_limit_s is None else start + time_limit_s
-        monitor = monitor_of(given, scratch, patience=patience, ties=ties, audit_every=audit_every, deadline=deadline)
+        rule = SelectionRule.parse(selection)
+        monitor = monitor_of(given, scratch, patience=patience, rule=rule, audit_every=audit_every, deadline=deadline)
         known = {role: entry.read(given.view) for role, entry in teachers.items()}
         outcome.teachers = {role: teacher.weights_sha256 for role, teacher in known.items()}
         outcome.phase = "fit"
+        if any(is_flat(teacher.train_ce_ratio) for teacher in known.values()):
+            outcome.flags.append(FLAT_TEACHER)
         ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
         fitted = method.fit(given.view, ctx)
         outcome.train_s = time.monotonic() - start
         outcome.train_j = energy() if energy else None
         outcome.phase = "predict"
         monitor.close()
+        monitor.check_names(fitted.predictors)
         swept = SweptPredictions(given, monitor, sweeps or {}, seed)
         _finish(given, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
         outcome.phase = None
+    except NotAsSelected as error:
+        outcome.phase = "select"
+        _failed(outcome, "error", error)
     except OutOfTime as error:
         _failed(outcome, "timeout", error)
     except NonFinite as error:
@@ -108,7 +123,7 @@ def run_session(
     finally:
         if monitor is not None:
             monitor.close()
-            outcome.epochs = monitor.epochs
+            outcome.epochs, outcome.looks = monitor.epochs, monitor.looks
             if monitor.spiked and "loss spike" not in outcome.flags:
                 outcome.flags.append("loss spike")
     outcome.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -120,7 +135,7 @@ def monitor_of(
     scratch: Path,
     *,
     patience: int | None = None,
-    ties: str = "earlier",
+    rule: SelectionRule = PROTOCOL_RULE,
     audit_every: int = 1,
     deadline: float | None = None,
 ) -> Monitor:
@@ -135,7 +150,7 @@ def monitor_of(
         num_classes=given.view.num_classes,
         scratch=scratch,
         patience=patience,
-        ties="later" if ties == "later" else "earlier",
+        rule=rule,
         audit_every=audit_every,
         deadline=deadline,
     )
@@ -173,20 +188,25 @@ def _finish(
     graphs = _LazyGraphs(given)
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
-        epoch, state = monitor.selected(name)
+        best, state = monitor.selected(name)
         _replay(given, monitor, name, predictor, state, graphs, scratch)
         predictor.module.load_state_dict(state)
-        for key, probability in _predict(given, monitor, name, predictor, graphs, scratch).items():
+        predicted = _predict(given, monitor, name, predictor, graphs, scratch)
+        _check_selected(name, best, predicted, given.view.device)
+        for key, probability in predicted.probabilities.items():
             mean[key] = mean.get(key, torch.zeros(())) + probability / len(fitted.predictors)
         swept.add(name, predictor, graphs, len(fitted.predictors))
         np.save(scratch / f"{name}.val.curve.npy", np.asarray(monitor.curve(name), dtype=np.float32))
+        np.save(scratch / f"{name}.val.loss.npy", np.asarray(monitor.losses(name), dtype=np.float32))
         macs = predictor.macs(given.view.inputs) // max(len(given.view.items), 1) if predictor.macs else None
         outcome.models.append(
             {
                 "name": name,
                 "needs": predictor.needs,
                 "hops": predictor.hops,
-                "selected_epoch": epoch,
+                "selected_epoch": best.epoch,
+                "val_loss": predicted.val_loss,
+                "train_ce_ratio": predicted.train_ce_ratio,
                 "parameters": predictor.parameters,
                 "macs": macs,
                 "weights_sha256": state_sha256(state),
@@ -195,7 +215,9 @@ def _finish(
         if keep_weights:
             write_state(scratch / f"{name}.weights.npz", state)
         if bank is not None and len(outcome.models) == 1:
-            write_teacher(bank, predictor, given.view.inputs, state)
+            write_teacher(bank, predictor, given.view.inputs, state, predicted.train_ce_ratio)
+    if any(is_flat(model["train_ce_ratio"]) for model in outcome.models):
+        outcome.flags.append(FLAT)
     ensemble = fitted.ensemble and len(fitted.predictors) > 1
     if ensemble:
         _write_ensemble(given, monitor, mean, scratch, outcome)
@@ -204,10 +226,26 @@ def _finish(
     np.savez(scratch / "terms.npz", **terms)
 
 
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """What a model in its selected state answers.
+
+    Args:
+        probabilities: per scored set, for an ensemble.
+        val, val_loss: score and loss on the validation items.
+        train_ce_ratio: see `gkdbench.protocol.selection.cross_entropy_ratio`.
+    """
+
+    probabilities: dict[str, Tensor]
+    val: float
+    val_loss: float
+    train_ce_ratio: float
+
+
 def _predict(
     given: TrainingBundle, monitor: Monitor, name: str, predictor: Predictor, graphs: _LazyGraphs, scratch: Path
-) -> dict[str, Tensor]:
-    """Selected predictions of one model to scratch; its probabilities per scored set, for an ensemble."""
+) -> _Predicted:
+    """Write the selected predictions of one model to `scratch`."""
     wanted = [("val", given.val_graph, given.val)] + [(w.column, w.graph_name, w.items) for w in given.scored_sets]
     logits: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
@@ -217,7 +255,29 @@ def _predict(
         chosen = logits[graph_name][items.position]
         np.save(scratch / f"{name}.{column}.selected.npy", monitor.encode(chosen), allow_pickle=False)
         found[column] = chosen.sigmoid() if given.view.multi_label else chosen.softmax(dim=1)
-    return found
+    if "observed" not in logits:
+        logits["observed"] = monitor.checked(name, predictor, given.view.inputs)
+    val, val_loss = monitor.validation(logits[given.val_graph])
+    trained = logits["observed"][given.view.train.position.cpu()]
+    return _Predicted(found, val, val_loss, cross_entropy_ratio(trained, given.view.labels.cpu()))
+
+
+GPU_TOLERANCE = 1e-3
+"""Kernels of GPUs may add in another order each time."""
+
+
+def _check_selected(name: str, best: Selection, restored: _Predicted, device: torch.device) -> None:
+    """Compare validation of the restored model with what it was when its epoch was selected.
+
+    Raises:
+        NotAsSelected: they differ.
+    """
+    if abs(restored.val - best.value) > (0.0 if device.type == "cpu" else GPU_TOLERANCE):
+        raise NotAsSelected(
+            f"model {name!r}: expected the restored state of epoch {best.epoch} to score {best.value:.6f} on "
+            f"validation, as when it was selected, got {restored.val:.6f}; keep all that its answers depend on in "
+            "parameters or registered buffers, and draw nothing in evaluation mode"
+        )
 
 
 def _replay(
@@ -263,6 +323,8 @@ def _write_ensemble(
     for column, probability in mean.items():
         logits = mean_logits(probability, multi_label=given.view.multi_label)
         np.save(scratch / f"ensemble.{column}.selected.npy", monitor.encode(logits), allow_pickle=False)
+        if column == "val":
+            val_loss = validation_loss(logits, given.val_labels)
     parts = outcome.models
     macs = [m["macs"] for m in parts]
     outcome.models = [
@@ -272,6 +334,7 @@ def _write_ensemble(
             "needs": "graph" if any(m["needs"] == "graph" for m in parts) else parts[0]["needs"],
             "hops": max((m["hops"] or 0 for m in parts), default=0) or None,
             "selected_epoch": max(m["selected_epoch"] for m in parts),
+            "val_loss": val_loss,
             "parameters": sum(m["parameters"] for m in parts),
             "macs": sum(macs) if None not in macs else None,
             "weights_sha256": hashlib.sha256("".join(m["weights_sha256"] for m in parts).encode()).hexdigest(),

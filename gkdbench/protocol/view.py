@@ -73,6 +73,7 @@ class Teacher:
         state: its weights, for methods that query the teacher again (KRD).
         method, config: the cell that trained it; `gkdbench.training.models.load_teacher_model` makes the module again.
         weights_sha256: hash of `state`; equal in all rows of a table.
+        train_ce_ratio: its cross-entropy on the training items over log C; None where it was not stored.
     """
 
     logits: NodeTable
@@ -82,6 +83,7 @@ class Teacher:
     config: Mapping[str, Any]
     seed: int
     weights_sha256: str
+    train_ce_ratio: float | None = None
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gkdbench.records.canonical import sha256_json
-from gkdbench.records.schema import PROTOCOL_VERSION, Record
+from gkdbench.records.schema import PROTOCOL_VERSION, SELECTION, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class GroupIdentity:
         audit_every: epochs between audited predictions.
         tuning: how the settings were found: nothing for published ones, `TRIAL`, or a search (space, trials, seeds).
         sweeps: kind of corruption -> levels at which the selected models are tried after training.
+        selection: rule of selection; other ones than the protocol's are for studies.
+        protocol_version: of the rules that made the numbers.
     """
 
     method: str
@@ -40,13 +42,17 @@ class GroupIdentity:
     audit_every: int = 1
     tuning: dict[str, Any] = field(default_factory=dict)
     sweeps: dict[str, list[float]] = field(default_factory=dict)
+    selection: str = SELECTION
+    protocol_version: int = PROTOCOL_VERSION
 
     @property
     def key(self) -> str:
-        """64 hex digits; what is off leaves no trace in it."""
+        """64 hex digits. `tuning` and `sweeps` are left out where they are empty, `selection` where it is the
+        protocol's own, so that keys stay what they were before these fields existed."""
         off = {name for name in ("tuning", "sweeps") if not getattr(self, name)}
-        parts = {name: getattr(self, name) for name in self.__slots__ if name not in off}
-        return sha256_json(parts | {"protocol_version": PROTOCOL_VERSION})
+        if self.protocol_version == 1 or self.selection == SELECTION:
+            off.add("selection")
+        return sha256_json({name: getattr(self, name) for name in self.__slots__ if name not in off})
 
 
 def identity_of(record: Record) -> GroupIdentity:
@@ -65,6 +71,8 @@ def identity_of(record: Record) -> GroupIdentity:
         audit_every=record.audit_every,
         tuning=record.tuning,
         sweeps=record.sweeps,
+        selection=record.selection,
+        protocol_version=record.protocol_version,
     )
 
 

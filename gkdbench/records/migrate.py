@@ -42,4 +42,20 @@ def _from_0(data: RecordJson) -> RecordJson:
     return data
 
 
-STEPS: dict[int, Callable[[RecordJson], RecordJson]] = {0: _from_0}
+def _from_1(data: RecordJson) -> RecordJson:
+    """Version 1 had one provenance, that of its newest row, and no rule of selection: protocol 1 had one rule.
+
+    Validation losses, training cross-entropies and looks were not stored, and are absent.
+    """
+    provenance = data.pop("provenance", None)
+    data["provenances"] = [] if provenance is None else [provenance]
+    where = None if provenance is None else 0
+    data["rows"] = [row | {"provenance": where} for row in data["rows"]]
+    data["selection"] = "first"
+    data["audit_only"] = data["split"] in AUDIT_ONLY
+    return data
+
+
+AUDIT_ONLY = ("tu-10fold-testfold",)
+"""Split ids of version 1 whose validation part is the test part."""
+STEPS: dict[int, Callable[[RecordJson], RecordJson]] = {0: _from_0, 1: _from_1}

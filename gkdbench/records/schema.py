@@ -13,12 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from gkdbench.controls import Control
 from gkdbench.records.old_controls import old_control
 
-SCHEMA_VERSION = 1
-PROTOCOL_VERSION = 1
-"""Bumped when selection, scoring or a split changes: part of every key, so old and new never mix."""
+SCHEMA_VERSION = 2
+PROTOCOL_VERSION = 2
+"""Raised when selection, scoring or a split changes: part of every key, so that old and new never mix.
+
+1: the first of equal validation scores is selected. 2: the one with the smaller validation loss (docs/protocol.md,
+section 4.1), and items are renumbered before a method sees them (section 3).
+"""
+SELECTION = "loss"
+"""The rule of selection of this protocol version, see `gkdbench.protocol.selection`."""
 
 Status = Literal["ok", "oom", "nan", "timeout", "error", "skipped"]
-Phase = Literal["prepare", "fit", "predict", "score"]
+Phase = Literal["prepare", "fit", "predict", "select", "score"]
 Needs = Literal["features", "features+encodings", "graph"]
 """What a model reads at inference: a node's own features, encodings computed before, or the graph."""
 InputKind = Literal["clean", "feature_noise", "edge_drop"]
@@ -70,7 +76,9 @@ class ModelResult(Strict):
     hops: int | None = None  # message-passing depth at inference, when needs == "graph"
     selected_epoch: int
     val: Fraction
+    val_loss: float | None = None  # mean cross-entropy on the validation items; None: protocol 1
     val_confusion: list[int] | None = None
+    train_ce_ratio: float | None = None  # cross-entropy on the training items, over log C; None: protocol 1, ensembles
     scores: dict[str, Score]  # reported setting ("tran", "ind", "prod", "coldstart", "graph") -> score
     audit: dict[str, Audit]
     parameters: int
@@ -104,6 +112,7 @@ class Row(Strict):
     split_sha256: str
     teachers: dict[str, str] = {}  # role -> weights_sha256 of the teacher used
     epochs: int = 0  # epochs that were reported to the monitor
+    looks: int | None = None  # evaluations of a predictor on the validation items; None: protocol 1
     models: list[ModelResult] = []
     sweeps: list[CorruptedResult] = []  # written where the record has sweeps
     flags: list[str] = []  # e.g. "collapsed", "loss spike"
@@ -115,6 +124,7 @@ class Row(Strict):
     host: str | None = volatile()
     pid: int | None = volatile()
     finished: str | None = volatile()  # ISO 8601, UTC
+    provenance: int | None = volatile()  # which of the record's `provenances`
 
 
 class DataInfo(Strict):
@@ -201,8 +211,15 @@ class Record(Strict):
     device: str  # device class: "cpu" or the GPU's name
     threads: int
     audit_every: int = 1
+    selection: str = SELECTION  # rule of selection, part of the key; other ones than the protocol's are for studies
+    audit_only: bool = False  # validation is the test part on purpose: no score of it is a result
     sweeps: dict[str, list[float]] = {}  # kind -> levels at which the selected models were tried; written if there
     determinism: Literal["off", "seeded", "strict"] = "seeded"
     rows: list[Row]
     predictions: Predictions | None = None
-    provenance: Provenance = volatile(Provenance())
+    provenances: list[Provenance] = volatile([])  # each once; a row says which is its own
+
+    def provenance_of(self, row: Row) -> Provenance:
+        """Where the numbers of `row`, one of this record's, come from; empty where that is not known."""
+        known = row.provenance is not None and row.provenance < len(self.provenances)
+        return self.provenances[row.provenance] if known and row.provenance is not None else Provenance()

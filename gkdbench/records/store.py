@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gkdbench.records.canonical import sha256_json
 from gkdbench.records.claims import Claims, Owner, guarded, owner_of
 from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, remove_if_empty, write_atomically
 from gkdbench.records.migrate import migrate
-from gkdbench.records.schema import Predictions, Record, Row
+from gkdbench.records.schema import PROTOCOL_VERSION, Predictions, Provenance, Record, Row
 from gkdbench.records.sidecar import CAP_BYTES, SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_prefix
 
 KILLED = "killed"
@@ -176,19 +176,24 @@ class Store:
         changed = []
         for folder in folders:
             with guarded(self._guard):
-                paths = sorted(files_below(folder, ".json"))
+                paths = [path for path in sorted(files_below(folder, ".json")) if self._is_of_this_protocol(path)]
                 if paths:
                     changed.append(self._merge(paths))
                 if folder.is_dir():
                     remove_if_empty(folder)
         return changed
 
+    def _is_of_this_protocol(self, path: Path) -> bool:
+        """Cells of an older protocol stay as they are: their group's record is not written again."""
+        record = self._load(path)
+        return record is not None and record.protocol_version == PROTOCOL_VERSION
+
     def _merge(self, paths: list[Path]) -> Path:
         fresh = [load_record(path) for path in paths]
         newest = max(fresh, key=lambda record: record.rows[0].finished or "")
         address = GroupAddress.of(newest)
         before = self.group(address)
-        rows = {(row.index, row.seed): row for record in (before, *fresh) if record for row in record.rows}
+        rows, provenances = _merged_rows([record for record in (before, *fresh) if record])
         ordered = [rows[at] for at in sorted(rows)]
         data = self._merged_arrays(address, before, dict(zip(paths, fresh, strict=True)))
         target = self.out / address.path
@@ -197,7 +202,8 @@ class Store:
         if kept and data:
             write_atomically(sidecar, data)
         predictions = _described(sidecar.name, data, kept, ordered)
-        write_atomically(target, record_bytes(newest.model_copy(update={"rows": ordered, "predictions": predictions})))
+        parts = {"rows": ordered, "predictions": predictions, "provenances": provenances}
+        write_atomically(target, record_bytes(newest.model_copy(update=parts)))
         if not (kept and data):
             sidecar.unlink(missing_ok=True)
         for path in paths:
@@ -240,6 +246,26 @@ class Store:
             except FileNotFoundError:  # collected in between
                 return None
         return self._read[path][1]
+
+
+def _merged_rows(records: Sequence[Record]) -> tuple[dict[tuple[int, int], Row], list[Provenance]]:
+    """Rows of `records` by (index, seed), those of later records in the place of earlier ones, and the provenances that
+    they name, each once."""
+    chosen = {(row.index, row.seed): (record, row) for record in records for row in record.rows}
+    rows: dict[tuple[int, int], Row] = {}
+    places: dict[str, int] = {}
+    provenances: list[Provenance] = []
+    for at in sorted(chosen):
+        record, row = chosen[at]
+        if row.provenance is not None:
+            found = record.provenance_of(row)
+            text = found.model_dump_json()
+            if text not in places:
+                places[text] = len(provenances)
+                provenances.append(found)
+            row = row.model_copy(update={"provenance": places[text]})
+        rows[at] = row
+    return rows, provenances
 
 
 def _described(name: str, data: bytes | None, kept: bool, rows: list[Row]) -> Predictions | None:

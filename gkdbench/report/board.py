@@ -70,7 +70,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             _failure(record, row) for record in ordered for row in record.rows if row.status not in NOT_FAILED
         ),
         missing=_missing(ordered, plan.values()),
-        provenance=tuple({r.provenance.model_dump_json(exclude={"argv"}): r.provenance for r in ordered}.values()),
+        provenance=tuple({p.model_dump_json(exclude={"argv"}): p for r in ordered for p in r.provenances}.values()),
         protocol_versions=tuple(sorted({r.protocol_version for r in ordered})),
         records=len(ordered),
         runs=sum(len(r.rows) for r in ordered),
@@ -90,6 +90,7 @@ def conditions(record: Record) -> dict[str, object]:
         "trials": record.trials,
         "audit_every": record.audit_every,
         "protocol_version": record.protocol_version,
+        "selection": record.selection,
     }
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import ModelResult, Record, Row
+from gkdbench.records.selection import best_of
 from gkdbench.report.controls import is_control
 from gkdbench.report.model import Aggregate, RowRun, TableRow
 from gkdbench.report.published import verdicts
@@ -76,11 +77,11 @@ def _named(names: Sequence[str]) -> Pick:
 
 
 def _best(names: Sequence[str]) -> Pick:
-    """The peer with the highest validation score, the first of equals."""
+    """The peer with the highest validation score, of equals the one with the smallest validation loss."""
 
     def pick(models: Sequence[ModelResult]) -> list[ModelResult]:
         peers = _named(names)(models)
-        return [max(peers, key=lambda model: model.val)] if peers else []
+        return [peers[best_of((model.val, model.val_loss) for model in peers)]] if peers else []
 
     return pick
 

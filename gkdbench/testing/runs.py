@@ -135,7 +135,7 @@ class Workshop:
             seed=seed,
             teachers=teachers,
             patience=patience if stop_early else None,
-            ties=watched.tie_break,
+            selection=watched.selection_rule(),
             bank=bank,
         )
         scored = (

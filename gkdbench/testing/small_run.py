@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from gkdbench.protocol.selection import SelectionRule
 from gkdbench.protocol.session import monitor_of
 from gkdbench.protocol.view import Context, TrainView
 from gkdbench.protocol.view_io import read_bundle
@@ -38,6 +39,7 @@ def small_run(method: Method | str = "mlp", setting: str = "tran", *, seed: int 
     teachers = workshop.teachers(chosen, problem, seed=seed)
     scratch = folder / "scratch"
     scratch.mkdir()
-    monitor = monitor_of(bundle, scratch, patience=getattr(chosen, "patience", None), ties=chosen.tie_break)
+    rule = SelectionRule.parse(chosen.selection_rule())
+    monitor = monitor_of(bundle, scratch, patience=getattr(chosen, "patience", None), rule=rule)
     known = {role: entry.read(bundle.view) for role, entry in teachers.items()}
     return bundle.view, Context(monitor, known, seed, torch.device("cpu"))

@@ -71,4 +71,6 @@ class DistilledStudent(SingleModelMethod):
     def requires(self) -> Mapping[str, Requirement]:
         standard = self.teacher_method == "teacher" and self.teacher_recipe is None
         settings = {"backbone": self.teacher} | dict(self.teacher_settings) if standard else dict(self.teacher_settings)
+        if self.teacher_method == "teacher" and self.as_released and self.as_released_tie_break == "later":
+            settings["variant"] = self.variant  # the release selects its teacher by the same rule
         return {"teacher": Requirement(self.teacher_method, settings, self.teacher_recipe)}

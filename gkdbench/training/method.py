@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from gkdbench.controls import holds
 from gkdbench.nn.model import settings_of
+from gkdbench.protocol.selection import PROTOCOL_RULE
 from gkdbench.protocol.view import Context, Fitted, TrainView
 
 Variant = Literal["corrected", "as_released"]
@@ -37,8 +38,8 @@ class Method(ABC):
         name: registered name. paper, year, arxiv, repository, licence: where it comes from (licence of that
         repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
         deviations: how ``corrected`` differs from the official code, one sentence each. as_released_tie_break: what the
-        official code does with an equal validation score, see `ties`. revision: bumped when its numbers change. smoke:
-        overrides for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one
+        official code keeps of equal validation scores, ``"first"`` or ``"later"``. revision: bumped when its numbers
+        change. smoke: overrides for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one
         of `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
         is a control at these settings alone; empty: at all.
 
@@ -58,7 +59,7 @@ class Method(ABC):
     multi_label: ClassVar[bool] = False
     variants: ClassVar[tuple[str, ...]] = ("corrected",)
     deviations: ClassVar[tuple[str, ...]] = ()
-    as_released_tie_break: ClassVar[str] = "earlier"
+    as_released_tie_break: ClassVar[str] = "first"
     revision: ClassVar[int] = 1
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5}
     control: ClassVar[str] = ""
@@ -103,10 +104,10 @@ class Method(ABC):
         """Whether the published code's behaviour is requested."""
         return self.variant == "as_released"
 
-    @property
-    def tie_break(self) -> str:
-        """``"later"`` lets an equal validation score win and reset patience, as some releases do."""
-        return self.as_released_tie_break if self.as_released else "earlier"
+    def selection_rule(self, rule: str = str(PROTOCOL_RULE)) -> str:
+        """What selects this method's epochs: `rule`, that of the run, or what the release keeps of equal validation
+        scores, where its form is requested."""
+        return self.as_released_tie_break if self.as_released else rule
 
     def config(self) -> dict[str, Any]:
         """Every field, as plain data: what the record stores and the key covers (see `settings_of`)."""

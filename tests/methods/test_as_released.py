@@ -106,21 +106,34 @@ def test_the_zero_gradient_pass_alone_moves_weights(bench: Any) -> None:
 
 @pytest.mark.parametrize("name", [n for n in METHODS.names() if "as_released" in METHODS.get(n).variants])
 def test_some_releases_let_ties_win(name: str) -> None:
-    later = {"mlp", "glnn", "nosmog", "krd", "ffg2m", "hgmd", "cohop", "adagmlp", "vqgraph", "vqgraph_teacher", "rod"}
-    assert resolve(name, {"variant": "as_released"}).tie_break == ("later" if name in later else "earlier")
-    assert resolve(name).tie_break == "earlier"
+    later = {
+        "teacher",
+        "mlp",
+        "glnn",
+        "nosmog",
+        "krd",
+        "ffg2m",
+        "hgmd",
+        "cohop",
+        "adagmlp",
+        "vqgraph",
+        "vqgraph_teacher",
+        "rod",
+    }
+    assert resolve(name, {"variant": "as_released"}).selection_rule() == ("later" if name in later else "first")
+    assert resolve(name).selection_rule() == "loss"
 
 
 def test_ties_change_what_is_selected(bench: Any, tmp_path: Any) -> None:
     """The same training, selected by either rule: a tie keeps the earlier epoch, or the later one."""
     view, _ = bench.workshop.view(bench.problem("tran"))
     epochs = {}
-    for ties in ("earlier", "later"):
+    for ties in ("first", "later"):
         (tmp_path / ties).mkdir()
         method = resolve("mlp", {"epochs": 30, "model": STILL})
-        outcome = run_session(method, bundle=view, scratch=tmp_path / ties, seed=0, teachers={}, ties=ties)
+        outcome = run_session(method, bundle=view, scratch=tmp_path / ties, seed=0, teachers={}, selection=ties)
         epochs[ties] = outcome.models[0]["selected_epoch"]
-    assert epochs["earlier"] < epochs["later"]
+    assert epochs["first"] < epochs["later"]
 
 
 class Batched(Model):

@@ -97,8 +97,8 @@ def test_the_release_starts_from_its_own_seed_and_counts_empty_bins(
     for variant, wanted in (("corrected", (2, False)), ("as_released", (45, True))):
         bench.run("krd", seed=2, variant=variant, sample_from=1, epochs=2, model=STILL)
         assert (seen["seed"], seen["empty"]) == wanted
-    ties = {variant: resolve("krd", {"variant": variant}).tie_break for variant in ("corrected", "as_released")}
-    assert ties == {"corrected": "earlier", "as_released": "later"}
+    ties = {variant: resolve("krd", {"variant": variant}).selection_rule() for variant in ("corrected", "as_released")}
+    assert ties == {"corrected": "loss", "as_released": "later"}
 
 
 def test_node_order_permutes_predictions_only_without_draws(bench: Any) -> None:

@@ -112,7 +112,10 @@ def test_only_the_release_answers_by_the_mean_of_logits() -> None:
 
 
 def test_the_release_keeps_the_last_epoch_of_a_score_and_ranks_all_pairs(bench: Any) -> None:
-    assert resolve("rod", {"variant": "as_released"}).tie_break == "later" and resolve("rod").tie_break == "earlier"
+    assert (
+        resolve("rod", {"variant": "as_released"}).selection_rule() == "later"
+        and resolve("rod").selection_rule() == "loss"
+    )
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
     cosine = F.normalize(x, dim=1) @ F.normalize(x, dim=1).T
     alike, unlike = Extremes(x, 3, whole=True).draw(Randomness(0))

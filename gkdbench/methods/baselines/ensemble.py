@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.selection import best_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.method import Method, Requirement
 from gkdbench.training.models import as_predictor, backbone_config, load_teacher_model
@@ -65,9 +66,10 @@ class Ensemble(Method):
             predictors[role] = as_predictor(config, load_teacher_model(member, view), view.num_classes)
         if self.keep == "mean":
             predictors = {"mean": mean_predictor(list(predictors.values()), multi_label=view.multi_label)}
-        verdict = ctx.monitor.report(1, predictors, terms={"loss": 0.0})
+        ctx.monitor.declare(*predictors)
+        result = ctx.monitor.report(1, predictors, terms={"loss": 0.0})
         if self.keep == "best":
-            best = max(predictors, key=lambda role: verdict.val[role])
+            best = list(predictors)[best_of((result.val[role], result.val_loss[role]) for role in predictors)]
             return Fitted({best: predictors[best]})
         return Fitted(predictors, ensemble=self.keep == "all")
 

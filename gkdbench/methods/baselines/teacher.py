@@ -22,7 +22,8 @@ class TeacherMethod(SingleModelMethod):
     """A GNN (or any backbone) trained with cross-entropy on the labelled items.
 
     The standard configuration of each backbone is GLNN's, so that students of different methods share one teacher;
-    recipes named after papers hold those papers' own settings.
+    recipes named after papers hold those papers' own settings. ``as_released``: the later of equal validation scores is
+    kept, as by the releases whose students it teaches.
 
     Args:
         decay: which parameters weight decay acts on.
@@ -39,6 +40,12 @@ class TeacherMethod(SingleModelMethod):
     needs: ClassVar[str] = "graph"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     multi_label: ClassVar[bool] = True
+    variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
+    as_released_tie_break: ClassVar[str] = "later"
+    deviations: ClassVar[tuple[str, ...]] = (
+        "of equal validation scores the one with the smaller validation loss is kept; the official code of GLNN, KRD, "
+        "NOSMOG and RbM lets the later epoch win, for the teacher too",
+    )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
 
     backbone: str = "sage"
