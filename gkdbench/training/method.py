@@ -39,9 +39,9 @@ class Method(ABC):
         repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
         deviations: how ``corrected`` differs from the official code, one sentence each. as_released_tie_break: what the
         official code keeps of equal validation scores, ``"first"`` or ``"later"``. revision: bumped when its numbers
-        change. smoke: overrides for a run of seconds. needs: what it reads at inference. control: the kind of control that it is, one
-        of `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see `gkdbench.controls.holds`: it
-        is a control at these settings alone; empty: at all.
+        change. smoke: overrides for a run of seconds. needs: what it reads at inference. control: the kind of control
+        that it is, one of `gkdbench.controls.CONTROLS`; "": none. control_when: field -> its values, see
+        `gkdbench.controls.holds`: it is a control at these settings alone; empty: at all.
 
     Fields:
         variant: ``corrected`` (default) or ``as_released``.

@@ -72,9 +72,8 @@ def test_terms_add_up(bench: Any) -> None:
 
 
 def test_a_tie_wins_in_the_release_alone() -> None:
-    ties = {
-        variant: resolve("ffg2m", {"variant": variant}).selection_rule() for variant in ("corrected", "as_released")
-    }
+    variants = ("corrected", "as_released")
+    ties = {variant: resolve("ffg2m", {"variant": variant}).selection_rule() for variant in variants}
     assert ties == {"corrected": "loss", "as_released": "later"}
 
 

@@ -268,7 +268,7 @@ def test_a_loss_spike_is_flagged(ready: Get, tmp_path: Path) -> None:
             ctx.monitor.report(epoch, {"model": model}, terms={"loss": loss})
         return Fitted({"model": model})
 
-    assert session(ready("tran"), Does(fit), tmp_path).flags == ["loss spike"]
+    assert session(ready("tran"), Does(fit), tmp_path).flags == ["flat", "loss spike"]
 
 
 def test_the_selected_state_is_what_is_deployed(ready: Get, tmp_path: Path) -> None:
