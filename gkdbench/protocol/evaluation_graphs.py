@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from gkdkernels.graph import CSRGraph, feature_rows
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, Space
@@ -15,6 +17,7 @@ from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import ScoredSet
 
+Predictions = NDArray[Any]
 PRODUCTION = {"ind": 0.2, "tran": 0.8}
 """The production setting mixes unseen and observed test nodes (GLNN, section 5.1): prod = 0.2 ind + 0.8 tran."""
 
@@ -23,10 +26,13 @@ PRODUCTION = {"ind": 0.2, "tran": 0.8}
 class EvaluationGraphs:
     """Everything the worker gets, with no test label in it, and the test ids the scorer needs.
 
+    A method sees them renumbered (`gkdbench.protocol.renumbering`).
+
     Args:
         graphs: "observed" for training; "val" (graph tasks); "full", "coldstart", "test" for after ``fit``.
         train, val: items of "observed" (val: of `val_scene`).
         scored_sets: test items per reported setting.
+        place: where predictions come in the order of other numbers: column -> [M] int64, the place here of each.
     """
 
     graphs: Mapping[str, Inputs]
@@ -34,6 +40,13 @@ class EvaluationGraphs:
     val_graph: str
     val: NodeSet
     scored_sets: list[ScoredSet]
+    place: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def in_order(self, column: str, predictions: Predictions, axis: int = 0) -> Predictions:
+        """Predictions of a column's items as a method returns them, along `axis` in the order of the split's ids."""
+        if column not in self.place:
+            return predictions
+        return np.take(predictions, np.argsort(self.place[column]), axis=axis)
 
     def test_ids(self, column: str) -> np.ndarray:
         """[n] int64 item ids (the prepared task's numbering) behind a reported setting."""
@@ -162,10 +175,10 @@ def _set(space: Space, ids: np.ndarray) -> NodeSet:
 def kept_edges(inputs: Inputs, keep: Tensor) -> tuple[CSRGraph, Tensor]:
     """The edges of `inputs` that `keep` ([E] bool) marks, nodes as they are, and their ids."""
     n = len(inputs.space)
-    return _edges(inputs, keep, torch.arange(n, device=keep.device), n)
+    return edges_between(inputs, keep, torch.arange(n, device=keep.device), n)
 
 
-def _edges(inputs: Inputs, keep: Tensor, number: Tensor, n: int) -> tuple[CSRGraph, Tensor]:
+def edges_between(inputs: Inputs, keep: Tensor, number: Tensor, n: int) -> tuple[CSRGraph, Tensor]:
     """The edges marked in `keep` ([E] bool) with nodes renumbered by `number` ([N]), and their ids in new order."""
     ids = keep.nonzero().flatten()
     src, dst = number[inputs.graph.index.long()[ids]], number[inputs.graph.row.long()[ids]]
@@ -179,7 +192,7 @@ def _induced(full: Inputs, ids: Tensor, name: str) -> Inputs:
     number = torch.full((len(full.space),), -1, dtype=torch.int64)
     number[ids] = torch.arange(ids.numel())
     keep = (number[full.graph.index.long()] >= 0) & (number[full.graph.row.long()] >= 0)
-    graph, edges = _edges(full, keep, number, int(ids.numel()))
+    graph, edges = edges_between(full, keep, number, int(ids.numel()))
     space = Space(name, full.space.ids[ids])
     edge_features = None if full.edge_features is None else full.edge_features[edges]
     return Inputs(space, space, graph, feature_rows(full.features, ids), None, edge_features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,13 @@ class Inputs:
         if getattr(module, "edge_width", 0) == 0:
             return self.features, self.graph, self.segments
         return self.features, self.graph, self.segments, self.edge_features
+
+    def without_edges(self) -> Inputs:
+        """The same items, features and segments on a graph that has no edge."""
+        nowhere = self.graph.indptr.new_zeros(len(self.space) + 1)
+        graph = CSRGraph.trusted(nowhere, self.graph.index[:0], len(self.space), symmetric=True)
+        edge_features = None if self.edge_features is None else self.edge_features[:0]
+        return replace(self, graph=graph, edge_features=edge_features)
 
     @property
     def edge_width(self) -> int:

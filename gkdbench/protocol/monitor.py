@@ -56,7 +56,7 @@ class EpochResult:
 
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """Items whose predictions are kept: a reported setting, the graph they are predicted on, whether every epoch.
+    """Items whose predictions are kept: a reported setting, the graph they are predicted on, whether during training.
 
     Not live (unseen nodes, test graphs): predicted after ``fit`` from the states saved at every audited epoch.
     """
@@ -84,7 +84,8 @@ class Monitor:
     Args:
         graphs: name -> Inputs the Monitor may predict on during training.
         val_graph, val_items, val_labels: the validation items and their labels (not available to the method).
-        scored_sets: test items per reported setting.
+        scored_sets: test items on graphs that training sees, per reported setting.
+        keep_states: whether the weights of audited epochs are kept, for test items that are predicted after ``fit``.
         metric: registered metric that selects.
         num_classes: C (or L).
         scratch: folder for predictions and states.
@@ -105,6 +106,7 @@ class Monitor:
         metric: str,
         num_classes: int,
         scratch: Path,
+        keep_states: bool = False,
         patience: int | None = None,
         rule: SelectionRule = PROTOCOL_RULE,
         audit_every: int = 1,
@@ -112,7 +114,8 @@ class Monitor:
     ) -> None:
         self._scenes, self._val_scene, self._val_items = graphs, val_graph, val_items
         self._val_labels, self._val_targets = val_labels.numpy(), val_labels
-        self._scored_sets, self._metric, self._num_classes = scored_sets, METRICS.get(metric), num_classes
+        self._scored_sets, self._keep_states = scored_sets, keep_states
+        self._metric, self._num_classes = METRICS.get(metric), num_classes
         self._scratch, self._rule, self._audit_every, self._deadline = scratch, rule, audit_every, deadline
         self.patience = patience
         self.epochs = 0
@@ -214,13 +217,11 @@ class Monitor:
         """Append this epoch's test predictions, or its weights where the items must not be seen yet."""
         files = self._tracks[name].files
         for scored_set in self._scored_sets:
-            if not scored_set.live:
-                continue
             if scored_set.graph_name not in logits:
                 logits[scored_set.graph_name] = self.checked(name, predictor, self._scenes[scored_set.graph_name])
             encoded = self.encode(logits[scored_set.graph_name][scored_set.items.position])
             self._file(files, f"{name}.{scored_set.column}.pred").write(encoded.tobytes())
-        if any(not scored_set.live for scored_set in self._scored_sets):
+        if self._keep_states:
             self._file(files, f"{name}.states").write(state_bytes(state_of(predictor.module)))
         self._file(files, f"{name}.epochs").write(np.int32(epoch).tobytes())
 

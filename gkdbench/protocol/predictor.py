@@ -19,13 +19,15 @@ class Predictor:
     """Maps node ids to logits.
 
     Args:
-        module: called as ``module(features, graph, segments)``, gives logits [N, C] (graph tasks: [G, C]). One with
-            an ``edge_width`` above 0 is also called with the edge features.
+        module: called as ``module(features, graph, segments)``, gives logits [N, C] (graph tasks: [G, C]). `graph` is
+            None unless `needs` is ``"graph"``. One with an ``edge_width`` above 0 is also called with the edge
+            features.
         needs: what must be available at inference: the node's own features, features and an encoding computed
             beforehand, or the features of its L-hop neighbourhood.
         hops: L, when ``needs == "graph"``.
         prepare: turns raw inputs into what the module reads (propagation, encodings), from the graph it is
-            given alone. Run once per Inputs, and part of the latency.
+            given alone; where `needs` is ``"features"`` that graph has no edges. Run once per Inputs, and part of the
+            latency.
         macs: multiply-adds of one prediction of all items of the given inputs, or None when not counted.
     """
 
@@ -41,7 +43,9 @@ class Predictor:
         if self.prepare is None:
             return inputs
         if inputs.space.name not in self._prepared:
-            self._prepared[inputs.space.name] = self.prepare(inputs)
+            self._prepared[inputs.space.name] = self.prepare(
+                inputs.without_edges() if self.needs == "features" else inputs
+            )
         return self._prepared[inputs.space.name]
 
     def __call__(self, inputs: Inputs, items: NodeSet | None = None) -> Tensor:
@@ -52,7 +56,10 @@ class Predictor:
         if items is not None and self.needs != "graph" and ready.segments is None:
             logits: Tensor = self.module(ready.rows(items), None, None)
             return logits
-        logits = self.module(*ready.arguments(self.module))
+        if self.needs == "graph":
+            logits = self.module(*ready.arguments(self.module))
+        else:
+            logits = self.module(ready.features, None, ready.segments)
         return logits if items is None else logits[items.position]
 
     @torch.no_grad()

@@ -57,7 +57,8 @@ def score_run(
     for model in models:
         name = model["name"]
         for column in truth:
-            arrays[f"{name}/{column}/selected"] = np.load(scratch / f"{name}.{column}.selected.npy", allow_pickle=False)
+            predicted = np.load(scratch / f"{name}.{column}.selected.npy", allow_pickle=False)
+            arrays[f"{name}/{column}/selected"] = evaluation_graphs.in_order(column, predicted)
         curves = _curves(split_task, evaluation_graphs, scratch, name, truth, arrays)
         scores = selected_scores(split_task, arrays, name, truth)
         if (scratch / f"{name}.val.curve.npy").exists():
@@ -139,7 +140,7 @@ def _curves(
     for scored_set in evaluation_graphs.scored_sets:
         like = arrays[f"{name}/{scored_set.column}/selected"]
         flat = np.fromfile(scratch / f"{name}.{scored_set.column}.pred", dtype=like.dtype)
-        kept = flat.reshape(len(epochs), *like.shape)
+        kept = evaluation_graphs.in_order(scored_set.column, flat.reshape(len(epochs), *like.shape), axis=1)
         values = np.array(
             [score(split_task.task.metric, rows, truth[scored_set.column]) for rows in kept], dtype=np.float64
         )

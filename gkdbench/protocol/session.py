@@ -24,7 +24,7 @@ from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_fro
 from gkdbench.protocol.selection import PROTOCOL_RULE, Selection, SelectionRule, cross_entropy_ratio, validation_loss
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.protocol.view_io import TrainingBundle, read_bundle
+from gkdbench.protocol.view_io import LATER, LaterGraphs, TrainingBundle, read_bundle, read_later
 
 
 class NotAsSelected(RuntimeError):
@@ -60,6 +60,7 @@ def run_session(
     method: Trainable,
     *,
     bundle: Path,
+    later: Path | None = None,
     scratch: Path,
     seed: int,
     teachers: Mapping[str, BankEntry],
@@ -77,6 +78,7 @@ def run_session(
 
     Args:
         bundle: folder of `gkdbench.protocol.view_io.write_bundle`.
+        later: its part that is read after ``fit``, where that was put elsewhere.
         scratch: existing empty folder; gets ``<model>.<column>.selected``, ``.pred``, ``.epochs``,
             ``.val.selected``, ``terms.npz``.
         teachers: role -> entry of the bank.
@@ -106,8 +108,9 @@ def run_session(
         outcome.phase = "predict"
         monitor.close()
         monitor.check_names(fitted.predictors)
-        swept = SweptPredictions(given, monitor, sweeps or {}, seed)
-        _finish(given, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
+        graphs = read_later(given, later or bundle / LATER)
+        swept = SweptPredictions(given, graphs.scored_sets, monitor, sweeps or {}, seed)
+        _finish(graphs, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
         outcome.phase = None
     except NotAsSelected as error:
         outcome.phase = "select"
@@ -146,6 +149,7 @@ def monitor_of(
         val_items=given.val,
         val_labels=given.val_labels,
         scored_sets=given.scored_sets,
+        keep_states=given.has_later,
         metric=given.metric,
         num_classes=given.view.num_classes,
         scratch=scratch,
@@ -157,9 +161,9 @@ def monitor_of(
 
 
 class _LazyGraphs(Mapping[str, Inputs]):
-    """Scenes read on first use and kept."""
+    """Evaluation graphs read on first use and kept."""
 
-    def __init__(self, given: TrainingBundle) -> None:
+    def __init__(self, given: TrainingBundle | LaterGraphs) -> None:
         self._given, self._kept = given, dict[str, Inputs]()
 
     def __getitem__(self, name: str) -> Inputs:
@@ -175,7 +179,7 @@ class _LazyGraphs(Mapping[str, Inputs]):
 
 
 def _finish(
-    given: TrainingBundle,
+    later: LaterGraphs,
     fitted: Fitted,
     monitor: Monitor,
     scratch: Path,
@@ -185,13 +189,13 @@ def _finish(
     keep_weights: bool,
 ) -> None:
     """Restore selected states, predict every scored item with them, replay saved states on unseen items."""
-    graphs = _LazyGraphs(given)
+    given, graphs = later.given, _LazyGraphs(later)
     mean: dict[str, Tensor] = {}
     for name, predictor in fitted.predictors.items():
         best, state = monitor.selected(name)
-        _replay(given, monitor, name, predictor, state, graphs, scratch)
+        _replay(later, monitor, name, predictor, state, graphs, scratch)
         predictor.module.load_state_dict(state)
-        predicted = _predict(given, monitor, name, predictor, graphs, scratch)
+        predicted = _predict(later, monitor, name, predictor, graphs, scratch)
         _check_selected(name, best, predicted, given.view.device)
         for key, probability in predicted.probabilities.items():
             mean[key] = mean.get(key, torch.zeros(())) + probability / len(fitted.predictors)
@@ -243,10 +247,11 @@ class _Predicted:
 
 
 def _predict(
-    given: TrainingBundle, monitor: Monitor, name: str, predictor: Predictor, graphs: _LazyGraphs, scratch: Path
+    later: LaterGraphs, monitor: Monitor, name: str, predictor: Predictor, graphs: _LazyGraphs, scratch: Path
 ) -> _Predicted:
     """Write the selected predictions of one model to `scratch`."""
-    wanted = [("val", given.val_graph, given.val)] + [(w.column, w.graph_name, w.items) for w in given.scored_sets]
+    given = later.given
+    wanted = [("val", given.val_graph, given.val)] + [(w.column, w.graph_name, w.items) for w in later.scored_sets]
     logits: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     for column, graph_name, items in wanted:
@@ -281,7 +286,7 @@ def _check_selected(name: str, best: Selection, restored: _Predicted, device: to
 
 
 def _replay(
-    given: TrainingBundle,
+    later: LaterGraphs,
     monitor: Monitor,
     name: str,
     predictor: Predictor,
@@ -290,7 +295,7 @@ def _replay(
     scratch: Path,
 ) -> None:
     """Predictions on unseen items at every kept epoch, from the states saved then (docs/protocol.md, section 3)."""
-    hidden = [scored_set for scored_set in given.scored_sets if not scored_set.live]
+    hidden = [scored_set for scored_set in later.scored_sets if not scored_set.live]
     if not hidden:
         return
     size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())

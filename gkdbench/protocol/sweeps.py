@@ -17,7 +17,7 @@ from gkdbench.metrics.diagnostics import ece_of
 from gkdbench.protocol.corruption import CLEAN, Corruption, corrupted, corruptions
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.monitor import Monitor
+from gkdbench.protocol.monitor import Monitor, ScoredSet
 from gkdbench.protocol.predictor import Predictor, mean_logits
 from gkdbench.protocol.scoring import Arrays, Scored, selected_scores, truth_of
 from gkdbench.protocol.view_io import TrainingBundle
@@ -36,8 +36,10 @@ class SweptPredictions:
         seed: of the run; all its models read the same corrupted inputs, as does every other method's run of that seed.
     """
 
-    def __init__(self, given: TrainingBundle, monitor: Monitor, sweeps: Sweeps, seed: int) -> None:
-        self._given, self._monitor, self._seed = given, monitor, seed
+    def __init__(
+        self, given: TrainingBundle, scored_sets: Sequence[ScoredSet], monitor: Monitor, sweeps: Sweeps, seed: int
+    ) -> None:
+        self._given, self._scored_sets, self._monitor, self._seed = given, scored_sets, monitor, seed
         self._wanted = corruptions(sweeps)
         self._arrays: Arrays = {}
         self._mean: dict[tuple[Corruption, str], Tensor] = defaultdict(lambda: torch.zeros(()))
@@ -48,7 +50,7 @@ class SweptPredictions:
         for how in self._wanted:
             fresh = predictor if how == CLEAN else replace(predictor)  # what is prepared for a corruption is not kept
             logits: dict[str, Tensor] = {}
-            for scored_set in self._given.scored_sets:
+            for scored_set in self._scored_sets:
                 if scored_set.graph_name not in logits:
                     inputs = corrupted(graphs[scored_set.graph_name], how, self._seed)
                     logits[scored_set.graph_name] = self._monitor.checked(name, fresh, inputs)
@@ -83,7 +85,9 @@ def with_sweeps(
     if not sweeps:
         return scored
     with np.load(scratch / FILE, allow_pickle=False) as stored:
-        arrays = scored.arrays | {name: stored[name] for name in stored.files}
+        arrays = scored.arrays | {
+            name: evaluation_graphs.in_order(name.split("/")[-2], stored[name]) for name in stored.files
+        }
     names = [model.name for model in scored.models]
     found = score_sweeps(split_task, arrays, names, truth_of(split_task, evaluation_graphs), sweeps)
     return replace(scored, arrays=arrays, sweeps=found)

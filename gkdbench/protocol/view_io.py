@@ -1,11 +1,15 @@
-"""The label-stripped view on disk: the parent writes it, the worker reads it. No file of it holds a test label."""
+"""The view on disk: the parent writes it, the process of the method reads it. No file of it holds a test label.
+
+Items have new numbers (`gkdbench.protocol.renumbering`). What may be read only after ``fit``, the graphs with unseen
+nodes and the test graphs, is in a folder of its own, ``later``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,22 @@ from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs, make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import ScoredSet
+from gkdbench.protocol.renumbering import renumbered
 from gkdbench.protocol.view import TrainView
+
+LATER = "later"
+"""Folder inside a bundle, read after ``fit``."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBundle:
-    """What a worker finds in the folder of a bundle. Graphs other than "observed" are read when they are needed."""
+    """What the process of a method finds in the folder of a bundle, as far as it may be read while ``fit`` runs.
+
+    Args:
+        val_graph: name of the graph that `val` is in.
+        scored_sets: test items on graphs that training sees.
+        has_later: whether there are further ones, on graphs that are read after ``fit``.
+    """
 
     folder: Path
     view: TrainView
@@ -33,34 +47,44 @@ class TrainingBundle:
     val: NodeSet
     val_labels: Tensor
     scored_sets: list[ScoredSet]
+    has_later: bool
 
     def graph(self, name: str) -> Inputs:
-        """The Inputs called `name`, on the view's device."""
+        """The Inputs called `name`, "observed" or `val_graph`, on the view's device."""
         if name == "observed":
             return self.view.inputs
         return _read_inputs(self.folder / "scenes" / name).to(self.view.device)
 
 
 def write_bundle(split_task: SplitTask, folder: Path) -> EvaluationGraphs:
-    """Write the view of `problem` to `folder` (atomically: an existing folder is complete and kept).
+    """Write the view of `split_task` to `folder` (atomically: an existing folder is complete and kept).
 
     Test labels are dropped here; validation labels are written apart, for the Monitor alone.
+
+    Returns:
+        The graphs in the split's own numbers, with the places of the predictions that come back.
     """
-    evaluation_graphs = make_evaluation_graphs(split_task)
+    original = make_evaluation_graphs(split_task)
+    new = renumbered(original, split_task)
+    written = replace(original, place=new.place)
     if folder.exists():
-        return evaluation_graphs
+        return written
+    evaluation_graphs = new.graphs
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "scenes").mkdir(parents=True)
+    for part in (partial, partial / LATER):
+        (part / "scenes").mkdir(parents=True)
+    early = {"observed", evaluation_graphs.val_graph}
     for name, inputs in evaluation_graphs.graphs.items():
-        _write_inputs(partial / "scenes" / name, inputs)
+        _write_inputs((partial if name in early else partial / LATER) / "scenes" / name, inputs)
     labels = split_task.task.labels
     _save(partial / "train.position.npy", evaluation_graphs.train.position)
-    _save(partial / "train.labels.npy", labels[evaluation_graphs.train.ids])
+    _save(partial / "train.labels.npy", labels[original.train.ids][torch.from_numpy(new.place["train"])])
     _save(partial / "val.position.npy", evaluation_graphs.val.position)
-    _save(partial / "val.labels.npy", labels[evaluation_graphs.val.ids])
+    _save(partial / "val.labels.npy", labels[original.val.ids][torch.from_numpy(new.place["val"])])
     for scored_set in evaluation_graphs.scored_sets:
-        _save(partial / f"test.{scored_set.column}.position.npy", scored_set.items.position)
+        part = partial if scored_set.live else partial / LATER
+        _save(part / f"test.{scored_set.column}.position.npy", scored_set.items.position)
     meta = {
         "dataset": split_task.task.name,
         "kind": split_task.task.kind,
@@ -78,7 +102,7 @@ def write_bundle(split_task: SplitTask, folder: Path) -> EvaluationGraphs:
         if not folder.exists():
             raise
         shutil.rmtree(partial, ignore_errors=True)
-    return evaluation_graphs
+    return written
 
 
 def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
@@ -86,20 +110,8 @@ def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
     meta = json.loads((folder / "meta.json").read_text())
     observed = _read_inputs(folder / "scenes" / "observed")
     val_graph = observed if meta["val_scene"] == "observed" else _read_inputs(folder / "scenes" / meta["val_scene"])
-    items: dict[str, Space] = {"observed": observed.items}
-    scored_sets = []
-    for scored_set in meta["watches"]:
-        if scored_set["scene"] not in items:
-            items[scored_set["scene"]] = _read_space(folder / "scenes" / scored_set["scene"], "items")
-        position = _load(folder / f"test.{scored_set['column']}.position.npy")
-        scored_sets.append(
-            ScoredSet(
-                scored_set["column"],
-                scored_set["scene"],
-                NodeSet(items[scored_set["scene"]], position),
-                scored_set["live"],
-            )
-        )
+    live = [scored_set for scored_set in meta["watches"] if scored_set["live"]]
+    scored_sets = _read_scored_sets(folder, live, {"observed": observed.items})
     view = TrainView(
         dataset=meta["dataset"],
         kind=meta["kind"],
@@ -111,8 +123,59 @@ def read_bundle(folder: Path, device: str = "cpu") -> TrainingBundle:
         multi_label=meta["multi_label"],
     )
     val = NodeSet(val_graph.items, _load(folder / "val.position.npy"))
-    val_labels = _load(folder / "val.labels.npy")
-    return TrainingBundle(folder, view.to(device), meta["metric"], meta["val_scene"], val, val_labels, scored_sets)
+    return TrainingBundle(
+        folder=folder,
+        view=view.to(device),
+        metric=meta["metric"],
+        val_graph=meta["val_scene"],
+        val=val,
+        val_labels=_load(folder / "val.labels.npy"),
+        scored_sets=scored_sets,
+        has_later=len(live) < len(meta["watches"]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LaterGraphs:
+    """The part of a bundle that is read after ``fit``.
+
+    Args:
+        scored_sets: all of the bundle, those that training saw among them, in the order of its columns.
+    """
+
+    folder: Path
+    given: TrainingBundle
+    scored_sets: list[ScoredSet]
+
+    def graph(self, name: str) -> Inputs:
+        """The Inputs called `name`, on the view's device."""
+        if name in ("observed", self.given.val_graph):
+            return self.given.graph(name)
+        return _read_inputs(self.folder / "scenes" / name).to(self.given.view.device)
+
+
+def read_later(given: TrainingBundle, folder: Path) -> LaterGraphs:
+    """What is read after ``fit``.
+
+    Args:
+        folder: the bundle's `LATER`, or where its content was put.
+    """
+    watches = json.loads((given.folder / "meta.json").read_text())["watches"]
+    unseen = [scored_set for scored_set in watches if not scored_set["live"]]
+    known = {one.column: one for one in [*given.scored_sets, *_read_scored_sets(folder, unseen, {})]}
+    return LaterGraphs(folder, given, [known[scored_set["column"]] for scored_set in watches])
+
+
+def _read_scored_sets(folder: Path, watches: list[dict[str, Any]], items: dict[str, Space]) -> list[ScoredSet]:
+    """Scored sets as ``meta.json`` lists them; `items` are the numberings that are there already, by graph."""
+    found = []
+    for one in watches:
+        column, graph_name = one["column"], one["scene"]
+        if graph_name not in items:
+            items[graph_name] = _read_space(folder / "scenes" / graph_name, "items")
+        position = _load(folder / f"test.{column}.position.npy")
+        found.append(ScoredSet(column, graph_name, NodeSet(items[graph_name], position), one["live"]))
+    return found
 
 
 def _save(path: Path, tensor: Tensor) -> None:

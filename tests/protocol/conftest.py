@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gkdbench.protocol.evaluation_graphs import EvaluationGraphs
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import EpochResult, Monitor, ScoredSet
 from gkdbench.protocol.predictor import Predictor
+from gkdbench.protocol.renumbering import renumbered
 from gkdbench.protocol.view_io import write_bundle
 from gkdbench.testing.problems import small_problem
 
@@ -27,6 +29,11 @@ class Ready:
     problem: SplitTask
     evaluation_graphs: EvaluationGraphs
     folder: Path
+
+    @cached_property
+    def handed(self) -> EvaluationGraphs:
+        """The graphs under the numbers that a method sees."""
+        return renumbered(self.evaluation_graphs, self.problem).graphs
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,12 @@ def test_it_finds_no_test_label(searched: Mapping[str, Any]) -> None:
     orders |= {
         f"column {scored_set.column}": scored_set.items.ids.numpy() for scored_set in evaluation_graphs.scored_sets
     }
+    orders |= {
+        f"column {scored_set.column}, renumbered": scored_set.items.ids.numpy()[
+            evaluation_graphs.place[scored_set.column]
+        ]
+        for scored_set in evaluation_graphs.scored_sets
+    }
     assert found(searched["collected"], orders, secret) == []
 
 
@@ -88,7 +94,8 @@ def test_it_would_have_found_them(searched: Mapping[str, Any], place: str) -> No
 
 def test_it_finds_the_training_labels_that_it_was_given(searched: Mapping[str, Any]) -> None:
     split, labels = searched["problem"].split, searched["problem"].task.labels.numpy()
-    assert found(searched["collected"], {"train": split.train}, labels) != []
+    place = searched["evaluation_graphs"].place["train"]
+    assert found(searched["collected"], {"train": split.train[place]}, labels) != []
 
 
 def test_it_does_not_cry_wolf(searched: Mapping[str, Any]) -> None:

@@ -65,18 +65,21 @@ def test_scores_and_calibration_are_those_of_the_selected_weights_on_the_disturb
     case = ready("ind")
     outcome, found = swept(case, Walk(epochs=4, peers=2, hops=1), tmp_path / "run", SWEEPS)
     view = read_bundle(case.folder).view
-    scored_set = next(w for w in case.evaluation_graphs.scored_sets if w.column == column)
-    inputs = corrupted(case.evaluation_graphs.graphs[scored_set.graph_name], Corruption(kind, level), 5)
+    scored_set = next(w for w in case.handed.scored_sets if w.column == column)
+    place = torch.from_numpy(case.evaluation_graphs.place[column])
+    inputs = corrupted(case.handed.graphs[scored_set.graph_name], Corruption(kind, level), 5)
     adjacency = torch.zeros(len(inputs.space), len(inputs.space))
     adjacency[inputs.graph.row.long(), inputs.graph.index.long()] = 1
-    labels = case.problem.task.labels[scored_set.items.ids].numpy()
+    original = next(w for w in case.evaluation_graphs.scored_sets if w.column == column)
+    labels = case.problem.task.labels[original.items.ids].numpy()
+    position = scored_set.items.position[place.argsort()]
     stored = step(found, kind, level)
     answers, mean = [], np.zeros((len(labels), 3))
     for i, model in enumerate(outcome.models[:2]):
         weight = Linear(view, 5 + i).weight.detach()
         for epoch in range(1, model["selected_epoch"] + 1):
             weight = weight + torch.empty_like(weight).normal_(generator=Randomness(5, i).initial(str(epoch)))
-        probs = (adjacency @ (inputs.features @ weight)).softmax(1)[scored_set.items.position].numpy()
+        probs = (adjacency @ (inputs.features @ weight)).softmax(1)[position].numpy()
         mean = mean + probs / 2
         answers.append(probs.argmax(1))
         assert stored.scores[f"peer{i}"][column] == (probs.argmax(1) == labels).mean()

@@ -11,7 +11,8 @@ import torch
 from gkdkernels.graph import SparseFeatures
 
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.view_io import read_bundle, write_bundle
+from gkdbench.protocol.renumbering import renumbered
+from gkdbench.protocol.view_io import LATER, read_bundle, read_later, write_bundle
 from gkdbench.testing.problems import relabelled
 
 Get = Callable[[str], Any]
@@ -48,23 +49,27 @@ def test_the_labels_on_disk_are_those_of_train_and_val(ready: Get, setting: str,
     write_bundle(relabelled(case.problem, np.arange(len(labels))), tmp_path / "view")
     old, new = contents(case.folder), contents(tmp_path / "view")
     assert {name for name in old if old[name] != new[name]} == {"train.labels.npy", "val.labels.npy"}
-    assert np.array_equal(np.load(case.folder / "train.labels.npy"), labels[split.train].numpy())
-    assert np.array_equal(np.load(case.folder / "val.labels.npy"), labels[split.val].numpy())
+    place = case.evaluation_graphs.place
+    for part, ids in (("train", split.train), ("val", split.val)):
+        assert np.array_equal(np.load(case.folder / f"{part}.labels.npy"), labels[ids[place[part]]].numpy())
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_what_is_read_is_what_was_staged(ready: Get, setting: str) -> None:
     case = ready(setting)
     given, task = read_bundle(case.folder), case.problem.task
-    for name, inputs in case.evaluation_graphs.graphs.items():
-        assert equal(given.graph(name), inputs), name
-    assert given.view.train.ids.tolist() == case.evaluation_graphs.train.ids.tolist()
-    assert torch.equal(given.view.labels, task.labels[case.evaluation_graphs.train.ids])
-    assert given.val.ids.tolist() == case.evaluation_graphs.val.ids.tolist()
-    assert given.val_graph == case.evaluation_graphs.val_graph
-    assert [(w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in given.scored_sets] == [
-        (w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in case.evaluation_graphs.scored_sets
-    ]
+    later = read_later(given, case.folder / LATER)
+    for name, inputs in case.handed.graphs.items():
+        assert equal(later.graph(name), inputs), name
+    assert given.view.train.ids.tolist() == case.handed.train.ids.tolist()
+    original = case.evaluation_graphs.train.ids[torch.from_numpy(case.evaluation_graphs.place["train"])]
+    assert torch.equal(given.view.labels, task.labels[original])
+    assert given.val.ids.tolist() == case.handed.val.ids.tolist()
+    assert given.val_graph == case.handed.val_graph
+    wanted = [(w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in case.handed.scored_sets]
+    for found, sets in ((later.scored_sets, wanted), (given.scored_sets, [one for one in wanted if one[2]])):
+        assert [(w.column, w.graph_name, w.live, w.items.ids.tolist()) for w in found] == sets
+    assert given.has_later == (setting in ("ind", "graph"))
     assert (given.view.num_classes, given.view.multi_label, given.metric) == (
         task.num_classes,
         task.multi_label,
@@ -77,9 +82,8 @@ def test_sparse_and_edge_features_survive(ready: Get, tmp_path: Path) -> None:
     problem = ready("ind").problem
     ends = torch.stack([problem.task.graph.index, problem.task.graph.row], dim=1).float()
     sparse = SparseFeatures.from_dense(problem.task.features)
-    evaluation_graphs = write_bundle(
-        replace(problem, task=problem.task.with_(features=sparse, edge_features=ends)), tmp_path / "v"
-    )
+    changed = replace(problem, task=problem.task.with_(features=sparse, edge_features=ends))
+    evaluation_graphs = renumbered(write_bundle(changed, tmp_path / "v"), changed).graphs
     observed = read_bundle(tmp_path / "v").view.inputs
     assert isinstance(observed.features, SparseFeatures)
     wanted = evaluation_graphs.graphs["observed"]
@@ -89,8 +93,13 @@ def test_sparse_and_edge_features_survive(ready: Get, tmp_path: Path) -> None:
 
 def test_the_training_view_of_an_inductive_run_holds_no_unseen_node(ready: Get) -> None:
     case = ready("ind")
-    view = read_bundle(case.folder).view
-    assert not set(view.inputs.space.ids.tolist()) & set(case.problem.split.unseen.tolist())
+    given = read_bundle(case.folder)
+    unseen = next(w for w in case.handed.scored_sets if w.column == "ind").items.ids.tolist()
+    assert len(unseen) == len(case.problem.split.unseen)
+    assert not set(given.view.inputs.space.ids.tolist()) & set(unseen)
+    assert [w.column for w in given.scored_sets] == ["tran"]
+    with pytest.raises(OSError, match="full"):
+        given.graph("full")
 
 
 def test_writing_into_the_view_leaves_the_files_alone(ready: Get) -> None:
