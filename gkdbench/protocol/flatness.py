@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FLAT_ABOVE = 0.45
+FLAT_ABOVE = 0.35
 """Training cross-entropy over log C of a selected model, above which it is flat (docs/protocol.md, section 4.1)."""
 
 FLAT, FLAT_TEACHER = "flat", "flat teacher"

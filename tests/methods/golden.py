@@ -1,7 +1,7 @@
 """Numbers that must not change silently: scores, losses and weight norms of every method after three epochs.
 
-They are kept in golden.json under the revisions that made them. A change that moves numbers bumps `revision` of the
-method (or of its backbone) and then runs
+They are kept in golden.json under the revisions that made them, and the version of the protocol. A change that moves
+numbers bumps `revision` of the method (or of its backbone) and then runs
 
     python tests/methods/golden.py
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.nn.backbones import BACKBONES
+from gkdbench.records.schema import PROTOCOL_VERSION
 from gkdbench.testing.problems import small_problem
 from gkdbench.testing.runs import Workshop, small_method
 from gkdbench.training.method import Method
@@ -56,8 +57,11 @@ def key(case: Case) -> str:
     """The case and every revision that its numbers depend on, its teacher's included."""
     name, variant, setting, overrides = case
     method = resolve(name, {"variant": variant, **json.loads(overrides)})
-    revisions = " ".join(f"{part}@{number}" for part, number in sorted(_revisions(method)))
+    revisions = " ".join(f"{part}@{number}" for part, number in sorted({*_revisions(method), _PROTOCOL}))
     return f"{name} {overrides} {variant} {setting} | {revisions}"
+
+
+_PROTOCOL = ("protocol", PROTOCOL_VERSION)
 
 
 def _revisions(method: Method) -> Iterator[tuple[str, int]]:

@@ -118,7 +118,7 @@ class MixtureStudent(MixtureFields):
             yield MixtureBatch(everything[batch], next(labels) if self.label_weight else batch[:0])
 
     def _apart(self, view: TrainView) -> Iterator[MixtureBatch]:
-        """The official code's forwards of an epoch: labelled nodes, then all observed ones, in the order of ids."""
+        """The official code's forwards of an epoch: labelled nodes, then all observed ones, each in their order."""
         everything, nothing = view.inputs.everything.position, view.train.position[:0]
         size = self.batch_size or len(everything)
         for labelled in torch.split(torch.arange(len(view.train)), size):

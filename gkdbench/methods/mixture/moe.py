@@ -37,7 +37,7 @@ class MoE(MixtureStudent):
     deviations: ClassVar[tuple[str, ...]] = (
         "exactly k experts, with weights that sum to 1; the official code uses k + 1 with a softmax over all",
         "expert 0 is pre-trained and copied, as in RbM; the official code trains experts on slices of a batch by "
-        "position",
+        "position; items come in a random order in both forms, there in the file's",
         "the load loss is differentiable (share times probability); the official code counts rows, without a gradient",
         "selection, KL, steps, temperature and options as in RbM's corrected form",
     )

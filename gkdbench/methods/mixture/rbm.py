@@ -68,6 +68,8 @@ class RbM(MixtureStudent):
         "encodings are of the run's seed; in the official code one for all seeds where the whole graph is observed",
         "reliable sampling leaves out bins without nodes; in the official code their share of agreements is 0",
         "graphs have the loops of their split family, in both forms; the official code's CPF graphs have none",
+        "items come in a random order of their own in both forms; in the official code in the file's, in which its "
+        "batches are cut",
     )
     revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
