@@ -37,7 +37,7 @@ def write_teacher(
     if trace is None:
         logits, hidden = predictor(observed), None
     else:
-        result = trace(*ready.arguments(predictor.module))
+        result = trace(*predictor.arguments(ready))
         logits, hidden = result.logits, (result.hidden[-1] if result.hidden else None)
     outputs = {"logits": logits} | ({} if hidden is None else {"hidden": hidden})
     for name, tensor in outputs.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,10 @@ class Predictor:
             )
         return self._prepared[inputs.space.name]
 
+    def arguments(self, ready: Inputs) -> tuple[Any, ...]:
+        """What the module is called with on `ready`, its prepared inputs: no graph unless it declares to need one."""
+        return ready.arguments(self.module) if self.needs == "graph" else (ready.features, None, ready.segments)
+
     def __call__(self, inputs: Inputs, items: NodeSet | None = None) -> Tensor:
         """Logits [M, C] of `items` (default: all), in the module's current mode."""
         ready = self.prepared(inputs)
@@ -56,10 +61,7 @@ class Predictor:
         if items is not None and self.needs != "graph" and ready.segments is None:
             logits: Tensor = self.module(ready.rows(items), None, None)
             return logits
-        if self.needs == "graph":
-            logits = self.module(*ready.arguments(self.module))
-        else:
-            logits = self.module(ready.features, None, ready.segments)
+        logits = self.module(*self.arguments(ready))
         return logits if items is None else logits[items.position]
 
     @torch.no_grad()
