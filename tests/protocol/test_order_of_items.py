@@ -11,6 +11,7 @@ import pytest
 from gkdbench.data.catalogue import names
 from gkdbench.data.datasets import available
 from gkdbench.data.splits import SplitTask, prepare_named, supported_splits
+from gkdbench.errors import UserError
 from gkdbench.metrics import score
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.renumbering import renumbered
@@ -97,7 +98,11 @@ AT_HAND = [(name, split) for name in names() if available(name) for split in sup
 @pytest.mark.skipif(not os.environ.get("GKDBENCH_DATA"), reason="raw data are absent")
 @pytest.mark.parametrize(("dataset", "split"), AT_HAND)
 def test_every_set_at_hand(dataset: str, split: str) -> None:
-    for column, got, limit in figures(prepare_named(dataset, split)):
+    try:
+        problem = prepare_named(dataset, split)
+    except UserError as error:  # a class is too small for this split family
+        pytest.skip(str(error))
+    for column, got, limit in figures(problem):
         assert got[0] <= limit[0] and got[1] <= limit[1], (column, got, limit)
 
 
