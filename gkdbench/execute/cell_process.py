@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gkdbench.execute.confine import confine
+from gkdbench.execute.texts import shortened
 from gkdbench.execute.job import Job
 
 if TYPE_CHECKING:
     from gkdbench.protocol.session import RunOutcome
 
 PARENT = "GKDBENCH_PARENT"
-TEXT_CHARACTERS = 32 * 1024
-"""So many characters of a failure's reason, and as many of its traceback, are kept: the first half and the last."""
 ANSWER_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
+_NEEDED = ("gkdbench.protocol.session", "gkdbench.training", "gkdbench.training.resolve", "gkdbench.measure.energy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,13 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)  # refuses a second call
-    for module in ("gkdbench.protocol.session", "gkdbench.training.resolve", "gkdbench.measure.energy"):
+    for module in _NEEDED:
         import_module(module)
+    from gkdbench.metrics.registry import METRICS
+    from gkdbench.nn.backbones import BACKBONES
+    from gkdbench.training.registry import METHODS
+
+    METHODS.entries(), METRICS.entries(), BACKBONES.entries()  # names and sources are read, no entry is imported
     if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
         torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
 
@@ -155,7 +160,10 @@ def serve(job: Job, size: int) -> dict[str, Any]:
     try:
         with memory_limit(job, size):
             outcome = _run(job)
-        outcome.reason, outcome.traceback = shortened(outcome.reason), shortened(outcome.traceback)
+        if outcome.reason is not None:
+            outcome.reason = shortened(outcome.reason)
+        if outcome.traceback is not None:
+            outcome.traceback = shortened(outcome.traceback)
         write_outcome(outcome, path)
         return {"done": hashlib.sha256(path.read_bytes()).hexdigest()}
     except OSError as error:
@@ -168,14 +176,6 @@ def serve(job: Job, size: int) -> dict[str, Any]:
 def _disk_is_full(error: OSError) -> bool:
     """numpy reports a short write without an error number."""
     return error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or "requested and" in str(error)
-
-
-def shortened(text: str | None, characters: int = TEXT_CHARACTERS) -> str | None:
-    """`text`, of a long one the first and the last half of `characters`."""
-    if text is None or len(text) <= characters:
-        return text
-    half = characters // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 def _run(job: Job) -> RunOutcome:

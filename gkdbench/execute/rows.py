@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.prefetch import PreparedData
 from gkdbench.execute.suite import Suite
+from gkdbench.execute.texts import shortened
 from gkdbench.protocol.scoring import Arrays, score_run
 from gkdbench.protocol.sweeps import with_sweeps
 from gkdbench.records.claims import Owner
@@ -38,14 +39,21 @@ def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path, sha
     Raises:
         DiskFull: the worker's disk was full.
     """
-    text = (scratch / "outcome.json").read_bytes()
+    try:
+        text = (scratch / "outcome.json").read_bytes()
+    except OSError as error:
+        return ended_row(cell, suite, ready, str(error), ""), {}
     if hashlib.sha256(text).hexdigest() != sha256:
-        return ended_row(cell, suite, ready, "an outcome that was changed after it was written", ""), {}
+        return ended_row(cell, suite, ready, "its outcome was changed after it was written", ""), {}
     outcome = json.loads(text)
     if outcome["status"] != "ok":
         if found := _DISK.match(outcome["reason"] or ""):
             raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
-        return _row(cell, suite, ready, outcome), {}
+        try:
+            return _row(cell, suite, ready, outcome), {}
+        except ValidationError as error:  # of numbers and flags that the method gave before it failed
+            reason = shortened(f"{outcome['reason']}; and its outcome is not valid: {error}")
+            return failed_row(cell, suite, ready, status="error", phase="fit", reason=reason), {}
     try:
         scored = score_run(ready.split_task, ready.evaluation_graphs, scratch, outcome["models"])
         scored = with_sweeps(ready.split_task, ready.evaluation_graphs, scratch, scored, cell.group.identity.sweeps)
@@ -56,10 +64,10 @@ def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path, sha
         failed: dict[str, Any] = {
             "status": "error",
             "phase": "score",
-            "reason": f"{type(error).__name__}: {error}",
+            "reason": shortened(f"{type(error).__name__}: {error}"),
             "models": [],
         }
-        failed |= {"traceback": "".join(tb.format_exception(error)), "extra": {}}
+        failed |= {"traceback": shortened("".join(tb.format_exception(error))), "extra": {}, "flags": []}
         return _row(cell, suite, ready, outcome | failed), {}
 
 
