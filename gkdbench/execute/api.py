@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.execute.confine import hidden_folders
+from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.inline_suite import Methods, suite_of
 from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
-from gkdbench.execute.pool import GRACE_S, Pool, worker_environment
+from gkdbench.execute.pool import GRACE_S, Pool
 from gkdbench.execute.prefetch import DataPrefetcher
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, scratch_folder
 from gkdbench.execute.select import parse_only
+from gkdbench.execute.starters import starter_for
 from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.store import Store
 
@@ -119,8 +122,8 @@ def run_suite(
         seeds: their training seeds, ``"0:3"`` (the default), one seed, or several.
         overrides: hyper-parameters of all `methods`; what a method's own mapping gives comes first.
         out: folder of the records.
-        jobs: worker processes; default: one per core that the threads leave.
-        threads: per worker; default: the suite's.
+        jobs: cells at a time, each in a process of its own; default: one per core that the threads leave.
+        threads: per cell; default: the suite's.
         device: ``auto``, ``cpu`` or ``cuda:i``.
         data: folder of raw files; default: ``$GKDBENCH_DATA``.
         only: ``"method=glnn,seed=3"``, or the same as a mapping.
@@ -132,8 +135,8 @@ def run_suite(
         keep_models: keep the selected weights of every model that is trained, see `gkdbench.load_model`. Cells that
             have rows already are not trained for it.
         progress: takes the events; default: silence.
-        tune_allocator: run workers under the ``MALLOC_*`` settings of `gkdbench.execute.pool.ALLOCATOR`.
-        grace_s: how long beyond its time limit a cell may take before its worker is killed.
+        tune_allocator: run workers under the ``MALLOC_*`` settings of `gkdbench.execute.environment.ALLOCATOR`.
+        grace_s: how long beyond its time limit a cell may take before its process is killed.
 
     Raises:
         UserError: bad input, an output folder that refuses, a worker that cannot start.
@@ -191,11 +194,15 @@ def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings
         UserError, Interrupted: as `run_suite`.
     """
     progress.planned(plan, settings.jobs)
-    environment = worker_environment(settings.threads or plan.suite.threads, tune_allocator=settings.tune_allocator)
+    threads, starter = settings.threads or plan.suite.threads, starter_for(settings.device)
+    environment = worker_environment(threads, tune_allocator=settings.tune_allocator)
     store.open()
     try:
         with scratch_folder(store) as folder:
-            pool = Pool(min(settings.jobs, max(len(plan.todo), 1)), folder, environment, settings.grace_s)
+            size = min(settings.jobs, max(len(plan.todo), 1))
+            datasets = {cell.group.identity.dataset for cell in plan.todo}
+            hidden = hidden_folders(store.out, settings.data, datasets)
+            pool = Pool(size, folder, environment, settings.grace_s, starter=starter, threads=threads, hidden=hidden)
             wanted = [cell.split_task for cell in plan.todo]
             prefetcher = DataPrefetcher(folder / "views", settings.data, wanted, pool.wake)
             runner = Runner(

@@ -14,11 +14,12 @@ from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, run_plan
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.cell_folder import make_cell_folder
+from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.job import Job
 from gkdbench.execute.plan import make_plan
-from gkdbench.execute.pool import worker_environment
 from gkdbench.execute.progress import Progress
-from gkdbench.execute.runner import job_of, scratch_folder
+from gkdbench.execute.runner import banks_of, job_of, scratch_folder
 from gkdbench.execute.select import parse_only, select
 from gkdbench.execute.suite import Suite
 from gkdbench.protocol.view_io import write_bundle
@@ -92,10 +93,11 @@ def debug_cell(
     store.open()
     try:
         with scratch_folder(store) as folder:
-            view, scratch = folder / "view", folder / "cell"
-            scratch.mkdir(parents=True)
+            view = folder / "views" / "view"
+            view.parent.mkdir(parents=True)
             write_bundle(prepare_named(*cell.split_task, data=folder_of_data), view)
-            job = job_of(cell, store, number=0, view=view, scratch=scratch, device=where)
+            own = make_cell_folder(folder / "cells" / "cell-0", view, banks_of(cell, store))
+            job = job_of(cell, number=0, folder=own, device=where)
             outcome = _train(job, threads or suite.threads)
     finally:
         store.close()
@@ -132,10 +134,10 @@ def _teachers_of(cell: Cell) -> Iterator[Cell]:
 
 
 def _train(job: Job, threads: int) -> dict[str, Any]:
-    """The outcome of `job`, trained by the workers' own function."""
+    """The outcome of `job`, trained by the function that every cell's process calls."""
     import torch
 
-    from gkdbench.execute.worker import serve
+    from gkdbench.execute.cell_process import serve
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -148,6 +150,8 @@ def _train(job: Job, threads: int) -> dict[str, Any]:
         raise UserError(
             f"cannot write {job.scratch}: {answer['storage_error'][1]}; free some space, or give another --out"
         )
+    if "failed" in answer:
+        raise UserError(f"the cell left no outcome: {answer['failed']}; look for what its method does to its files")
     outcome: dict[str, Any] = json.loads((Path(job.scratch) / "outcome.json").read_text())
     return outcome
 

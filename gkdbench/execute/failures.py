@@ -18,7 +18,9 @@ from gkdbench.records.store import Store
 LOG_BYTES = 2**20
 """A log keeps the last so many bytes of what a cell printed."""
 PRINTED = "printed.log"
-"""File in a cell's scratch folder: what its worker printed while it ran."""
+"""File in a cell's folder: what its process printed."""
+TAIL_BYTES, TAIL_LINES = 16 * 1024, 20
+"""A row of a cell that was killed quotes no more of its log."""
 
 _FRAME = re.compile(r'^ *File "(?P<file>[^"\n]+)", line (?P<line>\d+),? in (?P<function>\S+)$', re.MULTILINE)
 _NEXT_TRACEBACK = "Traceback (most recent call last)"
@@ -142,16 +144,16 @@ def log_path(store: Store, cell: Cell) -> Path:
     return store.out / ".logs" / f"{of.method}-{of.key[:12]}-{cell.index}-{cell.seed}.log"
 
 
-def keep_log(store: Store, cell: Cell, row: Row, scratch: Path) -> None:
+def keep_log(store: Store, cell: Cell, row: Row, printed_log: Path) -> None:
     """Store what a failed cell printed, its traceback after it; an earlier log of the cell is replaced.
+
+    Args:
+        printed_log: what the cell printed; of a long one the end is kept.
 
     Raises:
         StorageError: the output folder refused.
     """
-    try:
-        printed = (scratch / PRINTED).read_bytes()
-    except OSError:
-        printed = b""
+    printed = _end_of(printed_log, LOG_BYTES)
     head = f"{cell}\n{row.command}\n--- printed (stdout and stderr) ---\n"
     tail = f"--- {row.status} in phase {row.phase} ---\n{row.traceback or row.reason or ''}\n"
     if printed and not printed.endswith(b"\n"):
@@ -166,16 +168,16 @@ def drop_log(store: Store, cell: Cell) -> None:
     remove_if_empty(path.parent)
 
 
-def copy_printed(log: Path, scratch: Path) -> None:
-    """Move what a worker printed from its log to `scratch`, the last `LOG_BYTES` of it; a full disk loses it."""
+def tail_of(log: Path) -> str:
+    """The last lines of a log."""
+    return b"\n".join(_end_of(log, TAIL_BYTES).splitlines()[-TAIL_LINES:]).decode(errors="replace")
+
+
+def _end_of(log: Path, size: int) -> bytes:
+    """The last `size` bytes of a file; none of one that cannot be read."""
     try:
         with log.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - LOG_BYTES))
-            text = stream.read()
-        if text:
-            (scratch / PRINTED).write_bytes(text)
-            with log.open("r+b") as stream:
-                stream.truncate(0)  # workers append: the next cell's output begins at the start
+            stream.seek(max(0, stream.seek(0, 2) - size))
+            return stream.read(size)
     except OSError:
-        return
+        return b""

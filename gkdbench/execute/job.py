@@ -1,4 +1,4 @@
-"""What parent and worker say to each other: one JSON object a line."""
+"""What the run tells the process of a cell: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TeacherJob:
-    """A teacher's bank entry, as a worker reads it."""
+    """A teacher's bank entry, as a cell reads it."""
 
     folder: str
     method: str
@@ -19,7 +19,15 @@ class TeacherJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One cell for a worker. Paths, a configuration, limits: nothing of it tells a test label."""
+    """One cell, as its process is told of it. Nothing of it tells a test label, and no path leads out of the cell's own
+    folder (`gkdbench.execute.cell_folder`).
+
+    Args:
+        bundle: folder of the view.
+        scratch: empty folder for what the cell writes; its working directory.
+        later: folder of what may be read only after ``fit``, or None.
+        bank: folder to be made for the cell's model, where others need it.
+    """
 
     id: int
     method: str
@@ -36,6 +44,7 @@ class Job:
     time_limit_s: float | None = None
     memory_limit_bytes: int | None = None
     keep_weights: bool = False
+    later: str | None = None
 
     def line(self) -> bytes:
         """As one line."""

@@ -1,4 +1,4 @@
-"""The pool: long-lived worker processes, their environment, their limits, their deaths."""
+"""The pool: the run's worker, the cells that it has under way, their limits, their deaths, and its own."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gkdbench.execute.failures import copy_printed
+from gkdbench.execute.failures import tail_of
 from gkdbench.execute.job import Job
-from gkdbench.execute.worker import PARENT
-
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000"}
-"""Keeps freed memory in the process: page faults cost a third of a small cell's time otherwise (design decision 15)."""
+from gkdbench.execute.orphans import kill_marked
+from gkdbench.execute.starters import Starter
 
 GRACE_S = 10.0
-"""Beyond a cell's time limit and a quarter of it, the worker is killed: its method never checked the time."""
+"""Beyond a cell's time limit and a quarter of it, its process is killed: its method never checked the time."""
+START_S = 60.0
+"""Further time for a cell that starts as a new interpreter."""
+HANG_S = 20.0
+"""A worker that does not report a killed cell within this time is killed itself."""
+MARK = "GKDBENCH_WORKER_ID"
+"""Environment variable with a random word: what a dead worker's cells have left is found by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker ended while it had a job.
+    """The process of a cell was ended by a signal, or its worker ended.
 
     Args:
         how: ``"SIGKILL"``, ``"exit status 3"``.
-        ready: whether it had started up; False: it could not even begin.
-        log: the last lines that it printed.
+        ready: whether the worker had started up; False: it could not even begin.
+        log: the last lines that the cell (or a worker that could not begin) printed.
     """
 
     how: str
@@ -42,61 +46,66 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The process of a cell ended by itself and left no outcome.
+
+    Args:
+        how: ``"exit status 0"``.
+        log: the last lines that it printed.
+    """
+
+    how: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overdue:
-    """The worker was killed because the time limit and the grace had passed."""
+    """The cell was killed because the time limit and the grace had passed."""
 
 
-WorkerReply = dict[str, Any] | Died | Overdue
+WorkerReply = dict[str, Any] | Died | Ended | Overdue
 
 
-def worker_environment(threads: int, *, tune_allocator: bool = True) -> dict[str, str]:
-    """The environment of a worker: no way to the labels, thread counts fixed, hashing fixed."""
-    hidden = ("GKDBENCH_DATA", "XDG_CACHE_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= {
-        "XDG_CACHE_HOME": "/nonexistent/gkdbench-worker",
-        "GKDBENCH_WORKER": "1",
-        PARENT: str(os.getpid()),
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
-    }
-    return (ALLOCATOR | environment) if tune_allocator else environment
-
-
-def allocator_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """The ``MALLOC_*`` settings that a worker runs under."""
-    return {name: value for name, value in sorted(environment.items()) if name.startswith("MALLOC_")}
+@dataclass(eq=False)
+class _Task:
+    job: Job
+    log: Path
+    kill_at: float | None = None
+    overdue: bool = False
 
 
 @dataclass(eq=False)
 class _Worker:
     process: subprocess.Popen[bytes]
+    mark: str
     log: Path
     ready: bool = False
-    job: Job | None = None
-    kill_at: float | None = None
     buffer: bytes = b""
 
 
 @dataclass(eq=False)
 class Pool:
-    """`size` workers, started when they are needed, replaced when they die.
-
-    What a worker printed while it had a job is in the job's scratch folder when its answer comes, as
-    `gkdbench.execute.failures.PRINTED`.
+    """At most `size` cells at a time, each in a process of its own that one worker starts; a worker that dies is
+    replaced.
 
     Args:
         folder: where workers write their logs.
-        environment: of `worker_environment`.
+        environment: of `gkdbench.execute.environment.worker_environment`.
         grace_s: see GRACE_S.
+        starter: how the worker starts cells.
+        threads: of one cell.
+        hidden: folders that no cell may see.
     """
 
     size: int
     folder: Path
     environment: Mapping[str, str]
     grace_s: float = GRACE_S
-    _workers: list[_Worker] = field(default_factory=list)
+    starter: Starter = "fork"
+    threads: int = 1
+    hidden: Iterable[Path] = ()
+    _tasks: dict[int, _Task] = field(default_factory=dict)
+    _worker: _Worker | None = None
     _started: int = 0
 
     def __post_init__(self) -> None:
@@ -108,20 +117,24 @@ class Pool:
 
     @property
     def running(self) -> int:
-        """How many jobs are under way."""
-        return sum(worker.job is not None for worker in self._workers)
+        """How many cells are under way."""
+        return len(self._tasks)
 
     @property
     def free(self) -> int:
-        """How many jobs could be given out now."""
+        """How many cells could be started now."""
         return self.size - self.running
 
-    def submit(self, job: Job) -> None:
-        """Give `job` to an idle worker, starting one if need be."""
-        idle = next((worker for worker in self._workers if worker.job is None), None) or self._start()
-        idle.job = job
-        if idle.ready:
-            self._send(idle)
+    def submit(self, job: Job, log: Path) -> None:
+        """Start a process for `job`, and a worker before it if there is none.
+
+        Args:
+            log: file that takes what the cell prints.
+        """
+        self._tasks[job.id] = _Task(job, log)
+        if self._worker is None:
+            self._worker = self._start_worker()
+        self._tell(self._worker, {"job": job.line().decode(), "log": str(log)})
 
     def wake(self) -> None:
         """End a `wait` early; callable from any thread."""
@@ -132,96 +145,116 @@ class Pool:
 
     def wait(self, timeout_s: float) -> list[tuple[Job, WorkerReply]]:
         """Answers that came in within `timeout_s` (at once, when there are any)."""
-        deadlines = [worker.kill_at for worker in self._workers if worker.kill_at is not None]
+        deadlines = [task.kill_at for task in self._tasks.values() if task.kill_at is not None]
         if deadlines:
             timeout_s = max(0.0, min(timeout_s, min(deadlines) - time.monotonic()))
         answers: list[tuple[Job, WorkerReply]] = []
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 os.read(self._wake_read, 65536)
-            else:
+            elif key.data is self._worker:
                 answers += self._read(key.data)
         now = time.monotonic()
-        for worker in [w for w in self._workers if w.kill_at is not None and now > w.kill_at]:
-            assert worker.job is not None  # a deadline is set only together with a job
-            copy_printed(worker.log, Path(worker.job.scratch))
-            answers.append((worker.job, Overdue()))
-            self._end(worker)
+        for task in [task for task in self._tasks.values() if task.kill_at is not None and now > task.kill_at]:
+            if self._worker is None:
+                break
+            if task.overdue:
+                self._worker.process.kill()  # it hangs; its end is noticed like any other
+            else:
+                self._tell(self._worker, {"kill": task.job.id})
+            task.overdue, task.kill_at = True, now + HANG_S
         return answers
 
     def close(self) -> None:
-        """Kill every worker and wait for it."""
-        for worker in list(self._workers):
-            self._end(worker)
+        """End the worker and all that it started, and wait for it."""
+        if self._worker is not None:
+            self._end(self._worker)
+        self._tasks.clear()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _start(self) -> _Worker:
+    def _start_worker(self) -> _Worker:
         self._started += 1
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / f"worker-{self._started}.log"
-        with log.open("ab") as stderr:  # appending: `copy_printed` empties it between cells
+        log, mark = self.folder / f"worker-{self._started}.log", os.urandom(16).hex()
+        with log.open("ab") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gkdbench.execute.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=dict(self.environment),
+                env=dict(self.environment) | {MARK: mark},
+                start_new_session=True,
             )
-        worker = _Worker(process, log)
-        self._workers.append(worker)
+        worker = _Worker(process, mark, log)
         assert process.stdout is not None  # a pipe was requested
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        hidden = [str(folder) for folder in self.hidden]
+        self._tell(worker, {"starter": self.starter, "threads": self.threads, "hidden": hidden})
         return worker
 
-    def _send(self, worker: _Worker) -> None:
-        job = worker.job
-        assert job is not None and worker.process.stdin is not None  # called with a job, on a pipe
-        if job.time_limit_s is not None:
-            worker.kill_at = time.monotonic() + 1.25 * job.time_limit_s + self.grace_s
-        try:
-            worker.process.stdin.write(job.line())
+    def _tell(self, worker: _Worker, message: Mapping[str, Any]) -> None:
+        assert worker.process.stdin is not None  # a pipe was requested
+        with suppress(OSError):  # it has just died; noticed by the end of its reports
+            worker.process.stdin.write(json.dumps(message).encode() + b"\n")
             worker.process.stdin.flush()
-        except OSError:
-            return  # it has just died; noticed by the end of file on stdout
 
     def _read(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
         assert worker.process.stdout is not None  # a pipe was requested
         data = os.read(worker.process.stdout.fileno(), 65536)
         if not data:
-            return self._dead(worker)
+            return self._worker_died(worker)
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
         answers: list[tuple[Job, WorkerReply]] = []
         for line in lines:
             message = json.loads(line)
             if "ready" in message:
                 worker.ready = True
-                os.truncate(worker.log, 0)  # what imports printed belongs to no cell
-                if worker.job is not None:
-                    self._send(worker)
-            elif worker.job is not None:
-                copy_printed(worker.log, Path(worker.job.scratch))
-                answers.append((worker.job, message))
-                worker.job = worker.kill_at = None
+            elif (task := self._tasks.get(message.get("started", -1))) is not None:
+                if task.job.time_limit_s is not None:
+                    start = START_S if self.starter == "spawn" else 0.0
+                    task.kill_at = time.monotonic() + start + 1.25 * task.job.time_limit_s + self.grace_s
+            elif (task := self._tasks.pop(message.get("refused", -1), None)) is not None:
+                answers.append((task.job, Died(f"a refusal to start ({message['why']})", True, "")))
+            elif (task := self._tasks.pop(message.get("ended", -1), None)) is not None:
+                answers.append((task.job, _reply(task, message["status"], message["answer"])))
         return answers
 
-    def _dead(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
-        code = worker.process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        tail = b"\n".join(worker.log.read_bytes().splitlines()[-20:]).decode(errors="replace")
-        job = worker.job
-        if job is not None:
-            copy_printed(worker.log, Path(job.scratch))
-        self._end(worker)
-        return [] if job is None else [(job, Died(how, worker.ready, tail))]
+    def _worker_died(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
+        """Every cell under way died with its worker."""
+        how = _how(self._end(worker))
+        log = "" if worker.ready else tail_of(worker.log)
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        return [(task.job, Overdue() if task.overdue else Died(how, worker.ready, log)) for task in tasks]
 
-    def _end(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        assert worker.process.stdout is not None and worker.process.stdin is not None  # pipes were requested
-        self._selector.unregister(worker.process.stdout)
-        worker.process.kill()
-        worker.process.wait()
-        worker.process.stdout.close()
+    def _end(self, worker: _Worker) -> int:
+        """End `worker` and what it started; how it ended."""
+        self._worker = None
+        process = worker.process
+        assert process.stdout is not None and process.stdin is not None  # pipes were requested
+        self._selector.unregister(process.stdout)
         with suppress(OSError):  # a job was still in the pipe of a dead worker
-            worker.process.stdin.close()
+            process.stdin.close()  # a worker that lives kills its cells, and ends
+        if worker.ready:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(HANG_S)
+        process.kill()
+        code = process.wait()
+        process.stdout.close()
+        kill_marked(f"{MARK}={worker.mark}")
+        return code
+
+
+def _reply(task: _Task, status: int, answer: dict[str, Any] | None) -> WorkerReply:
+    if task.overdue:
+        return Overdue()
+    if answer is not None and status == 0:
+        return answer
+    log = tail_of(task.log)
+    return Died(_how(status), True, log) if status < 0 else Ended(_how(status), log)
+
+
+def _how(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

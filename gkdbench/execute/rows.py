@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import traceback as tb
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.prefetch import PreparedData
 from gkdbench.execute.suite import Suite
+from gkdbench.execute.texts import shortened
 from gkdbench.protocol.scoring import Arrays, score_run
 from gkdbench.protocol.sweeps import with_sweeps
 from gkdbench.records.claims import Owner
@@ -28,17 +30,30 @@ class DiskFull(OSError):
     """A worker could not write its predictions: the run must stop, and no method is to blame."""
 
 
-def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path) -> tuple[Row, Arrays]:
+def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path, sha256: str) -> tuple[Row, Arrays]:
     """The row of an answered job, and the arrays for its side-car.
+
+    Args:
+        sha256: of the outcome's file, as the cell answered.
 
     Raises:
         DiskFull: the worker's disk was full.
     """
-    outcome = json.loads((scratch / "outcome.json").read_text())
+    try:
+        text = (scratch / "outcome.json").read_bytes()
+    except OSError as error:
+        return ended_row(cell, suite, ready, str(error), ""), {}
+    if hashlib.sha256(text).hexdigest() != sha256:
+        return ended_row(cell, suite, ready, "its outcome was changed after it was written", ""), {}
+    outcome = json.loads(text)
     if outcome["status"] != "ok":
         if found := _DISK.match(outcome["reason"] or ""):
             raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
-        return _row(cell, suite, ready, outcome), {}
+        try:
+            return _row(cell, suite, ready, outcome), {}
+        except ValidationError as error:  # of numbers and flags that the method gave before it failed
+            reason = shortened(f"{outcome['reason']}; and its outcome is not valid: {error}")
+            return failed_row(cell, suite, ready, status="error", phase="fit", reason=reason), {}
     try:
         scored = score_run(ready.split_task, ready.evaluation_graphs, scratch, outcome["models"])
         scored = with_sweeps(ready.split_task, ready.evaluation_graphs, scratch, scored, cell.group.identity.sweeps)
@@ -49,10 +64,10 @@ def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path) -> 
         failed: dict[str, Any] = {
             "status": "error",
             "phase": "score",
-            "reason": f"{type(error).__name__}: {error}",
+            "reason": shortened(f"{type(error).__name__}: {error}"),
             "models": [],
         }
-        failed |= {"traceback": "".join(tb.format_exception(error)), "extra": {}}
+        failed |= {"traceback": shortened("".join(tb.format_exception(error))), "extra": {}, "flags": []}
         return _row(cell, suite, ready, outcome | failed), {}
 
 
@@ -82,11 +97,17 @@ def failed_row(cell: Cell, suite: Suite, ready: PreparedData | None, **facts: An
 
 
 def killed_row(cell: Cell, suite: Suite, ready: PreparedData, how: str, times: int, log: str) -> Row:
-    """The row of a cell whose worker died each time it was tried."""
-    reason = f"the worker ended by {how}, {times} times; on SIGKILL look for the kernel's out-of-memory killer"
+    """The row of a cell whose process was killed each time it was tried."""
+    reason = f"its process ended by {how}, {times} times; on SIGKILL look for the kernel's out-of-memory killer"
     return failed_row(
         cell, suite, ready, status="error", phase="fit", reason=reason, traceback=log or None, flags=[KILLED]
     )
+
+
+def ended_row(cell: Cell, suite: Suite, ready: PreparedData, how: str, log: str) -> Row:
+    """The row of a cell whose process ended by itself and left no outcome: its method's own doing."""
+    reason = f"its process ended without an outcome ({how}): the method ended it, or took its files away"
+    return failed_row(cell, suite, ready, status="error", phase="fit", reason=reason, traceback=log or None)
 
 
 def command(cell: Cell, suite: Suite, *, failed: bool) -> str:

@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.cell_folder import CellFolder, make_cell_folder, move_teacher
+from gkdbench.execute.environment import allocator_of
 from gkdbench.execute.failures import drop_log, keep_log
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.kept_models import drop_other_models, keep_models
 from gkdbench.execute.plan import Plan, bank_folder, has_weights
-from gkdbench.execute.pool import Died, Overdue, Pool, WorkerReply, allocator_of
+from gkdbench.execute.pool import Died, Ended, Overdue, Pool, WorkerReply
 from gkdbench.execute.prefetch import DataPrefetcher, PreparedData
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
-from gkdbench.execute.rows import DiskFull, command, failed_row, killed_row, scored_row
+from gkdbench.execute.rows import DiskFull, command, ended_row, failed_row, killed_row, scored_row
 from gkdbench.protocol.scoring import Arrays
 from gkdbench.records.files import StorageError, is_abandoned, owned_name, remove_if_empty
 from gkdbench.records.schema import Row
@@ -85,7 +87,7 @@ class Interrupted(Exception):
 class _RunningCell:
     cell: Cell
     ready: PreparedData
-    scratch: Path
+    folder: CellFolder
 
 
 class Runner:
@@ -230,51 +232,57 @@ class Runner:
 
     def _launch(self, cell: Cell, ready: PreparedData) -> None:
         self._ids += 1
-        scratch = self._folder / f"cell-{self._ids}"
+        path = self._folder / "cells" / f"cell-{self._ids}"
         try:
-            scratch.mkdir(parents=True)
+            folder = make_cell_folder(path, ready.view, banks_of(cell, self._store))
         except OSError as error:
-            raise StorageError(scratch, error) from error
+            raise StorageError(path, error) from error
         suite = self._plan.suite
         job = replace(
-            job_of(cell, self._store, number=self._ids, view=ready.view, scratch=scratch, device=self._device),
-            bank=str(bank_folder(self._store, cell).resolve()) if cell.key in self._plan.required else None,
+            job_of(cell, number=self._ids, folder=folder, device=self._device),
+            bank=str(folder.teacher) if cell.key in self._plan.required else None,
             time_limit_s=suite.time_limit_s,
             memory_limit_bytes=suite.memory_limit_bytes,
             keep_weights=self._keep_models,
         )
         del self._waiting[cell.key]
         self._attempts[cell.key] += 1
-        self._running[job.id] = _RunningCell(cell, ready, scratch)
-        self._pool.submit(job)
+        self._running[job.id] = _RunningCell(cell, ready, folder)
+        self._pool.submit(job, folder.printed)
         self._progress.started(cell)
 
     def _handle_reply(self, running: _RunningCell, reply: WorkerReply) -> None:
-        """Turn a reply into a row; a killed worker's cell goes back to the front of the queue."""
+        """Turn a reply into a row; a cell whose process was killed goes back to the front of the queue."""
         cell, suite = running.cell, self._plan.suite
         arrays: Arrays = {}
         if isinstance(reply, Died):
             if self._attempts[cell.key] < ATTEMPTS:
-                self._progress.note(f"{cell}: its worker ended by {reply.how}; trying again")
+                self._progress.note(f"{cell}: its process ended by {reply.how}; trying again")
                 self._store.release(cell.address)
                 self._waiting = {cell.key: cell} | self._waiting
-                shutil.rmtree(running.scratch, ignore_errors=True)
+                running.folder.remove()
                 return
             if not reply.ready:
                 raise UserError(f"worker processes do not start ({reply.how}):\n{reply.log}")
             row = killed_row(cell, suite, running.ready, reply.how, self._attempts[cell.key], reply.log)
         elif isinstance(reply, Overdue):
-            reason = f"no end {suite.time_limit_s} s (and the grace) after the start; the worker was killed"
+            reason = f"no end {suite.time_limit_s} s (and the grace) after the start; its process was killed"
             row = failed_row(cell, suite, running.ready, status="timeout", phase="fit", reason=reason)
+        elif isinstance(reply, Ended):
+            row = ended_row(cell, suite, running.ready, reply.how, reply.log)
+        elif "failed" in reply:
+            row = ended_row(cell, suite, running.ready, str(reply["failed"]), "")
         elif "storage_error" in reply:
-            raise StorageError(running.scratch, OSError(*reply["storage_error"]))
+            raise StorageError(running.folder.work, OSError(*reply["storage_error"]))
         else:
             try:
-                row, arrays = scored_row(cell, suite, running.ready, running.scratch)
+                row, arrays = scored_row(cell, suite, running.ready, running.folder.work, str(reply.get("done")))
             except DiskFull as error:
-                raise StorageError(running.scratch, error) from error
+                raise StorageError(running.folder.work, error) from error
         if row.status != "ok":
-            keep_log(self._store, cell, row, running.scratch)
+            keep_log(self._store, cell, row, running.folder.printed)
+        elif cell.key in self._plan.required:
+            self._bank(running, row)
         try:
             if cell.key in self._retrain:
                 self._check_reproduced(cell, row)
@@ -283,7 +291,16 @@ class Runner:
                 self._store_row(cell, row, arrays)
                 self._keep_model(running, row)
         finally:
-            shutil.rmtree(running.scratch, ignore_errors=True)
+            running.folder.remove()
+
+    def _bank(self, running: _RunningCell, row: Row) -> None:
+        """Move the model of a cell that others require to the bank; without it, students have it trained again."""
+        target = bank_folder(self._store, running.cell)
+        try:
+            if not move_teacher(running.folder, target, row.models[0].weights_sha256):
+                shutil.rmtree(target, ignore_errors=True)
+        except OSError as error:
+            raise StorageError(target, error) from error
 
     def _keep_model(self, running: _RunningCell, row: Row) -> None:
         """Keep the models of a cell whose row is stored; those of an earlier row go, and the log of a failure too."""
@@ -292,7 +309,7 @@ class Runner:
             drop_log(self._store, cell)
         if row.status == "ok" and self._keep_models:
             edge_width = running.ready.evaluation_graphs.graphs["observed"].edge_width
-            keep_models(self._store, cell, row, running.scratch, edge_width)
+            keep_models(self._store, cell, row, running.folder.work, edge_width)
         else:
             drop_other_models(self._store, cell, row)
 
@@ -350,28 +367,32 @@ class Runner:
             self._store.collect(cell.group.key)
 
 
-def job_of(cell: Cell, store: Store, *, number: int, view: Path, scratch: Path, device: str) -> Job:
-    """What a worker is told of `cell`: without limits, and without keeping anything of it."""
+def banks_of(cell: Cell, store: Store) -> dict[str, Path]:
+    """Role -> folder of the bank, for every teacher of `cell`."""
+    return {role: bank_folder(store, teacher) for role, teacher in cell.requires.items()}
+
+
+def job_of(cell: Cell, *, number: int, folder: CellFolder, device: str) -> Job:
+    """What the process of `cell` is told: without limits, and without keeping anything of it."""
     of = cell.group.identity
+    teachers = {}
+    for role, teacher in cell.requires.items():
+        trained = teacher.group.identity
+        teachers[role] = TeacherJob(str(folder.of_teacher(role)), trained.method, trained.config, teacher.seed)
     return Job(
         id=number,
         method=of.method,
         config=of.config,
-        bundle=str(view.resolve()),
-        scratch=str(scratch.resolve()),
+        bundle=str(folder.view),
+        scratch=str(folder.work),
         seed=cell.seed,
         device=device,
         audit_every=of.audit_every,
-        teachers={role: _teacher_job(store, teacher) for role, teacher in cell.requires.items()},
+        teachers=teachers,
         sweeps=of.sweeps,
         selection=of.selection,
+        later=str(folder.later) if folder.later.is_dir() else None,
     )
-
-
-def _teacher_job(store: Store, teacher: Cell) -> TeacherJob:
-    """How a job names the trained model of `teacher`."""
-    of = teacher.group.identity
-    return TeacherJob(str(bank_folder(store, teacher).resolve()), of.method, of.config, teacher.seed)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from gkdbench.records.schema import SELECTION, TomlModel
 from gkdbench.records.selection import SelectionRule
 
 SMOKE = "smoke"
+TIME_LIMIT_S = 6 * 3600.0
+"""The time limit of a cell whose suite gives none. No key depends on it."""
 Tier = Literal["core", "full"]
 
 
@@ -75,7 +77,8 @@ class Suite(TomlModel):
     Args:
         name: as it is requested: ``node-small@1``, ``smoke``, or the file's name.
         seeds: training seeds; on random splits also the split indices.
-        time_limit_s, memory_limit_bytes: per cell.
+        time_limit_s: per cell; six hours unless given, so that a method that hangs ends.
+        memory_limit_bytes: per cell; none unless given.
         selection: rule of selection of all cells, for studies of the rule (`gkdbench.records.selection`).
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
         asked: what ``gkdbench run`` takes to find it again; its full name when empty.
@@ -87,7 +90,7 @@ class Suite(TomlModel):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=MEMBER_STRIDE)], ...], Field(min_length=1)]
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     audit_every: Annotated[int, Field(ge=1)] = 1
-    time_limit_s: Annotated[float, Field(gt=0)] | None = None
+    time_limit_s: Annotated[float, Field(gt=0)] = Field(default_factory=lambda: TIME_LIMIT_S)
     memory_limit_bytes: Annotated[int, Field(ge=2**20)] | None = None
     selection: str = SELECTION
     grids: Annotated[list[Grid], Field(min_length=1)]

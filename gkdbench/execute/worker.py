@@ -1,168 +1,179 @@
-"""A worker process: reads jobs from stdin, trains, answers. It ends when its parent does.
+"""The worker: one process a run, which starts a process for every cell and ends with the run.
 
-Started by the pool as ``python -m gkdbench.execute.worker``. It has no data folder, holds no test label, and what
-methods print goes to its log, not between the answers.
+Started by the pool as ``python -m gkdbench.execute.worker``. It imports once what every cell needs and forks, so that a
+cell starts warm and shares nothing with other cells; where a fork is unsafe (CUDA) or missing, it starts an interpreter
+for each. It trains nothing, opens no data and computes nothing with several threads: a forked process could not use
+threads that its parent had started.
 """
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import json
 import os
-import resource
+import selectors
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
+from gkdbench.execute.cell_process import ANSWER_BYTES, PARENT, Orders, signal_when_parent_ends, warm_up
 from gkdbench.execute.job import Job
+from gkdbench.execute.orphans import adopt_orphans, kill_group, kill_orphans
+from gkdbench.execute.starters import Starter, fork_cell, spawn_cell, unnamed_file
 
-PARENT = "GKDBENCH_PARENT"
-_PR_SET_PDEATHSIG = 1
+CLEAN_UP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    number: int
+    answer: int
+    token: str
+
+
+class Worker:
+    """Starts cells as the pool asks for them, and reports how each ended.
+
+    Args:
+        orders: lines of JSON from the pool, read without a buffer.
+        reports: file descriptor of lines of JSON to the pool.
+        starter: how a cell is started.
+        threads, hidden: see `gkdbench.execute.cell_process.Orders`.
+    """
+
+    def __init__(self, orders: BinaryIO, reports: int, *, starter: Starter, threads: int, hidden: list[str]) -> None:
+        self._orders, self._reports = orders, reports
+        self._start_process = fork_cell if starter == "fork" else spawn_cell
+        self._threads, self._hidden = threads, hidden
+        self._cells: dict[int, _Child] = {}
+        self._buffer, self._open = b"", True
+        self._woken, wake = os.pipe()
+        for end in (self._woken, wake):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        """Serve until the pool is gone; nothing that this worker started is left then."""
+        self._say({"ready": os.getpid()})
+        with selectors.DefaultSelector() as selector:
+            for source in (self._orders.fileno(), self._woken):
+                selector.register(source, selectors.EVENT_READ)
+            while self._open:
+                ready = [key.fd for key, _ in selector.select()]
+                if self._woken in ready:
+                    with suppress(BlockingIOError):
+                        os.read(self._woken, 65536)
+                self._reap()
+                if self._orders.fileno() in ready:
+                    self._listen()
+        self._end_all()
+
+    def _stop(self, *_: object) -> None:
+        self._open = False
+
+    def _listen(self) -> None:
+        data = os.read(self._orders.fileno(), 65536)
+        self._open = self._open and bool(data)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "job" in message:
+                self._start(Job.parse(message["job"]), message["log"])
+            else:
+                for pid in [pid for pid, child in self._cells.items() if child.number == message["kill"]]:
+                    kill_group(pid)
+
+    def _start(self, job: Job, log: str) -> None:
+        answer, token = unnamed_file(), os.urandom(16).hex()
+        orders = Orders(job, answer, token, os.getpid(), self._threads, self._hidden)
+        try:
+            pid = self._start_process(orders, log)
+        except OSError as error:  # no more processes, or no memory for one
+            os.close(answer)
+            self._say({"refused": job.id, "why": error.strerror or str(error)})
+            return
+        self._cells[pid] = _Child(job.id, answer, token)
+        self._say({"started": job.id})
+
+    def _reap(self) -> None:
+        """Report cells that ended; kill what they left."""
+        while self._reap_one():
+            kill_orphans(self._cells)
+
+    def _reap_one(self) -> bool:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        if ended is None:
+            return False
+        pid = ended.si_pid
+        if pid in self._cells:
+            kill_group(pid)  # while the process is a zombie, its number is not used again
+        _, status = os.waitpid(pid, 0)
+        child = self._cells.pop(pid, None)
+        if child is not None:
+            kill_orphans(self._cells)
+            answer = _read_answer(child)
+            os.close(child.answer)
+            self._say({"ended": child.number, "status": os.waitstatus_to_exitcode(status), "answer": answer})
+        return True
+
+    def _end_all(self) -> None:
+        """Kill every cell and all that they started."""
+        for pid in self._cells:
+            kill_group(pid)
+        deadline = time.monotonic() + CLEAN_UP_S
+        while time.monotonic() < deadline:
+            kill_orphans(())
+            try:
+                os.waitpid(-1, 0 if self._cells else os.WNOHANG)
+            except ChildProcessError:
+                return
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # the pool is gone: noticed by the end of the orders
+            os.write(self._reports, json.dumps(message).encode() + b"\n")
+
+
+def _read_answer(child: _Child) -> dict[str, Any] | None:
+    """What the cell answered; None when it ended without an answer, or another wrote into its file."""
+    try:
+        found = json.loads(os.pread(child.answer, ANSWER_BYTES, 0))
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.pop("token", None) != child.token:
+        return None
+    return found
+
+
+def _nothing(*_: object) -> None:
+    """A handler that lets a signal wake the selector."""
 
 
 def main() -> int:
-    """Serve jobs until stdin ends."""
-    die_with_parent()
-    jobs, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)  # a method that reads its input reads no jobs
-    sys.breakpointhook = refuse_breakpoint
-    faulthandler.enable()  # the log of a cell whose worker crashed ends with the line
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    import torch
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    torch.set_num_interop_threads(1)
-    warm_up()
-    size = address_space_bytes()
-    answers.write(json.dumps({"ready": os.getpid()}) + "\n")
-    for line in jobs:
-        job = Job.parse(line)
-        answers.write(json.dumps({"id": job.id} | serve(job, size)) + "\n")
-    return 0
-
-
-def refuse_breakpoint(*_: Any, **__: Any) -> None:
-    """What ``breakpoint()`` does in a worker.
-
-    Raises:
-        RuntimeError: always; a worker has no terminal.
-    """
-    raise RuntimeError("breakpoint() in a worker, which has no terminal; try `gkdbench run ... --debug CELL`")
-
-
-def warm_up() -> None:
-    """Import now what every job needs, so that neither the first cell's time nor its memory limit pays for it.
-
-    ``GKDBENCH_WORKER_COLD=1`` leaves out the optimisers' two seconds, for runs that use none.
-    """
-    import torch
-
-    for module in ("gkdbench.protocol.session", "gkdbench.training.resolve"):
-        import_module(module)
-    if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
-        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
-
-
-def serve(job: Job, size: int) -> dict[str, Any]:
-    """Run one job; the answer has the path of the outcome, or why there is none."""
-    from gkdbench.protocol.session import write_outcome
-
-    _reset_peak_memory()
-    try:
-        with memory_limit(job, size):
-            outcome = _run(job)
-        write_outcome(outcome, Path(job.scratch) / "outcome.json")
-    except OSError as error:
-        return {"storage_error": [error.errno, error.strerror or str(error)]}
-    return {"done": True}
-
-
-def _run(job: Job) -> Any:
-    from gkdbench.measure.energy import counters, metered
-    from gkdbench.protocol.bank import BankEntry
-    from gkdbench.protocol.session import run_session
-    from gkdbench.training.resolve import resolve
-
-    method = resolve(job.method, job.config)
-    teachers = {
-        role: BankEntry(Path(entry.folder), entry.method, entry.config, entry.seed)
-        for role, entry in job.teachers.items()
-    }
-    with metered(counters(job.device)) as meter:
-        return run_session(
-            method,
-            bundle=Path(job.bundle),
-            scratch=Path(job.scratch),
-            seed=job.seed,
-            teachers=teachers,
-            patience=getattr(method, "patience", None),
-            selection=method.selection_rule(job.selection),
-            audit_every=job.audit_every,
-            time_limit_s=job.time_limit_s,
-            device=job.device,
-            bank=Path(job.bank) if job.bank else None,
-            sweeps=job.sweeps,
-            energy=meter.joules,
-            keep_weights=job.keep_weights,
-        )
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies (Linux); leave at once when it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Serve the pool on stdin and stdout, moved to descriptors of their own."""
+    signal_when_parent_ends(signal.SIGTERM)
     if os.getppid() != int(os.environ[PARENT]):
-        sys.exit("the parent has ended")
-
-
-def address_space_bytes() -> int:
-    """Size of this process's address space; 0 where /proc is missing."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-@contextmanager
-def memory_limit(job: Job, size: int) -> Iterator[None]:
-    """Let the process grow by the job's limit beyond `size`, its address space when it was idle.
-
-    Measured from the idle size and not from that at the job's start: memory that earlier jobs freed stays in the
-    process for re-use, and must not make a later job's limit wider.
-    """
-    limit = job.memory_limit_bytes
-    if limit is None:
-        yield
-        return
-    if job.device != "cpu":
-        import torch
-
-        total = torch.cuda.get_device_properties(job.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), job.device)
-        yield
-        torch.cuda.set_per_process_memory_fraction(1.0, job.device)
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size + limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def _reset_peak_memory() -> None:
-    """Forget the peak of earlier jobs, so that `ru_maxrss` is this one's."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux, or not allowed: the peak is then that of all jobs so far
+        return 1
+    adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides
+    orders, reports = os.dup(0), os.dup(1)  # closed in every program that a cell starts
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    stream: BinaryIO = os.fdopen(orders, "rb", buffering=0)
+    setup = json.loads(stream.readline())
+    starter: Starter = setup["starter"]
+    if starter == "fork":
+        warm_up()
+    Worker(stream, reports, starter=starter, threads=setup["threads"], hidden=setup["hidden"]).run()
+    return 0
 
 
 if __name__ == "__main__":

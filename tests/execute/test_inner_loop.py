@@ -18,7 +18,7 @@ from gkdbench.errors import UserError
 from gkdbench.execute import changed
 from gkdbench.execute.api import plan_suite, run_suite
 from gkdbench.execute.cell import Cell
-from gkdbench.execute.failures import LOG_BYTES, PRINTED, Frame, copy_printed, failures_of, log_path, own_frame
+from gkdbench.execute.failures import LOG_BYTES, Frame, failures_of, keep_log, log_path, own_frame, tail_of
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.verify import verify
 from gkdbench.records.schema import Row
@@ -108,13 +108,17 @@ def test_a_log_holds_what_was_printed_and_goes_when_the_cell_succeeds(plugin: Pa
     assert not log.parent.exists()
 
 
-def test_a_long_log_keeps_its_end(tmp_path: Path) -> None:
-    log = tmp_path / "worker.log"
-    log.write_bytes(b"a" * LOG_BYTES + b"the end")
-    copy_printed(log, tmp_path)
-    kept = (tmp_path / PRINTED).read_bytes()
-    assert len(kept) == LOG_BYTES and kept.endswith(b"the end")
-    assert log.read_bytes() == b""
+def test_a_long_log_keeps_its_end(failed_run: Run, tmp_path: Path) -> None:
+    cell, row = failed_run[1].failures[0]
+    printed = tmp_path / "printed.log"
+    printed.write_bytes(b"first" + b"a" * LOG_BYTES + b"\nthe end\n")
+    store = Store(tmp_path / "out")
+    keep_log(store, cell, row, printed)
+    kept = log_path(store, cell).read_bytes()
+    assert b"first" not in kept and b"a\nthe end\n--- error" in kept
+    assert len(kept) < LOG_BYTES + 10_000
+    assert tail_of(printed).endswith("a\nthe end") and len(tail_of(printed)) < 20_000
+    assert tail_of(tmp_path / "none") == ""
 
 
 def test_rerun_replaces_the_rows_of_what_the_suite_lists(toy_run: Run, tmp_path: Path) -> None:

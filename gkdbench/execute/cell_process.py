@@ -1,0 +1,267 @@
+"""What the process of one cell does, from its first instruction to its last: it trains the cell, answers, and ends.
+
+The worker (`gkdbench.execute.worker`) forks it, or starts it as ``python -m gkdbench.execute.cell_process`` with its
+orders on stdin. Both ways lead to `run_cell`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import faulthandler
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback as tb
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gkdbench.execute.confine import confine
+from gkdbench.execute.job import Job
+from gkdbench.execute.texts import shortened
+
+if TYPE_CHECKING:
+    from gkdbench.protocol.session import RunOutcome
+
+PARENT = "GKDBENCH_PARENT"
+ANSWER_BYTES = 4096
+_PR_SET_PDEATHSIG = 1
+_NEEDED = ("gkdbench.protocol.session", "gkdbench.training", "gkdbench.training.resolve", "gkdbench.measure.energy")
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker tells the process of a cell.
+
+    Args:
+        job: the cell.
+        answer: file descriptor of the file for the answer.
+        token: random word that the answer must hold; no method is handed it.
+        parent: process id of the worker.
+        threads: of torch, for one cell.
+        hidden: folders that the cell must not see.
+    """
+
+    job: Job
+    answer: int
+    token: str
+    parent: int
+    threads: int
+    hidden: Sequence[str] = ()
+
+    def line(self) -> bytes:
+        """As one line of JSON."""
+        facts = {name: getattr(self, name) for name in ("answer", "token", "parent", "threads", "hidden")}
+        return json.dumps(facts | {"job": self.job.line().decode()}).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> Orders:
+        """The inverse of `line`."""
+        facts = json.loads(line)
+        return cls(**facts | {"job": Job.parse(facts["job"])})
+
+
+def run_cell(orders: Orders) -> NoReturn:
+    """Train the cell in this process, which has one thread, its output in a log and nothing on stdin; then end.
+
+    What lives in this process is gone with it: no setting, patch, limit or handler of a method reaches another cell.
+    """
+    die_with(orders.parent)
+    os.environ.pop(PARENT, None)
+    faulthandler.enable()  # the log of a cell that crashed ends with the line
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the run decides
+    sys.breakpointhook = refuse_breakpoint
+    job = _hide(orders)
+    die_with(orders.parent)  # entering a user namespace may have cancelled it
+    os.chdir(job.scratch)
+    os.environ["PWD"] = job.scratch
+    os.environ.pop("OLDPWD", None)
+    warm_up()
+    import torch
+
+    torch.set_num_threads(orders.threads)
+    answer = serve(job, address_space_bytes())
+    text = json.dumps({"token": orders.token} | answer).encode()
+    with suppress(OSError):  # the method closed the file: no answer, and the row says so
+        os.ftruncate(orders.answer, 0)
+        os.pwrite(orders.answer, text[:ANSWER_BYTES], 0)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the method may have closed or replaced it
+            stream.flush()
+    os._exit(0)  # threads and exit handlers of the method are not waited for
+
+
+def _hide(orders: Orders) -> Job:
+    """Hide what the cell must not see; its job, with `later` as a path that works from here on."""
+    job = orders.job
+    own, later = Path(job.scratch).parent, Path(job.later) if job.later else None
+    found = confine([Path(folder) for folder in orders.hidden], own, later)
+    return replace(job, later=f"/proc/self/fd/{found}") if found is not None and found >= 0 else job
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the process `parent` dies (Linux); end at once when it is dead already."""
+    signal_when_parent_ends(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def signal_when_parent_ends(number: signal.Signals) -> None:
+    """Ask the kernel for a signal at the end of the parent (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def refuse_breakpoint(*_: Any, **__: Any) -> None:
+    """What ``breakpoint()`` does in the process of a cell.
+
+    Raises:
+        RuntimeError: always; it has no terminal.
+    """
+    raise RuntimeError("breakpoint() in a worker, which has no terminal; try `gkdbench run ... --debug CELL`")
+
+
+def warm_up() -> None:
+    """Import now what every job needs, so that neither a cell's time nor its memory limit pays for it.
+
+    Nothing here depends on a cell, no module of a third party is imported, and no second thread is started: forked
+    processes could not use it. ``GKDBENCH_WORKER_COLD=1`` leaves out the optimisers' two seconds, for runs that use
+    none.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)  # refuses a second call
+    for module in _NEEDED:
+        import_module(module)
+    from gkdbench.metrics.registry import METRICS
+    from gkdbench.nn.backbones import BACKBONES
+    from gkdbench.training.registry import METHODS
+
+    METHODS.entries(), METRICS.entries(), BACKBONES.entries()  # names and sources are read, no entry is imported
+    if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
+
+
+def serve(job: Job, size: int) -> dict[str, Any]:
+    """Run one job; the answer has the hash of the outcome's file, or why there is none."""
+    from gkdbench.protocol.session import write_outcome
+
+    path = Path(job.scratch) / "outcome.json"
+    _reset_peak_memory()
+    try:
+        with memory_limit(job, size):
+            outcome = _run(job)
+        if outcome.reason is not None:
+            outcome.reason = shortened(outcome.reason)
+        if outcome.traceback is not None:
+            outcome.traceback = shortened(outcome.traceback)
+        write_outcome(outcome, path)
+        return {"done": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError as error:
+        said = error.strerror or str(error)[:500]
+        if _disk_is_full(error):
+            return {"storage_error": [error.errno, said]}
+        return {"failed": f"{type(error).__name__}: {said}"}  # the method removed its folder, or used up its files
+
+
+def _disk_is_full(error: OSError) -> bool:
+    """numpy reports a short write without an error number."""
+    return error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or "requested and" in str(error)
+
+
+def _run(job: Job) -> RunOutcome:
+    from gkdbench.measure.energy import counters, metered
+    from gkdbench.protocol.bank import BankEntry
+    from gkdbench.protocol.session import RunOutcome, run_session
+    from gkdbench.training.resolve import resolve
+
+    teachers = {
+        role: BankEntry(Path(entry.folder), entry.method, entry.config, entry.seed)
+        for role, entry in job.teachers.items()
+    }
+    try:
+        method = resolve(job.method, job.config)
+        with metered(counters(job.device)) as meter:
+            return run_session(
+                method,
+                bundle=Path(job.bundle),
+                later=Path(job.later) if job.later else None,
+                scratch=Path(job.scratch),
+                seed=job.seed,
+                teachers=teachers,
+                patience=getattr(method, "patience", None),
+                selection=method.selection_rule(job.selection),
+                audit_every=job.audit_every,
+                time_limit_s=job.time_limit_s,
+                device=job.device,
+                bank=Path(job.bank) if job.bank else None,
+                sweeps=job.sweeps,
+                energy=meter.joules,
+                keep_weights=job.keep_weights,
+            )
+    except BaseException as error:  # sys.exit, KeyboardInterrupt, a module that cannot be imported: of this cell alone
+        if isinstance(error, OSError) and _disk_is_full(error):
+            raise
+        traceback = "".join(tb.format_exception(error))
+        return RunOutcome("error", "fit", f"{type(error).__name__}: {error}", traceback)
+
+
+def address_space_bytes() -> int:
+    """Size of this process's address space; 0 where /proc is missing."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+@contextmanager
+def memory_limit(job: Job, size: int) -> Iterator[None]:
+    """Let the process grow by the job's limit beyond `size`, its address space when it was idle."""
+    limit = job.memory_limit_bytes
+    if limit is None:
+        yield
+        return
+    if job.device != "cpu":
+        import torch
+
+        total = torch.cuda.get_device_properties(job.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), job.device)
+        yield
+        torch.cuda.set_per_process_memory_fraction(1.0, job.device)
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _reset_peak_memory() -> None:
+    """Forget the peak of what ran in this process before, so that `ru_maxrss` is this cell's."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux, or not allowed: the peak then includes what was there at the start
+
+
+def main() -> NoReturn:
+    """Run the cell whose orders are on stdin."""
+    orders = Orders.parse(sys.stdin.buffer.readline())
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.set_inheritable(orders.answer, False)
+    run_cell(orders)
+
+
+if __name__ == "__main__":
+    main()
