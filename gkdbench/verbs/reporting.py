@@ -37,6 +37,26 @@ def records_in(paths: Iterable[str | Path]) -> list[Record]:
     return records
 
 
+def flat_facts(board: Board) -> list[dict[str, Any]]:
+    """Of every row of `board` that records it: how many of its runs are flat, or were taught by a flat teacher."""
+    return [
+        {
+            "dataset": table.dataset,
+            "split": table.split,
+            "setting": table.setting,
+            "protocol": table.protocol,
+            "row": entry.name,
+            "variant": entry.variant,
+            "runs": entry.done,
+            "flat": entry.flat,
+            "flat_teacher": entry.flat_teacher,
+        }
+        for table in board.tables
+        for entry in table.entries
+        if entry.flat is not None
+    ]
+
+
 def print_board(board: Board) -> None:
     """The board on the terminal."""
     from gkdbench.report.text import to_text
