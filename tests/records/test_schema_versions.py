@@ -17,7 +17,6 @@ from gkdbench.records.migrate import STEPS, migrate
 from gkdbench.records.schema import SCHEMA_VERSION, Provenance, Record
 from gkdbench.records.store import load_record, record_bytes, record_paths
 
-
 ROOT = Path(__file__).parents[2]
 FIRST = {"protocol_version": 1, "selection": "first"}
 NEW_IN_2 = {"selection", "audit_only", "provenances"}
