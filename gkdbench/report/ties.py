@@ -67,7 +67,7 @@ def ties_section(records: Sequence[Record], curves: Callable[[Record], SidecarAr
     Args:
         records: any; curves: reads the side-car of one.
     """
-    found: dict[tuple[str, str, str, str], list[TieShift]] = {}
+    found: dict[tuple[str, ...], list[TieShift]] = {}
     counted = [
         r
         for r in records
@@ -79,9 +79,9 @@ def ties_section(records: Sequence[Record], curves: Callable[[Record], SidecarAr
         name = record.label if record.method == "teacher" else record.method
         key = (record.dataset, record.split, name, taught_by(record))
         found.setdefault(key, []).extend(shifts(record, curves(record)))
-    places: dict[tuple[str, str], list[TieShift]] = {}
-    for (dataset, split, _, _), of in found.items():
-        places.setdefault((dataset, split), []).extend(of)
+    places: dict[tuple[str, ...], list[TieShift]] = {}
+    for key, of in found.items():
+        places.setdefault(key[:2], []).extend(of)
     every = [shift for of in found.values() for shift in of]
     totals = {**places, ("all", ""): every}
     parts = [
