@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkdbench.data.datasets import MissingData
+from gkdbench.data.families import SPLIT_FAMILIES
 from gkdbench.data.splits import SplitTask, prepare_named
 from gkdbench.errors import UserError
+from gkdbench.execute.selected_epochs import selection_problems
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, rescore
 from gkdbench.protocol.sweeps import resweep
@@ -18,7 +20,10 @@ from gkdbench.records.key import base_seed, identity_of
 from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
 from gkdbench.records.sidecar import SidecarArrays, bytes_sha256, read_npz, row_arrays
 from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
+from gkdbench.training.registry import METHODS
 
+PROTOCOLS = range(1, PROTOCOL_VERSION + 1)
+"""Protocol versions whose keys and rules are known."""
 CURVE_TOLERANCE = 1e-6
 """Curves are stored as float32."""
 
@@ -59,7 +64,8 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     """Check every record below `path` (or the one record `path`).
 
     Schema, key, name, side-car hash, hash of every row's arrays, every score from predictions and labels, those of
-    sweeps included, every audit from its curve, one set of weights per teacher in all rows that name it.
+    sweeps included, every audit and every selected epoch from its curves, one set of weights per teacher in all rows
+    that name it.
 
     Args:
         data: folder of raw files; default: ``$GKDBENCH_DATA``.
@@ -112,8 +118,16 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[_Run
 
 
 def _identity_problems(path: Path, record: Record) -> Iterator[str]:
-    if record.protocol_version == PROTOCOL_VERSION and identity_of(record).key != record.key:
+    if record.protocol_version not in PROTOCOLS:
+        known = ", ".join(map(str, PROTOCOLS))
+        yield f"protocol_version: expected one of {known}, got {record.protocol_version}; update gkdbench"
+    elif identity_of(record).key != record.key:
         yield f"key {record.key[:12]} is not that of its own fields ({identity_of(record).key[:12]})"
+    if record.protocol_version == 1 and record.selection != "first":  # the keys of protocol 1 do not cover it
+        yield f"selection: expected first, the rule of protocol 1, got {record.selection}"
+    family = SPLIT_FAMILIES.get(record.split)
+    if family is not None and family.audit_only != record.audit_only:
+        yield f"audit_only: expected {family.audit_only} on {record.split}, got {record.audit_only}"
     if record.revisions.get(record.method) != record.revision:
         yield f"revision {record.revision} is not the one that its key covers"
     if path.name != GroupAddress.of(record).path.name:
@@ -177,19 +191,27 @@ def _check_scores(runs: list[_Run], data: str | Path | None, report: VerifyRepor
             report.not_checked += [f"{run}: data absent ({why})" for run in same]
             continue
         evaluation_graphs = make_evaluation_graphs(split_task)
+        live = [scored_set.column for scored_set in evaluation_graphs.scored_sets if scored_set.live]
         for run in same:
+            own = _is_own(run.record.method)
             for text in _data_problems(run, split_task):
                 report.problems.append(f"{run}: {text}")
             for model in run.row.models:
                 found = [
                     *rescore(split_task, evaluation_graphs, run.arrays, model),
                     *_audit_problems(run.arrays, model),
+                    *selection_problems(run.record, run.arrays, model, live, own_method=own),
                 ]
                 report.scores += len(model.scores) + 1
                 report.problems += [f"{run}: {text}" for text in found]
             report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
             found = list(resweep(split_task, evaluation_graphs, run.arrays, run.row, run.record.sweeps))
             report.problems += [f"{run}: {text}" for text in found]
+
+
+def _is_own(method: str) -> bool:
+    entry = METHODS.entries().get(method)
+    return entry is not None and entry.target.startswith("gkdbench.")
 
 
 def _data_problems(run: _Run, split_task: SplitTask) -> Iterator[str]:

@@ -15,9 +15,9 @@ from gkdbench.records.store import load_record, record_paths
 def records_frame(records: str | Path | Iterable[str | Path | Record]) -> Any:
     """A `pandas.DataFrame` of records: a folder, a record's file, or a mixture of files and Records.
 
-    Columns: method, label, variant, dataset, split, setting (the reported one), index, seed, status, model, score and
-    val in [0, 1], n, audit_peak, audit_gap, selected_epoch, parameters, macs, train_s, train_j (energy where it could
-    be read), key. Failed runs have one line without a score.
+    Columns: method, label, variant, protocol (its version), dataset, split, setting (the reported one), index, seed,
+    status, model, score and val in [0, 1], n, audit_peak, audit_gap, selected_epoch, parameters, macs, train_s, train_j
+    (energy where it could be read), key. Failed runs have one line without a score.
 
     Raises:
         UserError: pandas is not installed, or a file is no record.
@@ -34,8 +34,8 @@ def records_frame(records: str | Path | Iterable[str | Path | Record]) -> Any:
 
 
 _COLUMNS = (
-    "method", "label", "variant", "dataset", "split", "setting", "index", "seed", "status", "model", "score", "val",
-    "n", "audit_peak", "audit_gap", "selected_epoch", "parameters", "macs", "train_s", "train_j", "key",
+    "method", "label", "variant", "protocol", "dataset", "split", "setting", "index", "seed", "status", "model",
+    "score", "val", "n", "audit_peak", "audit_gap", "selected_epoch", "parameters", "macs", "train_s", "train_j", "key",
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def record_lines(record: Record) -> Iterator[dict[str, Any]]:
             "method": record.method,
             "label": record.label,
             "variant": record.variant,
+            "protocol": record.protocol_version,
             "dataset": record.dataset,
             "split": record.split,
             "index": row.index,

@@ -1,5 +1,9 @@
 """Records of older schema versions, brought to the current one. Each step lifts plain data by one version.
 
+- 0 to 1: one `revision` became `revisions`, and `audit_every` came.
+- 1 to 2: one `provenance` became `provenances`, to which each row points; `selection`, `audit_only`, and per row and
+  model `looks`, `val_loss` and `train_ce_ratio` came.
+
 `Record.control` came without a new version: files without it get it from the table in `gkdbench.records.old_controls`.
 """
 
@@ -45,7 +49,8 @@ def _from_0(data: RecordJson) -> RecordJson:
 def _from_1(data: RecordJson) -> RecordJson:
     """Version 1 had one provenance, that of its newest row, and no rule of selection: protocol 1 had one rule.
 
-    Validation losses, training cross-entropies and looks were not stored, and are absent.
+    Every row points to that provenance, for it is the only one that is known. A file without one has an empty list, and
+    rows that point nowhere. Validation losses, training cross-entropies and looks were not stored, and are absent.
     """
     provenance = data.pop("provenance", None)
     data["provenances"] = [] if provenance is None else [provenance]

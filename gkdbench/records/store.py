@@ -171,7 +171,10 @@ class Store:
             self._cell_path(cell, ".npz").unlink(missing_ok=True)
 
     def collect(self, key: str | None = None) -> list[Path]:
-        """Merge finished cells into their groups' records; of one group, or of all. Returns the records' paths."""
+        """Merge finished cells into their groups' records; of one group, or of all. Returns the records' paths.
+
+        Cells of an older protocol, or of a newer one, are left as they are (see `left`), and so is their record.
+        """
         folders = [self.cells / key] if key else sorted(p for p in self.cells.glob("*") if p.is_dir())
         changed = []
         for folder in folders:
@@ -182,6 +185,12 @@ class Store:
                 if folder.is_dir():
                     remove_if_empty(folder)
         return changed
+
+    def left(self) -> list[tuple[Path, int]]:
+        """Finished cells that `collect` leaves alone, with the protocol version that they were made under."""
+        cells = [(path, self._load(path)) for path in sorted(files_below(self.cells, ".json", hidden=True))]
+        found = [(path, record.protocol_version) for path, record in cells if record is not None]
+        return [(path, version) for path, version in found if version != PROTOCOL_VERSION]
 
     def _is_of_this_protocol(self, path: Path) -> bool:
         """Cells of an older protocol stay as they are: their group's record is not written again."""

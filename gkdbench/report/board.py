@@ -13,20 +13,25 @@ from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import Board, Expected, FailedRun, MissingRuns, Section, SectionKind, Table, TableRow
 from gkdbench.report.naming import distinct_labels
+from gkdbench.report.protocols import follows_protocol, remarks
 from gkdbench.report.significance import against_controls
 from gkdbench.report.summary import summaries
 
 RunPairs = frozenset[tuple[int, int]]
 SETTINGS = ("tran", "ind", "prod", "coldstart", "graph")
 NOT_FAILED = ("ok", "skipped")
+SAID_ANYWAY = ("tier", "trials", "selection")
+"""Conditions that a table names wherever they are not the usual ones, and not only next to a twin."""
 
 
 def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = None) -> Board:
     """The board of `records`.
 
-    A table is one (data set, split id, reported setting). Records that differ in data hash, preprocessing, threads,
-    device, tier, trials, audit interval or protocol version never share one: each kind gets a table of its own, and a
-    note names the difference. A swept record is in its table only if its counterpart without a sweep is absent.
+    A table is one (data set, split id, reported setting, protocol version), and says which protocol; the newest comes
+    first. Records that differ in data hash, preprocessing, threads, device, tier, trials, audit interval or rule of
+    selection never share one: each kind gets a table of its own, and a note names the difference. A swept record is in
+    its table only if its counterpart without a sweep is absent. Where validation is the test part (audit only), nothing
+    is compared.
 
     Args:
         records: groups of runs, any order; the same key twice is refused.
@@ -46,19 +51,20 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             )
         known[record.key] = record
     plan = {item.key: item for item in expected or ()}
-    groups: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
+    groups: dict[tuple[str, str, str, int], dict[str, list[Record]]] = {}
     for record in without_repeats(ordered):
         for setting in record.columns:
-            kinds = groups.setdefault((record.dataset, record.split, setting), {})
+            kinds = groups.setdefault((record.dataset, record.split, setting, record.protocol_version), {})
             kinds.setdefault(canonical_json(conditions(record)), []).append(record)
     tables = []
-    for dataset, split, setting in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]))):
-        kinds = groups[dataset, split, setting]
+    for place in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]), -g[3])):
+        kinds, setting = groups[place], place[2]
         for members in kinds.values():
             own = conditions(members[0])
             others = [conditions(other[0]) for other in kinds.values()]
-            twins = [twin for twin in others if (twin["tier"], twin["trials"]) == (own["tier"], own["trials"])]
-            notes = _apart(own, twins)
+            notes = _apart(own, [twin for twin in others if all(twin[name] == own[name] for name in SAID_ANYWAY)])
+            if not follows_protocol(members[0]):
+                notes = (f"selection {own['selection']}", *notes)
             if own["tier"] != "published":
                 notes = (f"{own['tier']}, {own['trials']} trials", *notes)
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
@@ -123,8 +129,20 @@ def table_of(records: Sequence[Record], setting: str, *, planned: dict[str, RunP
         groups.setdefault(_section_of(record), []).append(record)
     rows = {key: _rows(groups[key], setting, planned or {}) for key in sorted(groups)}
     solo = rows.get((False, False, ""), ())
-    sections = [_section(key, groups[key], against_controls(rows[key], solo)) for key in rows]
-    return Table(first.dataset, first.split, setting, first.data.metric, first.data, (), tuple(sections), first.tier)
+    if not first.audit_only:
+        rows = {key: tuple(against_controls(found, solo)) for key, found in rows.items()}
+    return Table(
+        dataset=first.dataset,
+        split=first.split,
+        setting=setting,
+        metric=first.data.metric,
+        data=first.data,
+        notes=(),
+        sections=tuple(_section(key, groups[key], found) for key, found in rows.items()),
+        tier=first.tier,
+        protocol=first.protocol_version,
+        remarks=remarks(first),
+    )
 
 
 def _rows(records: Sequence[Record], setting: str, planned: dict[str, RunPairs]) -> tuple[TableRow, ...]:
@@ -153,7 +171,7 @@ def _section(key: tuple[bool, bool, str], records: Sequence[Record], rows: Seque
         kind = "as released"
         title = f"As released: {title[0].lower()}{title[1:]}"
         notes.append("the published code with its defects, to explain published numbers; never a headline")
-    elif teachers and not any(row.versus for row in rows):
+    elif teachers and not records[0].audit_only and not any(row.versus for row in rows):
         notes.append(
             "nothing is compared: that takes two or more runs, shared with a complete control of equal or lower cost"
         )

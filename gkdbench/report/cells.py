@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gkdbench.report.model import ControlComparison, TableRow
+from gkdbench.report.model import FLAT_TEACHER, ControlComparison, TableRow
 from gkdbench.report.published import PublishedVerdict
 
 
@@ -69,7 +69,11 @@ def _runs(entry: TableRow) -> str:
 
 def flagged(entry: TableRow) -> list[str]:
     """How many runs carry which flag: ``3 collapsed``."""
-    return [f"{number} {flag.replace('_', ' ')}" for flag, number in sorted(entry.flags.items())]
+    return [f"{number} {SAID.get(flag, flag.replace('_', ' '))}" for flag, number in sorted(entry.flags.items())]
+
+
+SAID = {FLAT_TEACHER: "taught by a flat teacher"}
+"""Flag -> how it is said of several runs, where that is not the flag itself."""
 
 
 def _versus(found: ControlComparison | None) -> str:
@@ -99,7 +103,9 @@ CELLS = (
         "n",
         "Runs",
         "Runs with a score / runs planned, one per (split index, seed). Failed runs are listed with the "
-        "command that repeats them. Runs with a flag (collapsed, unstable, loss spike) count with their score.",
+        "command that repeats them. Runs with a flag (collapsed, unstable, loss spike, flat) count with their score. "
+        "Flat: the cross-entropy of a selected model on its own training items is above 0.45 of that of equal "
+        "probabilities; not recorded under protocol 1.",
         _runs,
     ),
     TableColumn(

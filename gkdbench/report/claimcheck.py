@@ -19,7 +19,7 @@ from typing import Literal
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import SidecarArrays
-from gkdbench.report.claimfile import ClaimKind, ClaimTest, Side
+from gkdbench.report.claimfile import ClaimKind, ClaimTest, Side, of_one_protocol
 from gkdbench.report.convergence import Pair, Speedup, arrivals, pace
 from gkdbench.report.model import TableRow
 from gkdbench.report.statistics import MIN_RUNS, TIE, ComparisonOutcome, Paired, outcome, paired
@@ -51,12 +51,14 @@ class RivalComparison:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A claim with its lines and verdict; `absent` names rows that no record has."""
+    """A claim with its lines and verdict; `absent` names rows that no record has, `protocol` is that of all its rows
+    (None: there are none)."""
 
     claim: ClaimTest
     lines: tuple[RivalComparison, ...]
     absent: tuple[str, ...]
     verdict: ClaimVerdict
+    protocol: int | None
 
     @property
     def deciding(self) -> list[RivalComparison]:
@@ -71,7 +73,13 @@ Curves = Callable[[Record], SidecarArrays]
 def check(
     claim: ClaimTest, rows: Mapping[str, Side], records: Sequence[Record], curves: Curves | None = None
 ) -> Checked:
-    """Test `claim` on `records`, its `rows` by name; ``sooner`` reads validation `curves`."""
+    """Test `claim` on `records`, its `rows` by name; ``sooner`` reads validation `curves`.
+
+    All rows are of one protocol version, see `gkdbench.report.claimfile.of_one_protocol`.
+    """
+    sides = [rows[name] for name in (claim.candidate, *claim.against)]
+    places = [(dataset, split, setting) for dataset, split in claim.where for setting in claim.settings]
+    records, protocol = of_one_protocol(sides, records, places)
     rivalries: list[_Rivalry] = []
     absent: list[str] = []
     for dataset, split in claim.where:
@@ -82,7 +90,8 @@ def check(
                 rivalries += _rivalries(claim, rows, records, (dataset, split, setting), absent, curves)
     statistics = paired([one.values[2] for one in rivalries])
     found = tuple(_line(claim.test, one, of) for one, of in zip(rivalries, statistics, strict=True))
-    return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent))
+    version = protocol if found else None
+    return Checked(claim, found, tuple(absent), _verdict(claim.test, found, absent), version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from gkdbench.records.key import TRIAL
 from gkdbench.records.schema import Record, TomlModel
 from gkdbench.report.entries import entries, teaching_roles
 from gkdbench.report.model import Aggregate, TableRow
+from gkdbench.report.protocols import best_protocol, follows_protocol, of_protocol
 
 ClaimKind = Literal["better", "steadier", "sooner"]
 
@@ -28,6 +29,7 @@ class Side(TomlModel):
         aggregate: which row of a record with several models.
         tier: published settings, or tuned ones; the trials that found those take no part.
         trials: of tuned settings; None: any number.
+        selection: rule of selection, for studies of it; None: that of the record's protocol.
     """
 
     name: str
@@ -39,9 +41,13 @@ class Side(TomlModel):
     aggregate: Aggregate = "single"
     tier: Literal["published", "tuned"] = "published"
     trials: int | None = None
+    selection: str | None = None
 
     def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> TableRow | None:
-        """Its row in a place, None when no record has it.
+        """Its row in a place, None when no record has it. Splits that are for audits only have no row.
+
+        Args:
+            records: of one protocol version, see `of_one_protocol`.
 
         Raises:
             UserError: two records fit.
@@ -59,11 +65,30 @@ class Side(TomlModel):
         return (
             (record.method, record.variant, record.tier) == (self.method, self.variant, self.tier)
             and record.tuning != TRIAL
+            and not record.audit_only
+            and (follows_protocol(record) if self.selection is None else record.selection == self.selection)
             and self.trials in (None, record.trials)
             and _within(self.config, record.config)
             and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
         )
+
+
+def of_one_protocol(
+    sides: Sequence[Side], records: Sequence[Record], places: Sequence[tuple[str, str, str]]
+) -> tuple[list[Record], int | None]:
+    """Those of `records` that were made under one protocol, and its version: the one under which most rows of `sides`
+    in `places` (data set, split id, setting) are complete, of equal ones the newest.
+    """
+
+    def complete(version: int) -> tuple[int, ...]:
+        own = of_protocol(records, version)
+        rows = (side.find(own, *place) for side in sides for place in places)
+        return (sum(row is not None and row.complete for row in rows),)
+
+    versions = {record.protocol_version for record in records}
+    version = next(iter(versions)) if len(versions) == 1 else best_protocol(versions, complete)
+    return of_protocol(records, version), version
 
 
 class ClaimTest(TomlModel):
@@ -118,6 +143,12 @@ class _Placed(TomlModel):
     dataset: str
     split: str
     setting: str
+
+
+def placed(figure: _Placed, sides: Mapping[str, Side], records: Sequence[Record]) -> tuple[list[Record], int | None]:
+    """The records of the one protocol that `figure` shows, and its version."""
+    place = (figure.dataset, figure.split, figure.setting)
+    return of_one_protocol([sides[name] for name in figure.rows], records, [place])
 
 
 class _Shown(_Placed):

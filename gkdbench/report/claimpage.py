@@ -13,13 +13,14 @@ from gkdbench.records.key import reported
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.cells import flagged, percent, points
 from gkdbench.report.claimcheck import Checked, Curves, check
-from gkdbench.report.claimfile import ClaimKind, ClaimPage, CurveFigure, Figure, Quoted, Side
+from gkdbench.report.claimfile import ClaimKind, ClaimPage, CurveFigure, Figure, Quoted, Side, placed
 from gkdbench.report.convergence import Spread
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.learning_curves import learning_curves
 from gkdbench.report.lines import line_plot
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.markdown import plain, table
+from gkdbench.report.protocols import of_protocol, protocol_text
 from gkdbench.report.published import published
 from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
 from gkdbench.report.sweeps import sweep_sections
@@ -53,10 +54,10 @@ def claim_page(
     every, records = records, without_repeats(records)
     checked = [check(claim, page.row, records, curves) for claim in page.claim]
     overview = [
-        [str(number), plain(found.claim.says), f"**{found.verdict}**", _tally(found), _runs(found)]
+        [str(number), plain(found.claim.says), f"**{found.verdict}**", _protocol(found), _tally(found), _runs(found)]
         for number, found in enumerate(checked, start=1)
     ]
-    titles = ["", "Claim", "Verdict", "Win / tie / loss against the strongest rival", "Runs a place"]
+    titles = ["", "Claim", "Verdict", "Protocol", "Win / tie / loss against the strongest rival", "Runs a place"]
     parts = [f"# {page.title}", page.intro.strip(), table(titles, overview), "How verdicts are made:\n\n" + RULES]
     plots = {}
     for number, found in enumerate(checked, start=1):
@@ -88,21 +89,27 @@ def _figures(
     plots = {}
     for number, figure in enumerate(page.figure, start=1):
         name = f"{stem}-figure-{number}.svg"
-        intervals = _readings(figure, page.row, records)
+        chosen, version = placed(figure, page.row, records)
+        intervals = _readings(figure, page.row, chosen)
         parts += [f"## {figure.says}", figure.reads.strip()]
         if intervals:
             plots[name] = forest_plot(f"{figure.dataset}, {figure.split}: means with intervals", intervals, _plainly)
-            parts.append(f"![means over runs with their intervals]({name})")
+            parts += [f"![means over runs with their intervals]({name})", _all_rows(version)]
     for number, curve in enumerate(page.curve, start=1):
         name = f"{stem}-curve-{number}.svg"
         parts += [f"## {curve.says}", curve.reads.strip()]
-        drawn = _course(curve, page.row, records, curves)
+        chosen, version = placed(curve, page.row, records)
+        drawn = _course(curve, page.row, chosen, curves)
         if drawn is not None:
             plots[name], runs = drawn
-            parts += [f"![means over runs and their bands]({name})", BANDS.format(runs=runs)]
+            parts += [f"![means over runs and their bands]({name})", f"{BANDS.format(runs=runs)} {_all_rows(version)}"]
         else:
             parts.append("Not run yet.")
     return parts, plots
+
+
+def _all_rows(version: int | None) -> str:
+    return f"All rows: protocol {version}."
 
 
 BANDS = (
@@ -130,7 +137,8 @@ MEASURES: dict[ClaimKind, tuple[str, Callable[[float], str]]] = {
 
 def _text(found: Checked) -> str:
     of = found.claim
-    return f"Source: {of.source}. Test: {of.reads} Verdict: **{found.verdict}**."
+    made = f" ({protocol_text(found.protocol)})" if found.protocol else ""
+    return f"Source: {of.source}. Test: {of.reads} Verdict: **{found.verdict}**{made}."
 
 
 def _lines(found: Checked) -> str:
@@ -160,6 +168,7 @@ def _lines(found: Checked) -> str:
 def _flags(found: Checked, rows: Mapping[str, Side], records: Sequence[Record]) -> list[str]:
     """One paragraph on the runs of a claim that carry a flag, if any do."""
     of = found.claim
+    records = of_protocol(records, found.protocol)
     lines = []
     for (dataset, split), setting, name in product(of.where, of.settings, (of.candidate, *of.against)):
         entry = rows[name].find(records, dataset, split, setting)
@@ -254,6 +263,10 @@ def _read(figure: Figure, row: Row) -> dict[str, float]:
 
 def _plainly(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _protocol(found: Checked) -> str:
+    return "–" if found.protocol is None else str(found.protocol)
 
 
 def _tally(found: Checked) -> str:

@@ -14,6 +14,7 @@ from gkdbench.report.cells import percent, points
 from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import TableRow
+from gkdbench.report.protocols import best_protocol, of_protocol, protocol_text
 from gkdbench.report.statistics import (
     MIN_RUNS,
     ComparisonOutcome,
@@ -24,6 +25,22 @@ from gkdbench.report.statistics import (
     paired,
     seeds_needed,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FlatRuns:
+    """How many of a side's runs have a flat model, and how many were taught by a flat teacher."""
+
+    runs: int
+    flat: int
+    flat_teacher: int
+
+    @classmethod
+    def of(cls, row: TableRow) -> FlatRuns | None:
+        """Of `row`; None where that was not recorded."""
+        if row.flat is None or row.flat_teacher is None:
+            return None
+        return cls(row.done, row.flat, row.flat_teacher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,8 @@ class PairedComparison:
     t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, when the test/train ratio is given
     outcome: ComparisonOutcome | None  # None for a preview: nothing is claimed
     seeds: int | None  # pairs that find this difference with 80% power; None: no difference, or one pair
+    flat_first: FlatRuns | None = None  # of the runs of each side; None: not recorded (protocol 1)
+    flat_second: FlatRuns | None = None
 
     @property
     def preview(self) -> bool:
@@ -56,9 +75,10 @@ class PairedComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `compare` found."""
+    """What `compare` found; all rows are of one protocol version."""
 
     lines: tuple[PairedComparison, ...]
+    protocol: int
 
     @property
     def tally(self) -> Counter[ComparisonOutcome]:
@@ -89,10 +109,18 @@ class Comparison:
             )
         console = Console(file=out, width=width, color_system=None)
         console.print(
-            f"{self.lines[0].first} against {self.lines[0].second}, paired by (split index, seed)", markup=False
+            f"{self.lines[0].first} against {self.lines[0].second}, paired by (split index, seed), "
+            f"{protocol_text(self.protocol)}",
+            markup=False,
         )
         console.print(table)
         counts = ", ".join(f"{self.tally[result]} {result}" for result in ("win", "tie", "loss"))
+        for line in self.lines:
+            for name, runs in ((line.first, line.flat_first), (line.second, line.flat_second)):
+                if runs is not None and (runs.flat or runs.flat_teacher):
+                    where = f"{name} on {line.dataset}, {line.split}, {line.setting}"
+                    counted = f"{runs.flat} of {runs.runs} runs flat, {runs.flat_teacher} taught by a flat teacher"
+                    console.print(f"{where}: {counted}", markup=False)
         open_lines = sum(line.preview for line in self.lines)
         counts += f", {open_lines} preview (fewer than {MIN_RUNS} pairs, or runs unpaired)" if open_lines else ""
         console.print(f"{counts}; below 0.2 points is a tie. Intervals: 95% bootstrap of the mean difference.")
@@ -101,6 +129,9 @@ class Comparison:
 
 def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_ratio: float | None = None) -> Comparison:
     """Pair two methods by (index, seed) wherever both have a record.
+
+    Rows of one protocol version are compared: the one that both have in most places, of equal ones the newest. Splits
+    that are for audits only take no part.
 
     Args:
         first, second: one record per (data set, split id, training setting) on each side.
@@ -111,9 +142,16 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
         UserError: nothing in common; several records of one side in one place; different data, splits, threads,
             device, tier or teachers.
     """
-    ours, theirs = _by_place(without_repeats(first), "first"), _by_place(without_repeats(second), "second")
+    sides = [[r for r in without_repeats(side) if not r.audit_only] for side in (first, second)]
+    if (first and not sides[0]) or (second and not sides[1]):
+        raise UserError(
+            "expected records of splits with results, got audits only on one side; nothing is compared there"
+        )
+    version = best_protocol((r.protocol_version for side in sides for r in side), lambda v: (_shared(sides, v),))
+    ours = _by_place(of_protocol(sides[0], version), "first")
+    theirs = _by_place(of_protocol(sides[1], version), "second")
     common = [place for place in ours if place in theirs]
-    if not common:
+    if not common or version is None:
         shown = " and ".join(" | ".join(sorted(", ".join(p) for p in side)) or "nothing" for side in (ours, theirs))
         raise UserError(f"no data set, split id and setting in common: {shown}; compare runs of the same split id")
     pairs_of_records = []
@@ -125,9 +163,14 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
                 table_of([one, two], setting)  # refuses different data, splits, threads, device or tier
                 pairs_of_records.append(_paired_records(one, two, setting))
     statistics = paired([pair.gains for pair in pairs_of_records])
-    return Comparison(
-        tuple(_line(pair, of, test_train_ratio) for pair, of in zip(pairs_of_records, statistics, strict=True))
-    )
+    lines = (_line(pair, of, test_train_ratio) for pair, of in zip(pairs_of_records, statistics, strict=True))
+    return Comparison(tuple(lines), version)
+
+
+def _shared(sides: Sequence[Sequence[Record]], version: int) -> int:
+    """In how many places both sides have a record of one protocol."""
+    one, two = ({(r.dataset, r.split, r.setting) for r in of_protocol(side, version)} for side in sides)
+    return len(one & two)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,5 +247,7 @@ def _line(pair: _PairedRecords, of: Paired, ratio: float | None) -> PairedCompar
         t_test=nadeau_bengio(gains, ratio) if ratio is not None and len(pairs) > 1 else None,
         outcome=None,
         seeds=seeds_needed(mean, std) if std is not None and mean != 0.0 else None,
+        flat_first=FlatRuns.of(pair.first),
+        flat_second=FlatRuns.of(pair.second),
     )
     return line if line.preview else replace(line, outcome=outcome(of.difference, of.p_value))

@@ -8,10 +8,11 @@ import io
 from gkdbench.report.model import Board, Table, TableRow
 
 FIELDS = (
-    "dataset", "split", "setting", "kind", "section", "method", "label", "aggregate", "variant", "teacher", "mean",
-    "std_ddof1", "runs", "planned", "preview", "audit_gap", "versus", "difference", "p_holm", "outcome", "needs",
-    "parameters", "macs", "versus_training", "difference_training", "p_holm_training", "outcome_training",
-    "training_macs", "train_j", "published_percent", "verdict", "why", "statuses", "record",
+    "dataset", "split", "setting", "protocol", "remarks", "kind", "section", "method", "label", "aggregate",
+    "variant", "teacher", "mean", "std_ddof1", "runs", "planned", "preview", "audit_gap", "versus", "difference",
+    "p_holm", "outcome", "needs", "parameters", "macs", "versus_training", "difference_training", "p_holm_training",
+    "outcome_training", "training_macs", "train_j", "flat_runs", "flat_teacher_runs", "published_percent", "verdict",
+    "why", "statuses", "record",
 )  # fmt: skip
 
 
@@ -34,6 +35,8 @@ def _line(table: Table, section: str, entry: TableRow) -> dict[str, object]:
         "dataset": table.dataset,
         "split": table.split,
         "setting": table.setting,
+        "protocol": table.protocol,
+        "remarks": "; ".join(table.remarks),
         "kind": "; ".join(table.notes),
         "section": section,
         "method": entry.method,
@@ -60,6 +63,8 @@ def _line(table: Table, section: str, entry: TableRow) -> dict[str, object]:
         "outcome_training": training and training.outcome,
         "training_macs": entry.training_macs,
         "train_j": entry.train_j,
+        "flat_runs": entry.flat,
+        "flat_teacher_runs": entry.flat_teacher,
         "published_percent": "; ".join(str(float(v.published.mean)) for v in entry.verdicts),
         "verdict": "; ".join(v.status for v in entry.verdicts),
         "why": "; ".join(v.why for v in entry.verdicts),

@@ -107,6 +107,7 @@ def _entry(
         control=is_control(record),
         training_macs=_training_macs(record),
         train_j=_mean_energy(record),
+        flatness_known=bool(flat) and all(model.val_loss is not None for model in flat),
     )
     if aggregate not in ("single", "mean of peers"):
         return entry

@@ -11,6 +11,7 @@ from gkdbench.records.schema import DataInfo
 from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Section, Summary, Table, TableRow
+from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.strip import Scale, scale, strip
 
@@ -54,7 +55,8 @@ def to_html(board: Board, *, title: str = "gkdbench board") -> str:
 
 
 def _masthead(board: Board, title: str) -> Markup:
-    grades = Counter(verdict.status for _, _, verdict in board.compared)
+    newest = {(t.dataset, t.split, t.setting, e.name, v.claim): v for t, e, v in reversed(board.compared)}
+    grades = Counter(verdict.status for verdict in newest.values())
     facts = [
         (str(len(board.datasets)), "data sets"),
         (f"{board.records:,}", "records"),
@@ -81,9 +83,26 @@ def _nav(board: Board) -> Markup:
 
 
 def _publications(board: Board) -> Markup | None:
-    """Every comparison with a published number, in one place."""
+    """Every comparison with a published number, in one place: a table for each protocol."""
     if not board.compared:
         return None
+    versions = sorted({t.protocol for t, _, _ in board.compared}, reverse=True)
+    return tag(
+        "section",
+        tag("h2", "Against publications"),
+        tag(
+            "p",
+            "Rows on the publication's own split, in its own form. Reproduced: within the tolerance, "
+            "max(0.5 points, 2 standard errors); close: within twice that.",
+            class_="size",
+        ),
+        [_publications_of(board, version) for version in versions],
+        tag("details", tag("summary", "Sources, and how each number was checked"), tag("ul", _sources(board))),
+        id="publications",
+    )
+
+
+def _publications_of(board: Board, version: int) -> Markup:
     rows = [
         tag(
             "tr",
@@ -96,23 +115,17 @@ def _publications(board: Board) -> Markup | None:
             tag("td", verdict.claim),
         )
         for table, entry, verdict in board.compared
+        if table.protocol == version
     ]
     titles = ("Row", "Verdict", "Ours", "Published", "Difference", "Tolerance", "Publication")
     head = tag(
         "tr", [tag("th", name, scope="col", class_="num" if 1 < i < 6 else None) for i, name in enumerate(titles)]
     )
+    name = f"Against publications, {protocol_text(version)}"
     return tag(
-        "section",
-        tag("h2", "Against publications"),
-        tag(
-            "p",
-            "Rows on the publication's own split, in its own form. Reproduced: within the tolerance, "
-            "max(0.5 points, 2 standard errors); close: within twice that.",
-            class_="size",
-        ),
-        _box(tag("table", tag("thead", head), tag("tbody", rows)), "Against publications"),
-        tag("details", tag("summary", "Sources, and how each number was checked"), tag("ul", _sources(board))),
-        id="publications",
+        "article",
+        tag("h3", protocol_text(version).capitalize()),
+        _box(tag("table", tag("thead", head), tag("tbody", rows)), name),
     )
 
 
@@ -143,9 +156,15 @@ def _table(table: Table) -> Markup:
         head.insert(2, tag("th", "Every run", ends, scope="col"))
     bodies = [_section(section, keys, axis, alone=len(table.sections) == 1) for section in table.sections]
     apart = [tag("p", "Separate table: " + ", ".join(table.notes), class_="note")] if table.notes else []
+    apart += [tag("p", remark, class_="note") for remark in table.remarks]
     return tag(
         "article",
-        tag("h4", table.setting, tag("small", SETTING_NAMES.get(table.setting, ""))),
+        tag(
+            "h4",
+            table.setting,
+            tag("small", SETTING_NAMES.get(table.setting, "")),
+            tag("small", protocol_text(table.protocol)),
+        ),
         apart,
         _box(tag("table", tag("thead", tag("tr", head)), bodies), _where(table)),
         _reasons(table),
@@ -193,7 +212,7 @@ def _grade(verdict: PublishedVerdict, *, exact: bool = False) -> Markup:
 
 
 def _where(table: Table) -> str:
-    return " · ".join([table.dataset, table.split, table.setting, *table.notes])
+    return " · ".join([table.dataset, *table.heading])
 
 
 def _sources(board: Board) -> list[Markup]:
@@ -216,9 +235,10 @@ def _summary(summary: Summary) -> Markup:
         tally = " / ".join(str(row.tally[o]) for o in ("win", "tie", "loss")) if row.tally else "–"
         cells = [tag("th", row.name, scope="row"), means, tag("td", rank, class_="num"), tag("td", tally, class_="num")]
         rows.append(tag("tr", cells))
-    name = f"{summary.split}, {summary.setting}, {summary.title}"
+    name = ", ".join(summary.heading)
     table = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-    return tag("article", tag("h4", summary.setting, tag("small", summary.title)), _box(table, name))
+    marks = tag("small", summary.title), tag("small", protocol_text(summary.protocol))
+    return tag("article", tag("h4", summary.setting, marks), _box(table, name))
 
 
 def _across(board: Board) -> Markup | None:

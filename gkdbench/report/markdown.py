@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.report.cells import BY_KEY, CELLS, filled, score
 from gkdbench.report.model import Board, Summary, Table, TableRow
+from gkdbench.report.protocols import best_protocol, protocol_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Selection:
         datasets, splits, settings, methods, variants: kept values. tiers: the same; published settings by default.
         cells: keys of `gkdbench.report.cells.CELLS`, in order.
         compared: only rows with a verdict other than "not comparable".
+        protocols: version of the protocol; none: the one that has rows in most places, and the most complete rows, of
+            equal ones the newest.
     """
 
     datasets: tuple[str, ...] = ()
@@ -29,6 +32,7 @@ class Selection:
     tiers: tuple[str, ...] = ("published",)
     cells: tuple[str, ...] = ("row", "score", "n", "gap", "published", "verdict")
     compared: bool = False
+    protocols: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for key in self.cells:
@@ -36,7 +40,18 @@ class Selection:
                 raise UnknownName("column", key, BY_KEY)
 
     def rows(self, board: Board) -> list[tuple[Table, TableRow]]:
-        """The selected rows with their table, in the board's order."""
+        """The selected rows of one protocol with their table, in the board's order."""
+        fitting = self._fitting(board)
+
+        def found(version: int) -> tuple[int, ...]:
+            rows = [(table, entry) for table, entry in fitting if table.protocol == version]
+            places = {(table.dataset, table.split, table.setting) for table, _ in rows}
+            return len(places), sum(entry.complete for _, entry in rows)
+
+        version = best_protocol((table.protocol for table, _ in fitting), found)
+        return [(table, entry) for table, entry in fitting if table.protocol == version]
+
+    def _fitting(self, board: Board) -> list[tuple[Table, TableRow]]:
         return [
             (board_table, entry)
             for board_table in board.tables
@@ -45,6 +60,7 @@ class Selection:
             and _kept(board_table.split, self.splits)
             and _kept(board_table.setting, self.settings)
             and _kept(board_table.tier, self.tiers)
+            and _kept(str(board_table.protocol), self.protocols)
             and _kept(entry.method, self.methods)
             and _kept(entry.variant, self.variants)
             and (not self.compared or any(verdict.status != "not comparable" for verdict in entry.verdicts))
@@ -52,12 +68,12 @@ class Selection:
 
 
 def markdown_table(board: Board, selection: Selection) -> str:
-    """One flat table of the selected rows, led by data set, split id and setting."""
+    """One flat table of the selected rows, led by data set, split id and setting; below it which protocol they have."""
     rows = selection.rows(board)
     if not rows:
         raise UserError("no row of the board fits the selection; run the suite, or widen it")
     cells = [BY_KEY[key] for key in selection.cells]
-    has_notes = any(board_table.notes for board_table, _ in rows)
+    has_notes = any(board_table.notes or board_table.remarks for board_table, _ in rows)
     titles = ["Data set", "Split", "Setting", *(["Kind"] if has_notes else []), *(cell.title for cell in cells)]
     lines = []
     for board_table, entry in rows:
@@ -65,12 +81,12 @@ def markdown_table(board: Board, selection: Selection) -> str:
             board_table.dataset,
             board_table.split,
             board_table.setting,
-            *([", ".join(board_table.notes)] if has_notes else []),
+            *([", ".join([*board_table.notes, *board_table.remarks])] if has_notes else []),
         ]
         form = " (as released)" if entry.variant == "as_released" else ""  # a board has a section for it
         texts = [cell.text(entry) + (form if cell.key == "row" else "") for cell in cells]
         lines.append([*map(plain, where), *(_bold(entry, c.key, t) for c, t in zip(cells, texts, strict=True))])
-    return table(titles, lines)
+    return f"{table(titles, lines)}\n\nAll rows: {protocol_text(rows[0][0].protocol)}."
 
 
 def to_markdown(board: Board) -> str:
@@ -78,14 +94,15 @@ def to_markdown(board: Board) -> str:
     parts = ["# gkdbench board", f"{board.records} records, {board.runs} runs. Scores in percent."]
     for summary in board.summaries:
         parts += [
-            f"## {plain(f'Across data sets: {summary.split}, {summary.setting}, {summary.title}')}",
+            f"## {plain('Across data sets: ' + ', '.join(summary.heading))}",
             _summary(summary),
         ]
     for dataset, tables in board.datasets.items():
         parts.append(f"## {plain(dataset)}")
         parts += [f"> {plain(note)}" for note in dict.fromkeys(c.data.note for c in tables) if note]
         for board_table in tables:
-            parts.append("### " + plain(" · ".join([board_table.split, board_table.setting, *board_table.notes])))
+            parts.append("### " + plain(" · ".join(board_table.heading)))
+            parts += [f"> {plain(remark)}" for remark in board_table.remarks]
             cells = filled(board_table.entries)
             for section in board_table.sections:
                 parts.append(f"{plain(section.title)}{': ' + plain(section.note) if section.note else ''}")

@@ -6,12 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from gkdbench.records.schema import DataInfo, Provenance
+from gkdbench.records.schema import PROTOCOL_VERSION, DataInfo, Provenance
+from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.statistics import MIN_RUNS, ComparisonOutcome, mean_std
 
 SectionKind = Literal["solo", "taught", "release's teacher", "as released"]
 Aggregate = Literal["single", "mean of peers", "best on validation", "ensemble"]
+FLAT, FLAT_TEACHER = "flat", "flat teacher"
+"""Flags of a run (docs/protocol.md, section 4.1): one of its models hardly tells classes apart on its own training
+items; one of its teachers does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class TableRow:
     verdicts: tuple[PublishedVerdict, ...] = ()
     training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
     train_j: float | None = None  # mean over the runs; None: a run has no reading
+    flatness_known: bool = False  # whether its runs say which models are flat; those of protocol 1 do not
     versus: ControlComparison | None = None
     versus_training: ControlComparison | None = None  # of rows of peers
     bold: bool = False
@@ -114,6 +119,16 @@ class TableRow:
         return Counter(flag for run in self.runs if run.value is not None for flag in run.flags)
 
     @property
+    def flat(self) -> int | None:
+        """Runs with a score in which a model is flat; None where that was not recorded."""
+        return self.flags[FLAT] if self.flatness_known else None
+
+    @property
+    def flat_teacher(self) -> int | None:
+        """Runs with a score whose teacher is flat; None where that was not recorded."""
+        return self.flags[FLAT_TEACHER] if self.flatness_known else None
+
+    @property
     def statuses(self) -> Counter[str]:
         return Counter(run.status for run in self.runs)
 
@@ -130,7 +145,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One (data set, split id, reported setting), and one kind of run (threads, device, tier, ...)."""
+    """One (data set, split id, reported setting, protocol), and one kind of run (threads, device, tier, ...)."""
 
     dataset: str
     split: str
@@ -140,6 +155,13 @@ class Table:
     notes: tuple[str, ...]  # what sets this table apart from its twins, or from that of published settings
     sections: tuple[Section, ...]
     tier: str = "published"
+    protocol: int = PROTOCOL_VERSION
+    remarks: tuple[str, ...] = ()  # what a reader must know of the split: audit only, for replication
+
+    @property
+    def heading(self) -> list[str]:
+        """Split id, reported setting, protocol, and what sets it apart."""
+        return [self.split, self.setting, protocol_text(self.protocol), *self.notes]
 
     @property
     def entries(self) -> list[TableRow]:
@@ -158,13 +180,19 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rows trained alone, and those of one standard teacher, of one (split id, setting)."""
+    """The rows trained alone, and those of one standard teacher, of one (split id, setting, protocol)."""
 
     split: str
     setting: str
     title: str  # of the taught section, or of the rows trained alone when nothing was taught
     datasets: tuple[str, ...]
     rows: tuple[SummaryRow, ...]
+    protocol: int = PROTOCOL_VERSION
+
+    @property
+    def heading(self) -> list[str]:
+        """Split id, reported setting, protocol, and whose rows they are."""
+        return [self.split, self.setting, protocol_text(self.protocol), self.title]
 
 
 @dataclass(frozen=True, slots=True)

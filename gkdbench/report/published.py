@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
+from gkdbench.report.protocols import follows_protocol
 from gkdbench.report.statistics import MIN_RUNS, mean_std
 
 VerdictStatus = Literal["reproduced", "close", "not reproduced", "not comparable"]
@@ -183,6 +184,8 @@ def _obstacle(claim: Claim, number: Published, record: Record, runs: int, comple
         return f"metric {record.data.metric} against {number.metric} in {number.unit}"
     if record.tier != "published":
         return "tuned by us"
+    if not follows_protocol(record):
+        return f"another rule of selection: {record.selection}"
     if claim.form == "as_released" and record.variant != "as_released":
         return "corrected form; the published number belongs to the released code (see as released)"
     if other := _differing(record.config, claim.settings):

@@ -15,6 +15,7 @@ from gkdbench.records.schema import Fraction, TomlModel
 from gkdbench.report.cells import score
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import Board, Table, TableRow
+from gkdbench.report.protocols import best_protocol, protocol_text
 from gkdbench.report.published import UNCHECKED, Claim, Published, PublishedVerdict, claims
 from gkdbench.report.tomlpage import read_page
 
@@ -103,9 +104,18 @@ def load_page(path: Path) -> ReproductionPage:
 
 
 def lines_of(group: PublishedGroup, board: Board) -> list[PublishedComparison]:
-    """A line for every published number of the group's claims, compared or not."""
+    """A line for every published number of the group's claims, compared or not.
+
+    Our rows are all of one protocol: the one under which most numbers are compared, of equal ones the newest.
+    """
     by_name = {claim.name: claim for claim in claims()}
-    return [_line(by_name[name], row, group, board) for name in group.claims for row in numbers(by_name[name])]
+
+    def lines(version: int | None) -> list[PublishedComparison]:
+        tables = [table for table in board.tables if table.protocol == version]
+        return [_line(by_name[name], row, group, tables) for name in group.claims for row in numbers(by_name[name])]
+
+    versions = (table.protocol for table in board.tables)
+    return lines(best_protocol(versions, lambda version: (sum(line.graded for line in lines(version)),)))
 
 
 def numbers(claim: Claim) -> list[Published]:
@@ -114,10 +124,10 @@ def numbers(claim: Claim) -> list[Published]:
     return list(dict.fromkeys(row for row in found if row is not None))
 
 
-def _line(claim: Claim, row: Published, group: PublishedGroup, board: Board) -> PublishedComparison:
+def _line(claim: Claim, row: Published, group: PublishedGroup, tables: Sequence[Table]) -> PublishedComparison:
     answers = [
         (board_table, entry, verdict)
-        for board_table in board.tables
+        for board_table in tables
         for entry in board_table.entries
         for verdict in entry.verdicts
         if verdict.claim == claim.name and verdict.published == row
@@ -141,6 +151,8 @@ def reproduction_page(path: Path, board: Board) -> str:
         parts += [f"## {plain(group.says)}"]
         parts += [group.reads.strip()] if group.reads else []
         parts += [_promise(group, lines), _details(group, lines)]
+        versions = {line.board_table.protocol for line in lines if line.board_table is not None}
+        parts += [f"Our rows: {protocol_text(version)}." for version in versions]
         parts += [f"\\* {plain(dataset)}: {why}" for dataset, why in group.marked.items()]
         if off := [line for line in lines if line.status in GRADES[1:]]:
             parts.append("Not reproduced, or close only, and what was tried:")

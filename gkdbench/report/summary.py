@@ -10,17 +10,19 @@ from gkdbench.report.statistics import average_ranks
 
 
 def summaries(board_tables: Sequence[Table]) -> list[Summary]:
-    """One summary per (split id, setting) and standard teacher, where two or more data sets have one table each.
+    """One summary per (split id, setting, protocol) and standard teacher, where two or more data sets have one table
+    each.
 
     Rows trained alone are in every one of them; forms of official code and their own teachers in none. A data set whose
-    runs come in several kinds (threads, devices, ...) is left out: its rows have twins.
+    runs come in several kinds (threads, devices, ...) is left out: its rows have twins. So are splits with a remark:
+    they are for audits and for comparisons with publications.
     """
-    places: dict[tuple[str, str], list[Table]] = {}
+    places: dict[tuple[str, str, int], list[Table]] = {}
     for table in board_tables:
-        if not table.notes:
-            places.setdefault((table.split, table.setting), []).append(table)
+        if not table.notes and not table.remarks:
+            places.setdefault((table.split, table.setting, -table.protocol), []).append(table)
     found = []
-    for (split, setting), members in sorted(places.items()):
+    for (split, setting, _), members in sorted(places.items()):
         sections = [section for table in members for section in table.sections]
         taught = sorted({section.title for section in sections if section.kind == "taught"})
         solo = sorted({section.title for section in sections if section.kind == "solo"})
@@ -52,7 +54,7 @@ def _summary(split: str, setting: str, title: str, board_tables: Sequence[Table]
         for name in names
     ]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0.0, row.name))
-    return Summary(split, setting, title, tuple(tables), tuple(rows))
+    return Summary(split, setting, title, tuple(tables), tuple(rows), board_tables[0].protocol)
 
 
 def _mean(entry: TableRow | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gkdbench.records.schema import CorruptedResult, Record, Row, Score
 from gkdbench.report.cells import points, score
-from gkdbench.report.claimfile import ClaimPage, Side, SweepFigure
+from gkdbench.report.claimfile import ClaimPage, Side, SweepFigure, placed
 from gkdbench.report.lines import Panel, PlotCurve, line_plot
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import TableRow
@@ -35,13 +35,16 @@ def sweep_sections(stem: str, page: ClaimPage, records: Sequence[Record]) -> tup
     for number, figure in enumerate(page.sweep, start=1):
         name = f"{stem}-sweep-{number}.svg"
         parts += [f"## {figure.says}", figure.reads.strip()]
-        drawn = panels(figure, page.row, records)
+        swept = [record for record in records if figure.kind in record.sweeps]
+        records_of_one, version = placed(figure, page.row, swept)
+        drawn = panels(figure, page.row, records_of_one)
         if not drawn:
             parts.append("Not run yet.")
             continue
         title = f"{figure.dataset}, {figure.split}, {figure.setting}: means and standard deviations over runs"
         plots[name] = line_plot(title, drawn, across=figure.kind.replace("_", " "), unit="%")
-        parts += [f"![by level]({name})", sweep_table(figure, page.row, records), SWEPT]
+        parts += [f"![by level]({name})", sweep_table(figure, page.row, records_of_one)]
+        parts.append(f"{SWEPT} All rows: protocol {version}.")
     return parts, plots
 
 

@@ -16,7 +16,7 @@ LEFT = ("row", "versus", "verdict")
 
 
 def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
-    """One table per data set, split and setting; columns that are empty throughout a table are left out.
+    """One table per data set, split, setting and protocol; columns that are empty throughout a table are left out.
 
     Args:
         board: what `build` gave.
@@ -47,7 +47,7 @@ def _print(table: Table, console: Console) -> None:
     from rich.text import Text
 
     filled = [key for key in SHOWN if any(BY_KEY[key].text(entry) != "–" for entry in table.entries)]
-    title = " · ".join([table.dataset, table.split, table.setting, *table.notes])
+    title = " · ".join([table.dataset, *table.heading, *table.remarks])
     drawn = rich_table.Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for key in filled:
         drawn.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")

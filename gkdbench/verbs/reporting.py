@@ -37,6 +37,26 @@ def records_in(paths: Iterable[str | Path]) -> list[Record]:
     return records
 
 
+def flat_facts(board: Board) -> list[dict[str, Any]]:
+    """Of every row of `board` that records it: how many of its runs are flat, or were taught by a flat teacher."""
+    return [
+        {
+            "dataset": table.dataset,
+            "split": table.split,
+            "setting": table.setting,
+            "protocol": table.protocol,
+            "row": entry.name,
+            "variant": entry.variant,
+            "runs": entry.done,
+            "flat": entry.flat,
+            "flat_teacher": entry.flat_teacher,
+        }
+        for table in board.tables
+        for entry in table.entries
+        if entry.flat is not None
+    ]
+
+
 def print_board(board: Board) -> None:
     """The board on the terminal."""
     from gkdbench.report.text import to_text
@@ -79,7 +99,9 @@ def report(args: argparse.Namespace) -> int:
             print(page.resolve())
     if args.published:
         count_published(Path(args.published), board)
-    if not (args.html or args.markdown or args.csv or args.readme or args.claims or args.published):
+    if args.ties:
+        fill_ties(Path(args.ties), records, partial(load_curves, args.paths))
+    if not (args.html or args.markdown or args.csv or args.readme or args.claims or args.published or args.ties):
         print_board(board)
     return 0
 
@@ -140,6 +162,16 @@ def fill_tables(path: Path, board: Board) -> None:
     for name, keys in marked_tables(text).items():
         text = splice(text, name, _selected(board, keys))
     path.write_text(text, encoding="utf-8")
+    print(path.resolve())
+
+
+def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
+    """Replace the ``<!-- table ties -->`` ... ``<!-- end ties -->`` block of a Markdown file."""
+    from gkdbench.report.markdown import splice
+    from gkdbench.report.ties import NAME, ties_section
+
+    text = path.read_text(encoding="utf-8")
+    path.write_text(splice(text, NAME, ties_section(records, curves)), encoding="utf-8")
     print(path.resolve())
 
 

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 130
-    from gkdbench.verbs.reporting import board_of, print_board, write_page
+    from gkdbench.verbs.reporting import board_of, flat_facts, print_board, write_page
 
     facts: dict[str, Any] = {
         "ran": summary.ran,
@@ -133,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if summary.records:
         board = board_of(summary.records)
+        facts["flat"] = flat_facts(board)
         title = f"gkdbench: {suite.full_name if args.method else suite.command_name}"
         page = write_page(board, Path(args.out) / "board.html", title=title)
         facts["html"] = str(page)
@@ -197,11 +198,22 @@ def _debug(suite: Suite, args: argparse.Namespace) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
-    """``gkdbench collect OUT``: merge finished cells into their records (a run does this by itself)."""
+    """``gkdbench collect OUT``: merge finished cells into their records (a run does this by itself).
+
+    Cells of another protocol version stay where they are, and are named on standard error.
+    """
+    from gkdbench.records.schema import PROTOCOL_VERSION
     from gkdbench.records.store import Store
 
-    paths = Store(args.out).collect()
+    store = Store(args.out)
+    paths = store.collect()
     show([{"record": str(path)} for path in paths], as_json=args.json, columns=("record",))
+    for path, version in store.left():
+        print(
+            f"left: {path} is of protocol {version}, this gkdbench collects protocol {PROTOCOL_VERSION}; a record is "
+            "never written again under another protocol",
+            file=sys.stderr,
+        )
     return 0
 
 

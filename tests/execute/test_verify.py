@@ -109,6 +109,51 @@ def test_a_changed_score_or_audit_is_found(copy: Path) -> None:
     assert "audit peak of ind is 1.000000" in found
 
 
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("val/curve", "val is"),
+        ("val/loss", "val_loss is"),
+        ("tran/curve", "tran is"),
+    ],
+)
+def test_a_changed_curve_is_found_though_every_hash_is_true(copy: Path, what: str, message: str) -> None:
+    path = inductive(copy)
+
+    def change(arrays: SidecarArrays) -> None:
+        prefix = row_prefix(0, 0)
+        at = arrays[f"{prefix}model/epochs"] == load_record(path).rows[0].models[0].selected_epoch
+        arrays[f"{prefix}model/{what}"][at] -= 0.01
+
+    rewrite(path, change)
+    assert any(f"model: {message}" in problem for problem in verify(path).problems)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_key_is_checked_under_every_known_protocol(copy: Path, version: int) -> None:
+    path = inductive(copy)
+    facts: dict[str, object] = {"protocol_version": version, "selection": "first" if version == 1 else "loss"}
+    replace_in_record(path, lambda record: facts | {"config": {"lr": 0.1}})
+    assert any("is not that of its own fields" in problem for problem in verify(path).problems)
+    replace_in_record(path, lambda record: {"key": identity_of(record).key})
+    assert not any("is not that of its own fields" in problem for problem in verify(path).problems)
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_an_unknown_protocol_is_found(copy: Path, version: int) -> None:
+    path = inductive(copy)
+    replace_in_record(path, lambda record: {"protocol_version": version})
+    assert f"{path}: protocol_version: expected one of 1, 2, got {version}; update gkdbench" in verify(path).problems
+
+
+def test_what_no_key_covers_is_checked_against_protocol_and_split(copy: Path) -> None:
+    path = inductive(copy)
+    replace_in_record(path, lambda record: {"protocol_version": 1, "selection": "later", "audit_only": True})
+    problems = "\n".join(verify(path).problems)
+    assert "selection: expected first, the rule of protocol 1, got later" in problems
+    assert "audit_only: expected False on builtin-random-ind20, got True" in problems
+
+
 def test_a_borrowed_teacher_is_found(copy: Path) -> None:
     student = next(p for p in record_paths(copy) if load_record(p).teachers)
 

@@ -1,46 +1,122 @@
 """Selection, patience, scratch files and the guards of the Monitor (protocol section 4.1, protocol traps 1, 2, 8,
 19, 33)."""
 
+import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gkdbench.protocol.monitor import NonFinite, OutOfTime, WrongPredictions
+from gkdbench.protocol.monitor import EpochResult, NonFinite, OutOfTime, WrongPredictions
+from gkdbench.protocol.selection import SelectionRule
 
 Make = Callable[..., "object"]
 
 
-def test_strict_improvement_selects_and_ties_keep_the_earlier_epoch(monitor_of: Make) -> None:
+def look(stage: Any, epoch: int, right: int, sharp: float = 1.0, **options: Any) -> EpochResult:
+    """Report predictions of which `right` are right; the larger `sharp`, the smaller is the loss of right ones."""
+    for model in stage.models.values():
+        model.module.logits = sharp * stage.logits(right)
+        model.module.weight.data.fill_(epoch)
+    return stage.monitor.report(epoch, stage.models, **options)
+
+
+def test_a_better_score_wins_whatever_its_loss(monitor_of: Make) -> None:
     stage = monitor_of()
-    improved = [stage.score(epoch, right).improved["model"] for epoch, right in enumerate([1, 3, 3, 2, 3], start=1)]
-    assert improved == [True, True, False, False, False]
-    epoch, state = stage.monitor.selected("model")
-    assert epoch == 2
-    assert state["weight"].item() == 2  # a copy: later epochs wrote other values into the module
+    run = [(1, 1.0), (3, 1.0), (2, 0.1), (4, 0.01), (3, 9.0)]
+    improved = [look(stage, epoch, *at).improved["model"] for epoch, at in enumerate(run, start=1)]
+    assert improved == [True, True, False, True, False]
+    best, state = stage.monitor.selected("model")
+    assert (best.epoch, best.score, best.value) == (4, 1.0, 1.0)
+    assert state["weight"].item() == 4  # a copy: later epochs wrote other values into the module
 
 
-def test_ties_later_lets_an_equal_score_win_and_resets_patience(monitor_of: Make) -> None:
-    stage = monitor_of(ties="later", patience=2)
-    verdicts = [stage.score(epoch, right) for epoch, right in enumerate([3, 2, 3, 2, 2], start=1)]
-    assert [v.stop for v in verdicts] == [False, False, False, False, True]
-    assert stage.monitor.selected("model")[0] == 3
-
-
-def test_falling_loss_on_flat_validation_keeps_the_first_epoch(monitor_of: Make) -> None:
+def test_of_equal_scores_the_smaller_loss_wins_and_of_equal_losses_the_later(monitor_of: Make) -> None:
     stage = monitor_of()
-    for epoch in range(1, 6):
-        stage.score(epoch, 2, terms={"loss": 1 / epoch})
-    assert stage.monitor.selected("model")[0] == 1
+    improved = [look(stage, epoch, 4, sharp).improved["model"] for epoch, sharp in enumerate([2, 1, 3, 3, 2], start=1)]
+    assert improved == [True, False, True, True, False]
+    assert stage.monitor.selected("model")[0].epoch == 4
+
+
+def test_losses_are_mean_cross_entropies_rounded_to_single_precision(monitor_of: Make) -> None:
+    stage = monitor_of()
+    loss = look(stage, 1, 3, 2.0).val_loss["model"]
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    assert loss == float(np.float32((3 * right + wrong) / 4)) == stage.monitor.losses("model")[0]
+
+
+@pytest.mark.parametrize(("rule", "selected"), [("loss", 2), ("later", 3), ("first", 1)])
+def test_each_rule_decides_between_equal_scores(monitor_of: Make, rule: str, selected: int) -> None:
+    stage = monitor_of(rule=SelectionRule.parse(rule))
+    for epoch, sharp in enumerate([2, 3, 1], start=1):
+        look(stage, epoch, 4, sharp)
+    assert stage.monitor.selected("model")[0].epoch == selected
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("loss", [False, False, False, False, True]),
+                                             ("later", [False] * 5),
+                                             ("first", [False, False, True, True, True])])  # fmt: skip
+def test_an_epoch_that_wins_between_equal_scores_resets_the_patience(
+    monitor_of: Make, rule: str, stops: list[bool]
+) -> None:
+    stage = monitor_of(rule=SelectionRule.parse(rule), patience=2)
+    assert [look(stage, e, 4, sharp).stop for e, sharp in enumerate([1, 2, 3, 2, 2], start=1)] == stops
+
+
+def test_training_losses_change_no_selected_epoch(monitor_of: Make) -> None:
+    """Falling training losses, flat validation scores and flat validation losses: the order of the training losses
+    plays no part."""
+    selected = set()
+    for number, losses in enumerate(itertools.permutations([1.0, 0.5, 0.25, 0.125])):
+        stage = monitor_of(names=[f"run{number}"])
+        for epoch, loss in enumerate(losses, start=1):
+            look(stage, epoch, 2, terms={"loss": loss})
+        selected.add(stage.monitor.selected(f"run{number}")[0].epoch)
+    assert selected == {4}
+
+
+def test_a_rule_with_a_start_selects_no_earlier_epoch_and_patience_runs_from_there(monitor_of: Make) -> None:
+    stage = monitor_of(rule=SelectionRule.parse("loss, start 3"), patience=2)
+    results = [look(stage, epoch, right) for epoch, right in enumerate([4, 4, 3, 2, 1], start=1)]
+    assert [result.stop for result in results] == [False, False, False, False, True]
+    assert stage.monitor.selected("model")[0].epoch == 3
+    assert stage.monitor.curve("model") == [1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_rule_with_a_window_compares_means_and_keeps_the_value_of_the_epoch(monitor_of: Make) -> None:
+    stage = monitor_of(rule=SelectionRule.parse("first, window 2"))
+    for epoch, right in enumerate([4, 1, 3, 3, 0], start=1):
+        look(stage, epoch, right)
+    best, _ = stage.monitor.selected("model")
+    assert (best.epoch, best.score, best.value) == (4, 0.75, 0.75)
+
+
+def test_every_evaluation_of_a_predictor_is_counted(monitor_of: Make) -> None:
+    stage = monitor_of(names=["a", "b"])
+    look(stage, 1, 2, selectable=False)
+    look(stage, 2, 3)
+    assert stage.monitor.looks == 4
+
+
+def test_other_predictors_than_the_returned_ones_are_declared_beforehand(monitor_of: Make) -> None:
+    stage = monitor_of(names=["a", "b", "c"])
+    stage.monitor.declare("b")
+    look(stage, 1, 2)
+    with pytest.raises(WrongPredictions, match=r"returned models \(a\).*got 1 other predictors: c; call"):
+        stage.monitor.check_names(["a"])
+    stage.monitor.check_names(["a", "c"])
+    with pytest.raises(WrongPredictions, match="expected before the first report, got it after epoch 1"):
+        stage.monitor.declare("c")
 
 
 def test_stops_when_the_patience_of_every_predictor_is_spent(monitor_of: Make) -> None:
     stage = monitor_of(patience=2, names=["a", "b"])
-    curve = [{"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 1, "b": 2}]
+    curve = [{"a": 2, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 1}, {"a": 1, "b": 1}]
     assert [stage.score(e, right).stop for e, right in enumerate(curve, start=1)] == [False, False, False, True]
-    assert (stage.monitor.selected("a")[0], stage.monitor.selected("b")[0]) == (1, 2)
+    assert [stage.monitor.selected(name)[0].epoch for name in ("a", "b")] == [1, 2]
 
 
 def test_without_patience_it_never_stops(monitor_of: Make) -> None:
@@ -52,12 +128,12 @@ def test_unselectable_epochs_are_recorded_but_never_selected_and_cost_no_patienc
     stage = monitor_of(patience=2)
     early = [stage.score(epoch, 4, selectable=False) for epoch in (1, 2, 3, 4)]
     assert not any(v.stop or v.improved["model"] for v in early)
-    late = [stage.score(epoch, right) for epoch, right in ((5, 1), (6, 1), (7, 1))]
+    late = [stage.score(epoch, right) for epoch, right in ((5, 2), (6, 1), (7, 1))]
     assert [v.stop for v in late] == [False, False, True]
-    assert stage.monitor.selected("model")[0] == 5
+    assert stage.monitor.selected("model")[0].epoch == 5
     stage.monitor.close()
     assert np.fromfile(stage.scratch / "model.epochs", dtype=np.int32).tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert stage.monitor.curve("model") == [1.0] * 4 + [0.25] * 3
+    assert stage.monitor.curve("model") == [1.0] * 4 + [0.5] + [0.25] * 2
 
 
 @pytest.mark.parametrize("second", [1, 0, -3])

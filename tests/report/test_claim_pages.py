@@ -133,7 +133,7 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     )
     records = [r for name in SETS for r in rows(0.02, name)]
     text, plots = claim_page(page, records)
-    assert "| 1 | RbM is better | **supported** | 2 / 0 / 0 | 10 |" in text
+    assert "| 1 | RbM is better | **supported** | 2 | 2 / 0 / 0 | 10 |" in text
     assert "| cora · planetoid-public · tran | 72.00 | **GLNN** | 70.00 | +2.00 |" in text
     assert list(plots) == ["rbm-1.svg"] and plots["rbm-1.svg"].startswith("<svg")
     assert "carry a flag" not in text
@@ -145,7 +145,7 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     page.write_text("study = 'widths'\n" + whole)
     assert "Not run yet, so undecided" in claim_page(page, records)[0]
     of_study = claim_page(page, [], None, lambda name: (records if name == "widths" else [], lambda record: {}))[0]
-    assert "| 1 | RbM is better | **supported** | 2 / 0 / 0 | 10 |" in of_study
+    assert "| 1 | RbM is better | **supported** | 2 | 2 / 0 / 0 | 10 |" in of_study
     page.write_text(whole.replace("against = ['glnn', 'moe']", "against = ['gln']"))
     with pytest.raises(UserError, match="no row 'gln'; did you mean 'glnn'"):
         claim_page(page, records)

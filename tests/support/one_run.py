@@ -74,6 +74,8 @@ def record(run: Row, *, threads: int = 1, **changes: Any) -> Record:
         data=DATA,
         device="cpu",
         threads=threads,
+        selection=of.selection,
+        protocol_version=of.protocol_version,
         rows=[run],
     )
 

@@ -174,7 +174,7 @@ def record(
         teachers=dict(teachers or {}),
         rows=list(made if rows is None else rows),
         threads=threads,
-        provenance=Provenance(gkdbench="0.1.0", git_commit="abc1234", python="3.11.9", torch="2.13.0", cpu="EPYC"),
+        provenances=[Provenance(gkdbench="0.1.0", git_commit="abc1234", python="3.11.9", torch="2.13.0", cpu="EPYC")],
         **{"device": "cpu"} | fields,
     )
 
