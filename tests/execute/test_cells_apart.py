@@ -30,7 +30,6 @@ SETTINGS = (
     "environment",
     "cwd-and-mask",
     "signals",
-    "default-device",
 )
 ENDS = {
     "exit0": "SystemExit: 0",
@@ -74,7 +73,7 @@ def disturbed(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("disturbed") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkdbench.execute.runner.ATTEMPTS", 1)
-        suite = modes_suite(*SETTINGS, *ENDS, *HARMLESS, "good", "settings", time_limit_s=20.0)
+        suite = modes_suite(*SETTINGS, *ENDS, *HARMLESS, "good", "settings")
         run_suite(suite, out=out, jobs=1, device="cpu")
     return out
 

@@ -60,10 +60,6 @@ def do_signals() -> None:
     sys.setrecursionlimit(150)
 
 
-def do_default_device() -> None:
-    torch.set_default_device("meta")
-
-
 def settings() -> dict[str, float]:
     """What of the process's state the acts above change, as numbers."""
     return {
