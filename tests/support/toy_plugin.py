@@ -19,7 +19,8 @@ DATASET = "csbm:n=400"
 
 def install(folder: Path) -> None:
     """Put module and metadata into `folder`; whoever has it on the path finds the entry point."""
-    shutil.copy(Path(__file__).parent / "plugin" / "toy_methods.py", folder)
+    for name in ("toy_methods.py", "careless_acts.py"):
+        shutil.copy(Path(__file__).parent / "plugin" / name, folder)
     info = folder / "toy_methods-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-methods\nVersion: 0.1\n")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import careless_acts
 import torch
 from pydantic import Field
 
@@ -67,12 +68,19 @@ class Toy(Method):
                 ctx.monitor.report(epoch, {"model": predictor}, terms={"loss": float(loss)})
             if self.mode == "slow":
                 time.sleep(1.1)
+        if self.mode == "settings":
+            ctx.extra.update(careless_acts.settings())
+        if self.mode.startswith("look"):
+            ctx.flags.extend(careless_acts.readable())
+        if self.mode == "heavy":
+            ctx.extra["sum"] = careless_acts.heavy()
         if self.mode == "extra":
             ctx.extra["ratio"] = float("nan")
         return Fitted({"model": predictor})
 
 
 def misbehave(mode: str) -> None:
+    careless_acts.act(mode)
     if mode == "raise":
         raise RuntimeError("the toy was told to raise")
     if mode == "memory":
