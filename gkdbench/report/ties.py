@@ -77,8 +77,8 @@ def ties_section(records: Sequence[Record], curves: Callable[[Record], SidecarAr
     ]
     for record in sorted(counted, key=lambda r: (r.dataset, r.split, r.method, r.label, r.key)):
         name = record.label if record.method == "teacher" else record.method
-        key = (record.dataset, record.split, name, taught_by(record))
-        found.setdefault(key, []).extend(shifts(record, curves(record)))
+        row = (record.dataset, record.split, name, taught_by(record))
+        found.setdefault(row, []).extend(shifts(record, curves(record)))
     places: dict[tuple[str, ...], list[TieShift]] = {}
     for key, of in found.items():
         places.setdefault(key[:2], []).extend(of)
