@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gkdbench.protocol.selection import Selection, SelectionRule
+from gkdbench.protocol.selection import BestEpoch, SelectionRule
 from gkdbench.records.schema import ModelResult, Record
 from gkdbench.records.sidecar import SidecarArrays
 
@@ -128,7 +128,7 @@ def _first_selectable(record: Record, model: ModelResult, own_method: bool) -> i
 
 
 def _selected(rule: SelectionRule, run: list[tuple[int, float, float]]) -> int:
-    selection = Selection(rule)
+    selection = BestEpoch(rule)
     for epoch, score, loss in run:
         if epoch >= rule.start:
             selection.offer(epoch, score, loss)

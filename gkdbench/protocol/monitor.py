@@ -22,7 +22,7 @@ from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
-from gkdbench.protocol.selection import PROTOCOL_RULE, Selection, SelectionRule, validation_loss
+from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, validation_loss
 
 
 class NonFinite(ArithmeticError):
@@ -71,7 +71,7 @@ class ScoredSet:
 class _Track:
     """What the Monitor remembers of one predictor."""
 
-    best: Selection
+    best: BestEpoch
     state: State = field(default_factory=dict)
     val: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -166,7 +166,7 @@ class Monitor:
         return EpochResult(val, loss, improved, self._spent(epoch) if selectable else False)
 
     def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool, store: bool) -> tuple[float, bool]:
-        track = self._tracks.setdefault(name, _Track(Selection(self._rule)))
+        track = self._tracks.setdefault(name, _Track(BestEpoch(self._rule)))
         logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
         value, loss = self.validation(logits[self._val_scene])
         self.looks += 1
@@ -277,7 +277,7 @@ class Monitor:
                 file.close()
             track.files.clear()
 
-    def selected(self, name: str) -> tuple[Selection, State]:
+    def selected(self, name: str) -> tuple[BestEpoch, State]:
         """What selection chose for predictor `name`: epoch, score and loss, and the state."""
         track = self._tracks.get(name)
         if track is None or not track.best.epoch:

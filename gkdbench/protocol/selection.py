@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from gkdbench.records.selection import PROTOCOL_RULE, SelectionRule, best_of
 
-__all__ = ["PROTOCOL_RULE", "Selection", "SelectionRule", "best_of", "cross_entropy_ratio", "validation_loss"]
+__all__ = ["PROTOCOL_RULE", "BestEpoch", "SelectionRule", "best_of", "cross_entropy_ratio", "validation_loss"]
 
 
 @dataclass
-class Selection:
+class BestEpoch:
     """The best epoch of one predictor so far.
 
     Args:

@@ -21,7 +21,7 @@ from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER, is_flat
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
-from gkdbench.protocol.selection import PROTOCOL_RULE, Selection, SelectionRule, cross_entropy_ratio, validation_loss
+from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, cross_entropy_ratio, validation_loss
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.protocol.view_io import LATER, LaterGraphs, TrainingBundle, read_bundle, read_later
@@ -271,7 +271,7 @@ GPU_TOLERANCE = 1e-3
 """Kernels of GPUs may add in another order each time."""
 
 
-def _check_selected(name: str, best: Selection, restored: _Predicted, device: torch.device) -> None:
+def _check_selected(name: str, best: BestEpoch, restored: _Predicted, device: torch.device) -> None:
     """Compare validation of the restored model with what it was when its epoch was selected.
 
     Raises:

@@ -117,7 +117,9 @@ def test_provenance_names_code_and_machine_and_no_person(monkeypatch: pytest.Mon
 
 def test_every_record_has_its_provenance(toy_run: Run) -> None:
     for _, record in Store(toy_run[0]).records():
-        assert record.provenance.gkdbench and record.provenance.allocator.keys() >= ALLOCATOR.keys() - os.environ.keys()
+        (facts,) = record.provenances
+        assert {row.provenance for row in record.rows} == {0}
+        assert facts.gkdbench and facts.allocator.keys() >= ALLOCATOR.keys() - os.environ.keys()
 
 
 class Right(torch.nn.Module):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gkdbench.data.splits import SplitTask
+from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import State
-from gkdbench.protocol.view_io import TrainingBundle, read_bundle
+from gkdbench.protocol.view_io import LATER, TrainingBundle, read_bundle, read_later
 from gkdbench.testing.problems import small_problem
 from gkdbench.testing.runs import TracedRun, Workshop
 from gkdbench.training.resolve import resolve
@@ -29,6 +30,11 @@ class Bench:
 
     def given(self, setting: str) -> TrainingBundle:
         return read_bundle(self.workshop.view(self.problem(setting))[0])
+
+    def later(self, setting: str, name: str) -> Inputs:
+        """The graph called `name` that is read after ``fit``."""
+        given = self.given(setting)
+        return read_later(given, given.folder / LATER).graph(name)
 
     def run(self, name: str, setting: str = "tran", *, seed: int = 0, **overrides: Any) -> TracedRun:
         run = self.workshop.run(resolve(name, {"epochs": 4, **overrides}), self.problem(setting), seed=seed)

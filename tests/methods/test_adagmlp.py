@@ -208,7 +208,7 @@ def test_the_release_answers_unseen_nodes_otherwise(bench: Any) -> None:
     assert isinstance(model, MLPs)
     whole = Predictor(model)
     released = adagmlp.SecondOnUnseen(whole, model, view.inputs.space.name)
-    full = bench.given("ind").graph("full")
+    full = bench.later("ind", "full")
     assert torch.equal(released(view.inputs), whole(view.inputs))
     assert torch.equal(released(full), model.member(1)(full.features))
     assert torch.equal(released(full, full.everything.take(torch.tensor([5, 3]))), released(full)[[5, 3]])

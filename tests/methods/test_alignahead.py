@@ -208,7 +208,7 @@ def test_the_released_kernel_is_flagged_as_vacuous(bench: Any) -> None:
     assert FLAG in released.outcome.flags
     assert released.outcome.extra["gradient_share"] < 0.01
     corrected = bench.run("alignahead", **SMALL, a=10.0, epochs=24)
-    assert corrected.outcome.flags == []
+    assert FLAG not in corrected.outcome.flags
     assert corrected.outcome.extra["gradient_share"] > 0.02
 
 
@@ -258,8 +258,8 @@ def test_the_release_decides_late_and_stores_on_loss(bench: Any) -> None:
     selected = run.selected["peer0"][0]
     assert selected > int(np.argmax(curve)) + 1, "the training loss fell on, and the best score went down"
     corrected = bench.run("alignahead", "multilabel", **SMALL, epochs=30, lr=0.05)
-    curve = corrected.scored.arrays["peer0/val/curve"]
-    assert corrected.selected["peer0"][0] == int(np.argmax(curve)) + 1
+    curve, loss = (corrected.scored.arrays[f"peer0/val/{what}"] for what in ("curve", "loss"))
+    assert corrected.selected["peer0"][0] == int(np.where(curve == curve.max(), loss, np.inf).argmin()) + 1
 
 
 def test_the_residual_of_the_release_is_an_identity() -> None:

@@ -133,6 +133,9 @@ def test_disagreement_is_that_of_a_loop_with_gradients_into_both_ends() -> None:
 class Watcher:
     """A Monitor that never stops anything."""
 
+    def declare(self, *names: str) -> None:
+        """Any predictors may be evaluated."""
+
     def report(self, epoch: int, predictors: Any, **_: Any) -> Any:
         val = dict.fromkeys(predictors, 0.5)
         return type("Verdict", (), {"val": val, "improved": {}, "stop": False})

@@ -125,10 +125,10 @@ def test_terms_add_up_and_diagnostics_are_noted(bench: Any) -> None:
 def test_a_student_that_does_not_follow_is_flagged(bench: Any) -> None:
     lost = bench.run("krd", lr=1e-6, epochs=1, model=STILL)
     assert lost.outcome.extra["teacher_agreement"] < 0.75
-    assert lost.outcome.flags == ["unstable"]
+    assert "unstable" in lost.outcome.flags
     followed = bench.run("krd", lr=0.01, epochs=150, patience=None, model=STILL)
     assert followed.outcome.extra["teacher_agreement"] >= 0.75
-    assert followed.outcome.flags == []
+    assert "unstable" not in followed.outcome.flags
 
 
 def test_mini_batches_are_refused(bench: Any) -> None:

@@ -124,10 +124,10 @@ def test_a_vacuous_structure_is_flagged_and_a_working_one_is_not(bench: Any) -> 
     """docs/protocol.md, trap 23: the released kernel moves nothing; the same with a width that fits the data does."""
     options = {"epochs": 26, "patience": None, "model": STILL}
     released = bench.run("lsp", variant="as_released", **options)
-    assert released.outcome.flags == [FLAG]
+    assert FLAG in released.outcome.flags
     assert released.outcome.extra["gradient_share"] < 0.01
     corrected = bench.run("lsp", lam=10.0, **options)
-    assert corrected.outcome.flags == []
+    assert FLAG not in corrected.outcome.flags
     assert corrected.outcome.extra["gradient_share"] > 0.05
 
 

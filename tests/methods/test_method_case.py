@@ -74,6 +74,8 @@ def test_a_bad_method_fails_its_test(
 ) -> None:
     found = failures(method)
     assert message in found.pop(test)
+    if method == "validation_learner":  # it reads them by position, and positions are drawn anew for other orders
+        found.pop("test_node_order_only_permutes")
     if method != "outside_draws":  # two of its runs are never alike: it fails wherever two runs are compared
         assert found == {}
 

@@ -17,7 +17,7 @@ def rates(kind: Any, improved: list[bool]) -> list[float]:
     found = []
     for epoch, better in enumerate(improved, start=1):
         if after is not None:
-            after(epoch, EpochResult({"model": 0.5}, {"model": better}, False))
+            after(epoch, EpochResult({"model": 0.5}, {"model": 1.0}, {"model": better}, False))
         found.append(optimiser.param_groups[0]["lr"])
     return found
 

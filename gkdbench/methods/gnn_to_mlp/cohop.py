@@ -127,7 +127,7 @@ class _Rounds:
         self._known = view.train.position  # nodes that have a label now, true or guessed
         self._hidden = self._hide()
         if self._released:
-            ctx.monitor.declare(*(_name_of(w) for w in GRID))
+            ctx.monitor.declare(*(f"w={w:.2f}" for w in GRID))
 
     def _hide(self) -> Tensor:
         """[n_train] bool: training nodes whose label this round does not see."""
@@ -228,18 +228,13 @@ class _Rounds:
         return GRID[right.index(max(right))]
 
     def _searched_on_validation(self, guess: Tensor, smooth: Tensor) -> float:
-        """The official code's w: best on validation. The Monitor scores every candidate at once, in an
-        epoch of its own that nothing can be selected from."""
-        mixtures = {_name_of(w): Predictor(_Mixture(guess, smooth, w), needs="graph") for w in GRID}
+        """The official code's w: best on validation, in an epoch that nothing can be selected from."""
+        mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w), needs="graph") for w in GRID}
         self._epoch += 1
         terms = {"loss": self._loss}
         val = self._ctx.monitor.report(self._epoch, mixtures, terms=terms, selectable=False).val
         scores = [val[name] for name in mixtures]
         return GRID[scores.index(max(scores))]
-
-
-def _name_of(weight: float) -> str:
-    return f"w={weight:.2f}"
 
 
 class _Mixture(nn.Module):
