@@ -66,7 +66,7 @@ def looked(toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: st
 def taught(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with records, side-cars and a bank."""
     out = tmp_path_factory.mktemp("taught") / "out"
-    run_suite(taught_suite(), out=out, jobs=1, device="cpu", only=f"seed=0,split=builtin-random")
+    run_suite(taught_suite(), out=out, jobs=1, device="cpu", only="seed=0,split=builtin-random")
     assert list((out / ".bank").iterdir())
     return out
 
@@ -75,12 +75,14 @@ def test_a_cell_reads_its_own_view_and_no_other_file_of_the_run(
     can_hide: None, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     neighbours = {"cell's neighbours"}  # the way to its own folder, and nothing beside it
-    assert set(looked(taught, tmp_path, monkeypatch, "look")) - neighbours <= {"own view", "results", "scratch of the run"}
+    assert set(looked(taught, tmp_path, monkeypatch, "look")) - neighbours <= {
+        "own view",
+        "results",
+        "scratch of the run",
+    }
 
 
-def test_without_hiding_the_same_cell_reads_all(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_hiding_the_same_cell_reads_all(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control."""
     monkeypatch.setattr("gkdbench.execute.api.hidden_folders", lambda *_: [])
     found = looked(taught, tmp_path, monkeypatch, "look-again")
