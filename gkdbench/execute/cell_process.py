@@ -46,7 +46,7 @@ class Orders:
         token: random word that the answer must hold; no method is handed it.
         parent: process id of the worker.
         threads: of torch, for one cell.
-        hidden: folders that the cell must not see.
+        hidden: folders that the cell must not see; None where the kernel cannot hide any.
     """
 
     job: Job
@@ -54,7 +54,7 @@ class Orders:
     token: str
     parent: int
     threads: int
-    hidden: Sequence[str] = ()
+    hidden: Sequence[str] | None = None
 
     def line(self) -> bytes:
         """As one line of JSON."""
@@ -101,6 +101,8 @@ def run_cell(orders: Orders) -> NoReturn:
 def _hide(orders: Orders) -> Job:
     """Hide what the cell must not see; its job, with `later` as a path that works from here on."""
     job = orders.job
+    if orders.hidden is None:
+        return job
     own, later = Path(job.scratch).parent, Path(job.later) if job.later else None
     found = confine([Path(folder) for folder in orders.hidden], own, later)
     return replace(job, later=f"/proc/self/fd/{found}") if found is not None and found >= 0 else job

@@ -152,8 +152,8 @@ class Pool:
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 os.read(self._wake_read, 65536)
-            elif key.data is self._worker:
-                answers += self._read(key.data)
+            elif self._worker is not None and key.data is self._worker:
+                answers += self._read(self._worker)
         now = time.monotonic()
         for task in [task for task in self._tasks.values() if task.kill_at is not None and now > task.kill_at]:
             if self._worker is None:

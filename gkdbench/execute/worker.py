@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from gkdbench.execute.cell_process import ANSWER_BYTES, PARENT, Orders, signal_when_parent_ends, warm_up
+from gkdbench.execute.confine import can_confine
 from gkdbench.execute.job import Job
 from gkdbench.execute.orphans import adopt_orphans, kill_group, kill_orphans
 from gkdbench.execute.starters import Starter, fork_cell, spawn_cell, unnamed_file
@@ -44,7 +45,9 @@ class Worker:
         threads, hidden: see `gkdbench.execute.cell_process.Orders`.
     """
 
-    def __init__(self, orders: BinaryIO, reports: int, *, starter: Starter, threads: int, hidden: list[str]) -> None:
+    def __init__(
+        self, orders: BinaryIO, reports: int, *, starter: Starter, threads: int, hidden: list[str] | None
+    ) -> None:
         self._orders, self._reports = orders, reports
         self._start_process = fork_cell if starter == "fork" else spawn_cell
         self._threads, self._hidden = threads, hidden
@@ -170,9 +173,10 @@ def main() -> int:
     stream: BinaryIO = os.fdopen(orders, "rb", buffering=0)
     setup = json.loads(stream.readline())
     starter: Starter = setup["starter"]
+    hidden = setup["hidden"] if can_confine() else None
     if starter == "fork":
         warm_up()
-    Worker(stream, reports, starter=starter, threads=setup["threads"], hidden=setup["hidden"]).run()
+    Worker(stream, reports, starter=starter, threads=setup["threads"], hidden=hidden).run()
     return 0
 
 

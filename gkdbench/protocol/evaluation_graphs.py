@@ -17,7 +17,7 @@ from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.monitor import ScoredSet
 
-Predictions = NDArray[Any]
+PredictionArray = NDArray[Any]
 PRODUCTION = {"ind": 0.2, "tran": 0.8}
 """The production setting mixes unseen and observed test nodes (GLNN, section 5.1): prod = 0.2 ind + 0.8 tran."""
 
@@ -42,7 +42,7 @@ class EvaluationGraphs:
     scored_sets: list[ScoredSet]
     place: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def in_order(self, column: str, predictions: Predictions, axis: int = 0) -> Predictions:
+    def in_order(self, column: str, predictions: PredictionArray, axis: int = 0) -> PredictionArray:
         """Predictions of a column's items as a method returns them, along `axis` in the order of the split's ids."""
         if column not in self.place:
             return predictions
