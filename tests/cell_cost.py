@@ -17,14 +17,14 @@ from support.toy_plugin import DATASET, install, modes_suite, on_path
 
 from gkdbench.data.splits import prepare_named
 from gkdbench.execute.api import plan_suite
-from gkdbench.execute.cell_folder import make_cell_folder
-from gkdbench.execute.cell_process import serve, warm_up
 from gkdbench.execute.debug import as_worker
-from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.job import Job
 from gkdbench.execute.pool import Pool
+from gkdbench.execute.processes.cell_folder import make_cell_folder
+from gkdbench.execute.processes.cell_process import serve, warm_up
+from gkdbench.execute.processes.environment import worker_environment
+from gkdbench.execute.processes.starters import Starter
 from gkdbench.execute.runner import job_of
-from gkdbench.execute.starters import Starter
 from gkdbench.protocol.view_io import write_bundle
 
 

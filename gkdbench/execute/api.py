@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
-from gkdbench.execute.confine import hidden_folders
-from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.inline_suite import Methods, suite_of
 from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool
 from gkdbench.execute.prefetch import DataPrefetcher
+from gkdbench.execute.processes.confine import hidden_folders
+from gkdbench.execute.processes.environment import worker_environment
+from gkdbench.execute.processes.starters import starter_for
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, scratch_folder
 from gkdbench.execute.select import parse_only
-from gkdbench.execute.starters import starter_for
 from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.store import Store
 
@@ -135,7 +135,8 @@ def run_suite(
         keep_models: keep the selected weights of every model that is trained, see `gkdbench.load_model`. Cells that
             have rows already are not trained for it.
         progress: takes the events; default: silence.
-        tune_allocator: run workers under the ``MALLOC_*`` settings of `gkdbench.execute.environment.ALLOCATOR`.
+        tune_allocator: run workers under the ``MALLOC_*`` settings of
+            `gkdbench.execute.processes.environment.ALLOCATOR`.
         grace_s: how long beyond its time limit a cell may take before its process is killed.
 
     Raises:

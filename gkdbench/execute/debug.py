@@ -14,10 +14,10 @@ from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, run_plan
 from gkdbench.execute.cell import Cell
-from gkdbench.execute.cell_folder import make_cell_folder
-from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.job import Job
 from gkdbench.execute.plan import make_plan
+from gkdbench.execute.processes.cell_folder import make_cell_folder
+from gkdbench.execute.processes.environment import worker_environment
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.runner import banks_of, job_of, scratch_folder
 from gkdbench.execute.select import parse_only, select
@@ -137,7 +137,7 @@ def _train(job: Job, threads: int) -> dict[str, Any]:
     """The outcome of `job`, trained by the function that every cell's process calls."""
     import torch
 
-    from gkdbench.execute.cell_process import serve
+    from gkdbench.execute.processes.cell_process import serve
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

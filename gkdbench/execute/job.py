@@ -20,7 +20,7 @@ class TeacherJob:
 @dataclass(frozen=True, slots=True)
 class Job:
     """One cell, as its process is told of it. Nothing of it tells a test label, and no path leads out of the cell's own
-    folder (`gkdbench.execute.cell_folder`).
+    folder (`gkdbench.execute.processes.cell_folder`).
 
     Args:
         bundle: folder of the view.

@@ -17,8 +17,8 @@ from typing import Any
 
 from gkdbench.execute.failures import tail_of
 from gkdbench.execute.job import Job
-from gkdbench.execute.orphans import kill_marked
-from gkdbench.execute.starters import Starter
+from gkdbench.execute.processes.orphans import kill_marked
+from gkdbench.execute.processes.starters import Starter
 
 GRACE_S = 10.0
 """Beyond a cell's time limit and a quarter of it, its process is killed: its method never checked the time."""
@@ -90,7 +90,7 @@ class Pool:
 
     Args:
         folder: where workers write their logs.
-        environment: of `gkdbench.execute.environment.worker_environment`.
+        environment: of `gkdbench.execute.processes.environment.worker_environment`.
         grace_s: see GRACE_S.
         starter: how the worker starts cells.
         threads: of one cell.

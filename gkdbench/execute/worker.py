@@ -19,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from gkdbench.execute.cell_process import ANSWER_BYTES, PARENT, Orders, signal_when_parent_ends, warm_up
-from gkdbench.execute.confine import can_confine
 from gkdbench.execute.job import Job
-from gkdbench.execute.orphans import adopt_orphans, kill_group, kill_orphans
-from gkdbench.execute.starters import Starter, fork_cell, spawn_cell, unnamed_file
+from gkdbench.execute.processes.cell_process import PARENT, Orders, signal_when_parent_ends, warm_up
+from gkdbench.execute.processes.confine import can_confine
+from gkdbench.execute.processes.orphans import adopt_orphans, kill_group, kill_orphans
+from gkdbench.execute.processes.starters import Starter, answer_pipe, fork_cell, spawn_cell
 
 CLEAN_UP_S = 5.0
 
@@ -42,7 +42,7 @@ class Worker:
         orders: lines of JSON from the pool, read without a buffer.
         reports: file descriptor of lines of JSON to the pool.
         starter: how a cell is started.
-        threads, hidden: see `gkdbench.execute.cell_process.Orders`.
+        threads, hidden: see `gkdbench.execute.processes.cell_process.Orders`.
     """
 
     def __init__(
@@ -92,14 +92,16 @@ class Worker:
                     kill_group(pid)
 
     def _start(self, job: Job, log: str) -> None:
-        answer, token = unnamed_file(), os.urandom(16).hex()
-        orders = Orders(job, answer, token, os.getpid(), self._threads, self._hidden)
+        (answer, written), token = answer_pipe(), os.urandom(16).hex()
+        orders = Orders(job, written, token, os.getpid(), self._threads, self._hidden)
         try:
             pid = self._start_process(orders, log)
         except OSError as error:  # no more processes, or no memory for one
             os.close(answer)
+            os.close(written)
             self._say({"refused": job.id, "why": error.strerror or str(error)})
             return
+        os.close(written)
         self._cells[pid] = _Child(job.id, answer, token)
         self._say({"started": job.id})
 
@@ -144,15 +146,24 @@ class Worker:
             os.write(self._reports, json.dumps(message).encode() + b"\n")
 
 
+PIPE_BYTES = 65536
+
+
 def _read_answer(child: _Child) -> dict[str, Any] | None:
-    """What the cell answered; None when it ended without an answer, or another wrote into its file."""
-    try:
-        found = json.loads(os.pread(child.answer, ANSWER_BYTES, 0))
-    except ValueError:
-        return None
-    if not isinstance(found, dict) or found.pop("token", None) != child.token:
-        return None
-    return found
+    """What the cell answered; None when it ended without an answer. Lines that others wrote into its pipe lack the
+    token, and are passed over."""
+    text = b""
+    with suppress(BlockingIOError):  # what the cell left holds the other end
+        while part := os.read(child.answer, PIPE_BYTES):
+            text += part
+    for line in text.splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.pop("token", None) == child.token:
+            return found
+    return None
 
 
 def _nothing(*_: object) -> None:

@@ -190,7 +190,7 @@ def _quota(file: Path) -> float | None:
 
 
 def _allocator(environment: Mapping[str, str]) -> Iterator[Finding]:
-    from gkdbench.execute.environment import ALLOCATOR
+    from gkdbench.execute.processes.environment import ALLOCATOR
 
     other = {name: environment[name] for name in ALLOCATOR if environment.get(name, ALLOCATOR[name]) != ALLOCATOR[name]}
     wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())

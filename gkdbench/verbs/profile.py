@@ -47,7 +47,7 @@ def methods(args: argparse.Namespace) -> int:
 
 def wanted_environment(threads: int) -> dict[str, str]:
     """What the measuring process runs under: threads, and the allocator's setting of the runner's workers."""
-    from gkdbench.execute.environment import ALLOCATOR
+    from gkdbench.execute.processes.environment import ALLOCATOR
 
     if threads < 1:
         raise UserError(f"--threads: expected at least 1, got {threads}")
@@ -403,7 +403,7 @@ def _graphs(name: str, folder: str | None) -> GraphData:
 
 
 def _provenance(device: torch.device) -> dict[str, Any]:
-    from gkdbench.execute.environment import allocator_of
+    from gkdbench.execute.processes.environment import allocator_of
     from gkdbench.execute.provenance import provenance
     from gkdbench.measure.operators.bench import CaseResult
 

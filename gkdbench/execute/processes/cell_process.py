@@ -1,7 +1,7 @@
 """What the process of one cell does, from its first instruction to its last: it trains the cell, answers, and ends.
 
-The worker (`gkdbench.execute.worker`) forks it, or starts it as ``python -m gkdbench.execute.cell_process`` with its
-orders on stdin. Both ways lead to `run_cell`.
+The worker (`gkdbench.execute.worker`) forks it, or starts this module as a program with its orders on stdin. Both ways
+lead to `run_cell`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gkdbench.execute.confine import confine
 from gkdbench.execute.job import Job
+from gkdbench.execute.processes.confine import confine
 from gkdbench.execute.texts import shortened
 
 if TYPE_CHECKING:
     from gkdbench.protocol.session import RunOutcome
 
 PARENT = "GKDBENCH_PARENT"
-ANSWER_BYTES = 4096
+ANSWER_BYTES = 4000
+"""A pipe takes so many at once, or none."""
 _PR_SET_PDEATHSIG = 1
 _NEEDED = ("gkdbench.protocol.session", "gkdbench.training", "gkdbench.training.resolve", "gkdbench.measure.energy")
 
@@ -42,7 +43,7 @@ class Orders:
 
     Args:
         job: the cell.
-        answer: file descriptor of the file for the answer.
+        answer: file descriptor of the write end of the pipe for the answer.
         token: random word that the answer must hold; no method is handed it.
         parent: process id of the worker.
         threads: of torch, for one cell.
@@ -90,8 +91,7 @@ def run_cell(orders: Orders) -> NoReturn:
     answer = serve(job, address_space_bytes())
     text = json.dumps({"token": orders.token} | answer).encode()
     with suppress(OSError):  # the method closed the file: no answer, and the row says so
-        os.ftruncate(orders.answer, 0)
-        os.pwrite(orders.answer, text[:ANSWER_BYTES], 0)
+        os.write(orders.answer, b"\n" + text[:ANSWER_BYTES] + b"\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the method may have closed or replaced it
             stream.flush()

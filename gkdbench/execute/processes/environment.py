@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from gkdbench.execute.cell_process import PARENT
+from gkdbench.execute.processes.cell_process import PARENT
 
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000"}
 """Keeps freed memory in the process: page faults cost a third of a small cell's time otherwise (design decision 15)."""

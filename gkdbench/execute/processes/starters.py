@@ -9,13 +9,12 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from contextlib import suppress
 from typing import Literal, NoReturn
 
 from gkdbench.errors import UserError
-from gkdbench.execute.cell_process import Orders, run_cell
+from gkdbench.execute.processes.cell_process import Orders, run_cell
 
 Starter = Literal["fork", "spawn"]
 STARTER = "GKDBENCH_STARTER"
@@ -35,18 +34,17 @@ def starter_for(device: str) -> Starter:
     return "fork" if wanted == "fork" and device == "cpu" else "spawn"
 
 
-def unnamed_file() -> int:
-    """A descriptor, closed on exec, of a file that has no name; its number is beyond those that programs try."""
-    if hasattr(os, "memfd_create"):
-        low = os.memfd_create("answer")
-    else:
-        with tempfile.TemporaryFile() as file:
-            low = os.dup(file.fileno())
+def answer_pipe() -> tuple[int, int]:
+    """(read end, write end) of a pipe, both closed on exec and never waited for; the number of the write end is beyond
+    those that programs try."""
+    read, low = os.pipe()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     high = _HIGH if limit == resource.RLIM_INFINITY else min(_HIGH, limit // 2)
     found = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, high)
     os.close(low)
-    return found
+    for end in (read, found):
+        os.set_blocking(end, False)
+    return read, found
 
 
 def fork_cell(orders: Orders, log: str) -> int:
@@ -89,7 +87,7 @@ def spawn_cell(orders: Orders, log: str) -> int:
     """Start the cell as a new interpreter; as `fork_cell`."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gkdbench.execute.cell_process"],
+            [sys.executable, "-m", "gkdbench.execute.processes.cell_process"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -137,7 +137,9 @@ def _libc() -> ctypes.CDLL:
 
 def confinement() -> Confinement:
     """What hides folders from the cells of runs on this machine; tried in a process that ends at once."""
-    tried = subprocess.run([sys.executable, "-m", "gkdbench.execute.confine"], capture_output=True, timeout=60)
+    tried = subprocess.run(
+        [sys.executable, "-m", "gkdbench.execute.processes.confine"], capture_output=True, timeout=60
+    )
     return "mount namespace" if tried.returncode == 0 else "none"
 
 
