@@ -12,12 +12,14 @@ import threading
 import time
 from pathlib import Path
 
+import more_acts
 import torch
 
 
 def act(name: str) -> None:
     """Do what `name` says; nothing for a name that is not known."""
-    todo = globals().get("do_" + name.replace("-", "_"))
+    function = "do_" + name.replace("-", "_")
+    todo = globals().get(function) or getattr(more_acts, function, None)
     if todo is not None:
         todo()
 
