@@ -21,10 +21,10 @@ from gkdbench.execute.cell_folder import make_cell_folder
 from gkdbench.execute.cell_process import serve, warm_up
 from gkdbench.execute.debug import as_worker
 from gkdbench.execute.environment import worker_environment
+from gkdbench.execute.isolation.starters import Starter
 from gkdbench.execute.job import Job
 from gkdbench.execute.pool import Pool
 from gkdbench.execute.runner import job_of
-from gkdbench.execute.starters import Starter
 from gkdbench.protocol.view_io import write_bundle
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
-from gkdbench.execute.confine import hidden_folders
 from gkdbench.execute.environment import worker_environment
 from gkdbench.execute.inline_suite import Methods, suite_of
+from gkdbench.execute.isolation.confine import hidden_folders
+from gkdbench.execute.isolation.starters import starter_for
 from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool
@@ -20,7 +21,6 @@ from gkdbench.execute.prefetch import DataPrefetcher
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.runner import Runner, RunSummary, scratch_folder
 from gkdbench.execute.select import parse_only
-from gkdbench.execute.starters import starter_for
 from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.store import Store
 

@@ -12,19 +12,18 @@ import faulthandler
 import hashlib
 import json
 import os
-import resource
 import signal
 import sys
 import traceback as tb
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gkdbench.execute.confine import confine
-from gkdbench.execute.job import Job
+from gkdbench.execute.isolation.confine import confine
+from gkdbench.execute.isolation.memory import address_space_bytes, memory_limit, reset_peak_memory
+from gkdbench.execute.job import Job, Orders
 from gkdbench.execute.texts import shortened
 
 if TYPE_CHECKING:
@@ -34,38 +33,6 @@ PARENT = "GKDBENCH_PARENT"
 ANSWER_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 _NEEDED = ("gkdbench.protocol.session", "gkdbench.training", "gkdbench.training.resolve", "gkdbench.measure.energy")
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a worker tells the process of a cell.
-
-    Args:
-        job: the cell.
-        answer: file descriptor of the file for the answer.
-        token: random word that the answer must hold; no method is handed it.
-        parent: process id of the worker.
-        threads: of torch, for one cell.
-        hidden: folders that the cell must not see; None where the kernel cannot hide any.
-    """
-
-    job: Job
-    answer: int
-    token: str
-    parent: int
-    threads: int
-    hidden: Sequence[str] | None = None
-
-    def line(self) -> bytes:
-        """As one line of JSON."""
-        facts = {name: getattr(self, name) for name in ("answer", "token", "parent", "threads", "hidden")}
-        return json.dumps(facts | {"job": self.job.line().decode()}).encode() + b"\n"
-
-    @classmethod
-    def parse(cls, line: bytes) -> Orders:
-        """The inverse of `line`."""
-        facts = json.loads(line)
-        return cls(**facts | {"job": Job.parse(facts["job"])})
 
 
 def run_cell(orders: Orders) -> NoReturn:
@@ -158,7 +125,7 @@ def serve(job: Job, size: int) -> dict[str, Any]:
     from gkdbench.protocol.session import write_outcome
 
     path = Path(job.scratch) / "outcome.json"
-    _reset_peak_memory()
+    reset_peak_memory()
     try:
         with memory_limit(job, size):
             outcome = _run(job)
@@ -210,49 +177,11 @@ def _run(job: Job) -> RunOutcome:
                 keep_weights=job.keep_weights,
             )
     except BaseException as error:  # sys.exit, KeyboardInterrupt, a module that cannot be imported: of this cell alone
-        if isinstance(error, OSError) and _disk_is_full(error):
-            raise
+        of_user = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        if of_user or (isinstance(error, OSError) and _disk_is_full(error)):
+            raise  # Ctrl-C in `--debug`; or the run's disk
         traceback = "".join(tb.format_exception(error))
         return RunOutcome("error", "fit", f"{type(error).__name__}: {error}", traceback)
-
-
-def address_space_bytes() -> int:
-    """Size of this process's address space; 0 where /proc is missing."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-@contextmanager
-def memory_limit(job: Job, size: int) -> Iterator[None]:
-    """Let the process grow by the job's limit beyond `size`, its address space when it was idle."""
-    limit = job.memory_limit_bytes
-    if limit is None:
-        yield
-        return
-    if job.device != "cpu":
-        import torch
-
-        total = torch.cuda.get_device_properties(job.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), job.device)
-        yield
-        torch.cuda.set_per_process_memory_fraction(1.0, job.device)
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size + limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def _reset_peak_memory() -> None:
-    """Forget the peak of what ran in this process before, so that `ru_maxrss` is this cell's."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux, or not allowed: the peak then includes what was there at the start
 
 
 def main() -> NoReturn:

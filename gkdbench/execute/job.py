@@ -1,8 +1,9 @@
-"""What the run tells the process of a cell: one JSON object a line."""
+"""What the run tells its worker and the process of a cell: one JSON object a line."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,3 +56,35 @@ class Job:
         data = json.loads(line)
         data["teachers"] = {role: TeacherJob(**entry) for role, entry in data["teachers"].items()}
         return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker tells the process of a cell.
+
+    Args:
+        job: the cell.
+        answer: file descriptor of the file for the answer.
+        token: random word that the answer must hold; no method is handed it.
+        parent: process id of the worker.
+        threads: of torch, for one cell.
+        hidden: folders that the cell must not see; None where the kernel cannot hide any.
+    """
+
+    job: Job
+    answer: int
+    token: str
+    parent: int
+    threads: int
+    hidden: Sequence[str] | None = None
+
+    def line(self) -> bytes:
+        """As one line of JSON."""
+        facts = {name: getattr(self, name) for name in ("answer", "token", "parent", "threads", "hidden")}
+        return json.dumps(facts | {"job": self.job.line().decode()}).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> Orders:
+        """The inverse of `line`."""
+        facts = json.loads(line)
+        return cls(**facts | {"job": Job.parse(facts["job"])})

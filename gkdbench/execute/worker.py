@@ -19,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from gkdbench.execute.cell_process import ANSWER_BYTES, PARENT, Orders, signal_when_parent_ends, warm_up
-from gkdbench.execute.confine import can_confine
-from gkdbench.execute.job import Job
-from gkdbench.execute.orphans import adopt_orphans, kill_group, kill_orphans
-from gkdbench.execute.starters import Starter, fork_cell, spawn_cell, unnamed_file
+from gkdbench.execute.cell_process import ANSWER_BYTES, PARENT, signal_when_parent_ends, warm_up
+from gkdbench.execute.isolation.confine import can_confine
+from gkdbench.execute.isolation.orphans import adopt_orphans, kill_group, kill_orphans
+from gkdbench.execute.isolation.starters import Starter, fork_cell, spawn_cell, unnamed_file
+from gkdbench.execute.job import Job, Orders
 
 CLEAN_UP_S = 5.0
 

@@ -15,7 +15,7 @@ from support.same_records import contents, leftovers
 from support.toy_plugin import modes_suite
 
 from gkdbench.execute.api import run_suite
-from gkdbench.execute.orphans import kill_marked
+from gkdbench.execute.isolation.orphans import kill_marked
 from gkdbench.records.files import process_start
 from gkdbench.records.store import KILLED, Store
 

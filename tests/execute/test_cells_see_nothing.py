@@ -16,7 +16,7 @@ import gkdbench
 from gkdbench.data.splits import prepare_named
 from gkdbench.execute.api import plan_suite, run_suite
 from gkdbench.execute.cell_folder import make_cell_folder, move_teacher
-from gkdbench.execute.confine import confinement, hidden_folders
+from gkdbench.execute.isolation.confine import confinement, hidden_folders
 from gkdbench.execute.runner import banks_of, job_of
 from gkdbench.protocol.view_io import read_bundle, write_bundle
 from gkdbench.records.store import Store

@@ -15,9 +15,9 @@ from support.toy_plugin import modes_suite, taught_suite
 
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite
-from gkdbench.execute.cell_process import memory_limit
 from gkdbench.execute.environment import ALLOCATOR, allocator_of, worker_environment
 from gkdbench.execute.evaluate import evaluate
+from gkdbench.execute.isolation.memory import memory_limit
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.prefetch import DataPrefetcher, PreparedData, SplitTaskId
 from gkdbench.execute.progress import Lines, Live, duration

@@ -54,7 +54,7 @@ def _can_hide(folder: Path) -> bool:
 def _needed() -> set[Path]:
     """Folders that a cell must go on seeing: code, and temporary files."""
     roots = [*sys.path, os.environ.get("PYTHONPATH", ""), sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()]
-    roots += [tempfile.gettempdir(), str(Path(__file__).parents[1]), str(Path.home())]
+    roots += [tempfile.gettempdir(), str(Path(__file__).parents[2]), str(Path.home())]
     modules = {entry.target.partition(":")[0].partition(".")[0] for entry in METHODS.entries().values()}
     found = [spec.origin for name in modules if (spec := find_spec(name)) is not None and spec.origin]
     return {Path(part).resolve() for root in [*roots, *found] for part in root.split(os.pathsep) if part} | {Path.cwd()}
@@ -137,7 +137,9 @@ def _libc() -> ctypes.CDLL:
 
 def confinement() -> Confinement:
     """What hides folders from the cells of runs on this machine; tried in a process that ends at once."""
-    tried = subprocess.run([sys.executable, "-m", "gkdbench.execute.confine"], capture_output=True, timeout=60)
+    tried = subprocess.run(
+        [sys.executable, "-m", "gkdbench.execute.isolation.confine"], capture_output=True, timeout=60
+    )
     return "mount namespace" if tried.returncode == 0 else "none"
 
 

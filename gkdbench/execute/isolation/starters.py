@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Literal, NoReturn
 
 from gkdbench.errors import UserError
-from gkdbench.execute.cell_process import Orders, run_cell
+from gkdbench.execute.cell_process import run_cell
+from gkdbench.execute.job import Orders
 
 Starter = Literal["fork", "spawn"]
 STARTER = "GKDBENCH_STARTER"

@@ -1,0 +1,1 @@
+"""How the process of a cell is started, kept apart from others, limited and ended."""
