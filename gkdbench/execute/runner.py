@@ -279,10 +279,12 @@ class Runner:
                 row, arrays = scored_row(cell, suite, running.ready, running.folder.work, str(reply.get("done")))
             except DiskFull as error:
                 raise StorageError(running.folder.work, error) from error
+        if row.status == "ok" and cell.key in self._plan.required and not self._bank(running, row):
+            reason = "the model that it left for its students was changed or removed after it was written"
+            row = failed_row(cell, suite, running.ready, status="error", phase="predict", reason=reason)
+            arrays = {}
         if row.status != "ok":
             keep_log(self._store, cell, row, running.folder.printed)
-        elif cell.key in self._plan.required:
-            self._bank(running, row)
         try:
             if cell.key in self._retrain:
                 self._check_reproduced(cell, row)
@@ -293,12 +295,11 @@ class Runner:
         finally:
             running.folder.remove()
 
-    def _bank(self, running: _RunningCell, row: Row) -> None:
-        """Move the model of a cell that others require to the bank; without it, students have it trained again."""
+    def _bank(self, running: _RunningCell, row: Row) -> bool:
+        """Move the model of a cell that others require to the bank; False when it is not the one of `row`."""
         target = bank_folder(self._store, running.cell)
         try:
-            if not move_teacher(running.folder, target, row.models[0].weights_sha256):
-                shutil.rmtree(target, ignore_errors=True)
+            return move_teacher(running.folder, target, row.models[0].weights_sha256)
         except OSError as error:
             raise StorageError(target, error) from error
 

@@ -211,8 +211,9 @@ def _run(job: Job) -> RunOutcome:
                 keep_weights=job.keep_weights,
             )
     except BaseException as error:  # sys.exit, KeyboardInterrupt, a module that cannot be imported: of this cell alone
-        if isinstance(error, OSError) and _disk_is_full(error):
-            raise
+        of_user = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        if of_user or (isinstance(error, OSError) and _disk_is_full(error)):
+            raise  # Ctrl-C in `--debug`; or the run's disk
         traceback = "".join(tb.format_exception(error))
         return RunOutcome("error", "fit", f"{type(error).__name__}: {error}", traceback)
 
