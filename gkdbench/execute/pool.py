@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from gkdbench.execute.failures import tail_of
 from gkdbench.execute.job import Job
 from gkdbench.execute.processes.orphans import kill_marked
+from gkdbench.execute.processes.replies import Died, Overdue, WorkerReply, how_ended, reply_of
 from gkdbench.execute.processes.starters import Starter
 
 GRACE_S = 10.0
@@ -28,42 +28,6 @@ HANG_S = 20.0
 """A worker that does not report a killed cell within this time is killed itself."""
 MARK = "GKDBENCH_WORKER_ID"
 """Environment variable with a random word: what a dead worker's cells have left is found by it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """The process of a cell was ended by a signal, or its worker ended.
-
-    Args:
-        how: ``"SIGKILL"``, ``"exit status 3"``.
-        ready: whether the worker had started up; False: it could not even begin.
-        log: the last lines that the cell (or a worker that could not begin) printed.
-    """
-
-    how: str
-    ready: bool
-    log: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The process of a cell ended by itself and left no outcome.
-
-    Args:
-        how: ``"exit status 0"``.
-        log: the last lines that it printed.
-    """
-
-    how: str
-    log: str
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """The cell was killed because the time limit and the grace had passed."""
-
-
-WorkerReply = dict[str, Any] | Died | Ended | Overdue
 
 
 @dataclass(eq=False)
@@ -218,12 +182,13 @@ class Pool:
             elif (task := self._tasks.pop(message.get("refused", -1), None)) is not None:
                 answers.append((task.job, Died(f"a refusal to start ({message['why']})", True, "")))
             elif (task := self._tasks.pop(message.get("ended", -1), None)) is not None:
-                answers.append((task.job, _reply(task, message["status"], message["answer"])))
+                found = reply_of(message["status"], message["answer"], task.log)
+                answers.append((task.job, Overdue() if task.overdue else found))
         return answers
 
     def _worker_died(self, worker: _Worker) -> list[tuple[Job, WorkerReply]]:
         """Every cell under way died with its worker."""
-        how = _how(self._end(worker))
+        how = how_ended(self._end(worker))
         log = "" if worker.ready else tail_of(worker.log)
         tasks = list(self._tasks.values())
         self._tasks.clear()
@@ -245,16 +210,3 @@ class Pool:
         process.stdout.close()
         kill_marked(f"{MARK}={worker.mark}")
         return code
-
-
-def _reply(task: _Task, status: int, answer: dict[str, Any] | None) -> WorkerReply:
-    if task.overdue:
-        return Overdue()
-    if answer is not None and status == 0:
-        return answer
-    log = tail_of(task.log)
-    return Died(_how(status), True, log) if status < 0 else Ended(_how(status), log)
-
-
-def _how(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

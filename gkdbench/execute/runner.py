@@ -23,10 +23,11 @@ from gkdbench.execute.failures import drop_log, keep_log
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.kept_models import drop_other_models, keep_models
 from gkdbench.execute.plan import Plan, bank_folder, has_weights
-from gkdbench.execute.pool import Died, Ended, Overdue, Pool, WorkerReply
+from gkdbench.execute.pool import Pool
 from gkdbench.execute.prefetch import DataPrefetcher, PreparedData
 from gkdbench.execute.processes.cell_folder import CellFolder, make_cell_folder, move_teacher
 from gkdbench.execute.processes.environment import allocator_of
+from gkdbench.execute.processes.replies import Died, Ended, Overdue, WorkerReply
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, ended_row, failed_row, killed_row, scored_row

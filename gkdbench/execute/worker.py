@@ -29,7 +29,15 @@ CLEAN_UP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Child:
+class Child:
+    """A cell under way.
+
+    Args:
+        number: of its job.
+        answer: read end of the pipe for its answer.
+        token: random word that the answer must hold.
+    """
+
     number: int
     answer: int
     token: str
@@ -51,7 +59,7 @@ class Worker:
         self._orders, self._reports = orders, reports
         self._start_process = fork_cell if starter == "fork" else spawn_cell
         self._threads, self._hidden = threads, hidden
-        self._cells: dict[int, _Child] = {}
+        self._cells: dict[int, Child] = {}
         self._buffer, self._open = b"", True
         self._woken, wake = os.pipe()
         for end in (self._woken, wake):
@@ -102,7 +110,7 @@ class Worker:
             self._say({"refused": job.id, "why": error.strerror or str(error)})
             return
         os.close(written)
-        self._cells[pid] = _Child(job.id, answer, token)
+        self._cells[pid] = Child(job.id, answer, token)
         self._say({"started": job.id})
 
     def _reap(self) -> None:
@@ -124,7 +132,7 @@ class Worker:
         child = self._cells.pop(pid, None)
         if child is not None:
             kill_orphans(self._cells)
-            answer = _read_answer(child)
+            answer = read_answer(child)
             os.close(child.answer)
             self._say({"ended": child.number, "status": os.waitstatus_to_exitcode(status), "answer": answer})
         return True
@@ -149,7 +157,7 @@ class Worker:
 PIPE_BYTES = 65536
 
 
-def _read_answer(child: _Child) -> dict[str, Any] | None:
+def read_answer(child: Child) -> dict[str, Any] | None:
     """What the cell answered; None when it ended without an answer. Lines that others wrote into its pipe lack the
     token, and are passed over."""
     text = b""
@@ -158,7 +166,7 @@ def _read_answer(child: _Child) -> dict[str, Any] | None:
             text += part
     for line in text.splitlines():
         try:
-            found = json.loads(line)
+            found = json.loads(line) if child.token.encode() in line else None
         except ValueError:
             continue
         if isinstance(found, dict) and found.pop("token", None) == child.token:

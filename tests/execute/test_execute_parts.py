@@ -18,8 +18,8 @@ from gkdbench.execute.api import plan_suite
 from gkdbench.execute.evaluate import evaluate
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.prefetch import DataPrefetcher, PreparedData, SplitTaskId
-from gkdbench.execute.processes.cell_process import memory_limit
 from gkdbench.execute.processes.environment import ALLOCATOR, allocator_of, worker_environment
+from gkdbench.execute.processes.memory import memory_limit
 from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
 from gkdbench.execute.runner import RunSummary

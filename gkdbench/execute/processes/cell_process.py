@@ -12,12 +12,11 @@ import faulthandler
 import hashlib
 import json
 import os
-import resource
 import signal
 import sys
 import traceback as tb
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gkdbench.execute.job import Job
 from gkdbench.execute.processes.confine import confine
+from gkdbench.execute.processes.memory import address_space_bytes, memory_limit, reset_peak_memory
 from gkdbench.execute.texts import shortened
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def serve(job: Job, size: int) -> dict[str, Any]:
     from gkdbench.protocol.session import write_outcome
 
     path = Path(job.scratch) / "outcome.json"
-    _reset_peak_memory()
+    reset_peak_memory()
     try:
         with memory_limit(job, size):
             outcome = _run(job)
@@ -216,45 +216,6 @@ def _run(job: Job) -> RunOutcome:
             raise  # Ctrl-C in `--debug`; or the run's disk
         traceback = "".join(tb.format_exception(error))
         return RunOutcome("error", "fit", f"{type(error).__name__}: {error}", traceback)
-
-
-def address_space_bytes() -> int:
-    """Size of this process's address space; 0 where /proc is missing."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-@contextmanager
-def memory_limit(job: Job, size: int) -> Iterator[None]:
-    """Let the process grow by the job's limit beyond `size`, its address space when it was idle."""
-    limit = job.memory_limit_bytes
-    if limit is None:
-        yield
-        return
-    if job.device != "cpu":
-        import torch
-
-        total = torch.cuda.get_device_properties(job.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), job.device)
-        yield
-        torch.cuda.set_per_process_memory_fraction(1.0, job.device)
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size + limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def _reset_peak_memory() -> None:
-    """Forget the peak of what ran in this process before, so that `ru_maxrss` is this cell's."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux, or not allowed: the peak then includes what was there at the start
 
 
 def main() -> NoReturn:
