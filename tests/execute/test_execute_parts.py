@@ -18,7 +18,7 @@ from gkdbench.execute.api import plan_suite
 from gkdbench.execute.evaluate import evaluate
 from gkdbench.execute.job import Job, TeacherJob
 from gkdbench.execute.prefetch import DataPrefetcher, PreparedData, SplitTaskId
-from gkdbench.execute.processes.environment import ALLOCATOR, allocator_of, worker_environment
+from gkdbench.execute.processes.environment import ALLOCATOR, ARITHMETIC, allocator_of, worker_environment
 from gkdbench.execute.processes.memory import memory_limit
 from gkdbench.execute.progress import Lines, Live, duration
 from gkdbench.execute.provenance import impersonal, provenance
@@ -206,3 +206,9 @@ def test_problems_are_prepared_a_little_ahead_and_dropped_with_their_last_cell(
     prefetcher.done(names[0])
     assert not view.exists()
     prefetcher.close()
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_no_cell_sees_a_variable_that_changes_sums(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "default")
+    assert name in os.environ and name not in worker_environment(1)

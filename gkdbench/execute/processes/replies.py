@@ -66,4 +66,7 @@ def how_ended(status: int) -> str:
     """``"SIGKILL"``, ``"signal 40"`` for one without a name, or ``"exit status 3"``."""
     if status >= 0:
         return f"exit status {status}"
-    return signal.Signals(-status).name if -status in iter(signal.Signals) else f"signal {-status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
