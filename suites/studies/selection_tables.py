@@ -79,7 +79,7 @@ def students() -> str:
             of_split = {record.method: record for record in records if record.split == split}
             for column in COLUMNS:
                 cells = [_score(of_split.get(method), column) for method in ROWS]
-                if any(cell != "-" for cell in cells):
+                if any(cell != "-" for cell in cells[1:]):
                     flat = (
                         [FLAT_TEACHER in row.flags for row in runs(of_split["glnn"]).values()]
                         if "glnn" in of_split
