@@ -12,7 +12,7 @@ from gkdbench.data.datasets import MissingData
 from gkdbench.data.families import SPLIT_FAMILIES
 from gkdbench.data.splits import SplitTask, prepare_named
 from gkdbench.errors import UserError
-from gkdbench.execute.selected_epochs import selection_problems
+from gkdbench.execute.selected_epochs import TOLERANCE, selection_problems
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, rescore
 from gkdbench.protocol.sweeps import resweep
@@ -24,8 +24,6 @@ from gkdbench.training.registry import METHODS
 
 PROTOCOLS = range(1, PROTOCOL_VERSION + 1)
 """Protocol versions whose keys and rules are known."""
-CURVE_TOLERANCE = 1e-6
-"""Curves are stored as float32."""
 
 
 @dataclass
@@ -234,5 +232,5 @@ def _audit_problems(arrays: SidecarArrays, model: ModelResult) -> Iterator[str]:
         wanted["gap"] = wanted["peak"] - selected
         for what, value in wanted.items():
             stored = getattr(audit, what)
-            if not math.isclose(stored, value, rel_tol=0, abs_tol=CURVE_TOLERANCE):
+            if not math.isclose(stored, value, rel_tol=0, abs_tol=TOLERANCE):
                 yield f"{model.name}: audit {what} of {column} is {stored:.6f}, its curve has {value:.6f}"

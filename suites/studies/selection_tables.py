@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -25,10 +26,12 @@ PAIRS = (("rbm", "glnn"), ("rbm", "krd"), ("rbm", "nosmog"), ("rbm", "moe"), ("m
 COLUMNS = ("tran", "ind")
 
 
+@cache
 def of_study() -> list[Record]:
     return [record for _, record in Store(STUDY).records()]
 
 
+@cache
 def of_protocol_1() -> list[Record]:
     """Published rows of the same configurations."""
     wanted = {(r.method, r.split, str(sorted(r.config.items()))) for r in of_study()}

@@ -10,7 +10,8 @@ import pytest
 
 from gkdbench.data.catalogue import names
 from gkdbench.data.datasets import available
-from gkdbench.data.splits import SplitTask, prepare_named, supported_splits
+from gkdbench.data.splits import SplitTask, prepare, prepare_named, supported_splits
+from gkdbench.data.task import Task
 from gkdbench.errors import UserError
 from gkdbench.metrics import score
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
@@ -118,3 +119,30 @@ def test_a_file_that_lists_classes_in_order_would_be_found(rule: int) -> None:
     got = scores(problem, "graph", number[train], train, number[test], test)
     ((_, _, limit),) = figures(problem)
     assert got[rule] > limit[rule] + 0.5
+
+
+def listed_by_class(kind: str) -> SplitTask:
+    """A task whose file lists its items class by class, as TU files do."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1, 2], 300)
+    features = rng.normal(size=(900 * (1 if kind == "node" else 3), 4))
+    if kind == "node":
+        task = Task.from_arrays("sorted", np.array([np.arange(900), np.arange(900)]), features, labels)
+        return prepare(task, "node-80-10-10", 0)
+    ends = np.arange(2700)
+    task = Task.from_arrays(
+        "sorted", np.array([ends, ends]), features, labels, kind="graph", graph_ptr=np.arange(0, 2701, 3)
+    )
+    return prepare(task, "random-80-10-10", 0)
+
+
+@pytest.mark.parametrize("kind", ["node", "graph"])
+def test_ids_and_places_say_nothing_of_classes(kind: str) -> None:
+    """With the order of the file the nearest id names nearly every class; with the new numbers it guesses."""
+    problem = listed_by_class(kind)
+    ((column, got, limit),) = figures(problem)
+    assert max(limit) < 0.7
+    before = make_evaluation_graphs(problem)
+    train, test = before.train.ids.numpy(), before.scored_sets[0].items.ids.numpy()
+    assert scores(problem, column, train, train, test, test)[0] > 0.9  # without new numbers: the attack succeeds
+    assert got[0] <= limit[0] and got[1] <= limit[1] and max(got) <= max(limit)

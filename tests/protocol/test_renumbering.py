@@ -11,16 +11,14 @@ import pytest
 import torch
 from gkdkernels.graph import SparseFeatures
 
-from gkdbench.data.splits import SplitTask, prepare
-from gkdbench.data.task import Task
+from gkdbench.data.splits import prepare
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs, make_evaluation_graphs
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.renumbering import Renumbered, renumbered
+from gkdbench.protocol.renumbering import renumbered
 from gkdbench.protocol.view_io import read_bundle, read_later
 
 SETTINGS = ["tran", "ind", "graph", "multilabel"]
 Get = Callable[[str], Any]
-ORDERS = 200
 
 
 def edges(inputs: Inputs, name_of: dict[int, int]) -> set[tuple[int, int, tuple[float, ...]]]:
@@ -104,71 +102,3 @@ def test_what_is_read_after_fit_lies_apart(ready: Get, tmp_path: Path) -> None:
         assert len(read_later(given, elsewhere).graph("full").space) == case.problem.task.num_nodes
     finally:
         elsewhere.rename(case.folder / "later")
-
-
-def by_nearest_id(train_ids: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The label of the training item whose id is nearest."""
-    order = np.argsort(train_ids)
-    return labels[order][np.abs(ids[:, None] - train_ids[order][None, :]).argmin(1)]
-
-
-def by_place(labels: np.ndarray, count: int) -> np.ndarray:
-    """The label of the training item at the same share of the list."""
-    return labels[((np.arange(count) + 0.5) / count * len(labels)).astype(int)]
-
-
-def accuracies(problem: SplitTask, handed: EvaluationGraphs, place: Any) -> dict[str, tuple[float, float]]:
-    """Column -> accuracy of both rules."""
-    truth, found = problem.task.labels.numpy(), {}
-    before = make_evaluation_graphs(problem)
-    order = lambda part, ids: ids if place is None else ids[place[part]]  # noqa: E731
-    train = truth[order("train", before.train.ids.numpy())]
-    for old, new in zip(before.scored_sets, handed.scored_sets, strict=True):
-        wanted = truth[order(old.column, old.items.ids.numpy())]
-        nearest = by_nearest_id(handed.train.ids.numpy(), train, new.items.ids.numpy())
-        found[old.column] = (float((nearest == wanted).mean()), float((by_place(train, len(wanted)) == wanted).mean()))
-    return found
-
-
-def chance(problem: SplitTask, column: str) -> float:
-    """Mean and four standard deviations of the accuracy of both rules under random orders of all items."""
-    rng = np.random.default_rng(0)
-    truth, graphs = problem.task.labels.numpy(), make_evaluation_graphs(problem)
-    train = graphs.train.ids.numpy()
-    test = next(w for w in graphs.scored_sets if w.column == column).items.ids.numpy()
-    values = []
-    for _ in range(ORDERS):
-        number = rng.permutation(len(truth))
-        by_number = train[np.argsort(number[train])]
-        items = test[np.argsort(number[test])]
-        values.append((by_nearest_id(number[by_number], truth[by_number], number[items]) == truth[items]).mean())
-        values.append((by_place(truth[by_number], len(items)) == truth[items]).mean())
-    return float(np.mean(values) + 4 * np.std(values))
-
-
-def listed_by_class(kind: str) -> SplitTask:
-    """A task whose file lists its items class by class, as TU files do."""
-    rng = np.random.default_rng(3)
-    labels = np.repeat([0, 1, 2], 300)
-    features = rng.normal(size=(900 * (1 if kind == "node" else 3), 4))
-    if kind == "node":
-        task = Task.from_arrays("sorted", np.array([np.arange(900), np.arange(900)]), features, labels)
-        return prepare(task, "node-80-10-10", 0)
-    ends = np.arange(2700)
-    task = Task.from_arrays(
-        "sorted", np.array([ends, ends]), features, labels, kind="graph", graph_ptr=np.arange(0, 2701, 3)
-    )
-    return prepare(task, "random-80-10-10", 0)
-
-
-@pytest.mark.parametrize("kind", ["node", "graph"])
-def test_ids_and_places_say_nothing_of_classes(kind: str) -> None:
-    """With the file's own order both rules name the class of nearly every item; with the new numbers they guess."""
-    problem = listed_by_class(kind)
-    graphs = make_evaluation_graphs(problem)
-    new: Renumbered = renumbered(graphs, problem)
-    (column,) = (w.column for w in graphs.scored_sets)
-    limit = chance(problem, column)
-    assert limit < 0.7
-    assert accuracies(problem, graphs, None)[column][0] > 0.9  # without new numbers: the attack succeeds
-    assert max(accuracies(problem, new.graphs, new.place)[column]) <= limit

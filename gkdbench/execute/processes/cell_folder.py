@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkdbench.execute.failures import PRINTED
+from gkdbench.protocol.view_io import LATER
 
-LATER = "later"
-"""Subfolder of a bundle with what may be read only after ``fit``."""
 _BANK_FILES = {"logits.npy", "hidden.npy", "state.npz", "meta.json"}
 
 
