@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from gkdbench.execute.job import Job
-from gkdbench.execute.processes.cell_process import PARENT, Orders, signal_when_parent_ends, warm_up
+from gkdbench.execute.processes.cell_process import PARENT, Orders, import_method, signal_when_parent_ends, warm_up
 from gkdbench.execute.processes.confine import can_confine
 from gkdbench.execute.processes.orphans import adopt_orphans, kill_group, kill_orphans
 from gkdbench.execute.processes.starters import Starter, answer_pipe, fork_cell, spawn_cell
@@ -102,6 +102,8 @@ class Worker:
     def _start(self, job: Job, log: str) -> None:
         (answer, written), token = answer_pipe(), os.urandom(16).hex()
         orders = Orders(job, written, token, os.getpid(), self._threads, self._hidden)
+        if self._start_process is fork_cell:
+            import_method(job.method)
         try:
             pid = self._start_process(orders, log)
         except OSError as error:  # no more processes, or no memory for one

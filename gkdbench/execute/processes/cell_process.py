@@ -29,6 +29,7 @@ from gkdbench.execute.texts import shortened
 
 if TYPE_CHECKING:
     from gkdbench.protocol.session import RunOutcome
+    from gkdbench.registry import Entry
 
 PARENT = "GKDBENCH_PARENT"
 ANSWER_BYTES = 4000
@@ -148,9 +149,30 @@ def warm_up() -> None:
     from gkdbench.nn.backbones import BACKBONES
     from gkdbench.training.registry import METHODS
 
-    METHODS.entries(), METRICS.entries(), BACKBONES.entries()  # names and sources are read, no entry is imported
+    METHODS.entries()  # names and sources are read; a method is imported when a cell needs it
+    for entry in (*METRICS.entries().values(), *BACKBONES.entries().values()):
+        _import_own(entry)
     if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
         torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
+
+
+def import_method(name: str) -> None:
+    """Import the method `name` where it is one of this package: its later cells, forked from here, find it imported.
+
+    A third party's module is imported by its cells alone: it may do anything to the process that imports it.
+    """
+    from gkdbench.training.registry import METHODS
+
+    entry = METHODS.entries().get(name)
+    if entry is not None:
+        _import_own(entry)
+
+
+def _import_own(entry: Entry) -> None:
+    module = entry.target.partition(":")[0]
+    if module.startswith("gkdbench."):
+        with suppress(Exception):  # it fails again in the cell, whose row says how
+            import_module(module)
 
 
 def serve(job: Job, size: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph, spmm
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from gkdbench.nn.model import Model
@@ -173,5 +172,7 @@ def fitted_power(rho: Tensor, agree: Tensor, *, bins: int, empty_bins: bool = Fa
         return None
     y = (share - share.min()) / (share.max() - share.min())
     low, high = np.log(POWERS)
+    from scipy.optimize import minimize_scalar  # half a second, for the one method that fits a power
+
     found = minimize_scalar(lambda a: float(((1 - x ** np.exp(a) - y) ** 2).sum()), bounds=(low, high))
     return float(np.exp(found.x))
