@@ -145,6 +145,7 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", metavar="KEY=VALUE,...", help="some cells: method=glnn,dataset=cora,seed=3")
     sub.add_argument("--tier", choices=("core", "full"), help="core leaves out what the suite marks full")
     sub.add_argument("--retry", action="store_true", help="run failed cells again")
+    sub.add_argument("--retry-noisy", action="store_true", help="suites that measure cost: take noisy ones again")
     sub.add_argument(
         "--rerun",
         action="store_true",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.execute.device_lock import device_use
 from gkdbench.execute.inline_suite import Methods, suite_of
 from gkdbench.execute.kept_models import model_folder
 from gkdbench.execute.plan import Plan, make_plan
@@ -145,6 +146,11 @@ def run_suite(
     """
     began = time.monotonic()
     loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
+    if loaded.measures == "cost":
+        raise UserError(
+            f"suite {loaded.full_name}: expected one that measures accuracy, got one that measures cost; "
+            f"try gkdbench.execute.cost.run.run_cost_suite, or `gkdbench run {loaded.command_name}`"
+        )
     progress = progress or Silent()
     where, store = pick_device(device), Store(out)
     count = job_count(jobs, threads)
@@ -194,6 +200,11 @@ def run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings
     Raises:
         UserError, Interrupted: as `run_suite`.
     """
+    with device_use(settings.device, alone=False, tell=progress.note):
+        return _run_plan(plan, store, progress, settings)
+
+
+def _run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSettings) -> RunSummary:
     progress.planned(plan, settings.jobs)
     threads, starter = settings.threads or plan.suite.threads, starter_for(settings.device)
     environment = worker_environment(threads, tune_allocator=settings.tune_allocator)

@@ -62,7 +62,7 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
     Raises:
         UserError: an unknown method, data set, split, setting or hyper-parameter, or a pair that does not fit.
     """
-    maker = _Maker(suite, data, device, threads)
+    maker = GroupMaker(suite, data, device, threads)
     builder = _Builder(maker, store, data)
     grids = sorted(suite.grids, key=lambda grid: grid.tier == "full")
     places = [(grid, dataset, split) for grid in grids for dataset in grid.datasets for split in grid.splits]
@@ -79,7 +79,7 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
 class _Builder:
     """Gathers cells, each once, after its teachers."""
 
-    def __init__(self, maker: _Maker, store: Store, data: Path | None) -> None:
+    def __init__(self, maker: GroupMaker, store: Store, data: Path | None) -> None:
         self.found = Expansion()
         self._maker, self._store, self._data = maker, store, data
         self._seen: set[str] = set()
@@ -178,7 +178,7 @@ def _check_kind(method: Method, kind: str, dataset: str) -> None:
         )
 
 
-class _Maker:
+class GroupMaker:
     """Makes groups; looks at each (data set, split) once, at each configuration once."""
 
     def __init__(self, suite: Suite, data: Path | None, device: str, threads: int) -> None:

@@ -27,6 +27,8 @@ class Job:
         scratch: empty folder for what the cell writes; its working directory.
         later: folder of what may be read only after ``fit``, or None.
         bank: folder to be made for the cell's model, where others need it.
+        measure: settings of `gkdbench.measure.cost.session.MeasureSettings`: the cell's cost is measured, and nothing
+            is scored; None: it is trained and scored.
     """
 
     id: int
@@ -45,6 +47,7 @@ class Job:
     memory_limit_bytes: int | None = None
     keep_weights: bool = False
     later: str | None = None
+    measure: dict[str, Any] | None = None
 
     def line(self) -> bytes:
         """As one line."""

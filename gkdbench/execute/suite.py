@@ -79,6 +79,8 @@ class Suite(TomlModel):
         seeds: training seeds; on random splits also the split indices.
         time_limit_s: per cell; six hours unless given, so that a method that hangs ends.
         memory_limit_bytes: per cell; none unless given.
+        measures: ``"accuracy"``, or ``"cost"``: the cells' training and answers are timed (docs/cost.md).
+        rows_of: names of suites whose published, corrected rows are measured too, on the data sets of this suite.
         selection: rule of selection of all cells, for studies of the rule (`gkdbench.records.selection`).
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
         asked: what ``gkdbench run`` takes to find it again; its full name when empty.
@@ -92,6 +94,8 @@ class Suite(TomlModel):
     audit_every: Annotated[int, Field(ge=1)] = 1
     time_limit_s: Annotated[float, Field(gt=0)] = Field(default_factory=lambda: TIME_LIMIT_S)
     memory_limit_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    measures: Literal["accuracy", "cost"] = "accuracy"
+    rows_of: list[str] = []
     selection: str = SELECTION
     grids: Annotated[list[Grid], Field(min_length=1)]
     requirement_overrides: dict[str, dict[str, dict[str, Any]]] = {}
@@ -177,7 +181,8 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
 
 
 _HEAD_KEYS = [
-    "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes", "selection",
+    "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes", "measures", "rows_of",
+    "selection",
 ]  # fmt: skip
 
 

@@ -66,10 +66,10 @@ class Inputs:
         if self.segments is None:
             raise ValueError("take(): expected inputs of a graph task, got those of a node task; use rows()")
         start, size = self.segments[graphs], self.segments[graphs + 1] - self.segments[graphs]
-        nodes, borders = _ranges(start, size)
+        nodes, borders = ranges(start, size)
         indptr = self.graph.indptr.long()
         first, degree = indptr[nodes], self.graph.degree.long()[nodes]
-        edges, edge_borders = _ranges(first, degree)
+        edges, edge_borders = ranges(first, degree)
         shift = torch.repeat_interleave(borders[:-1] - start, size)  # old node number -> number in the batch
         index = self.graph.index.long()[edges] + torch.repeat_interleave(shift, degree)
         graph = CSRGraph(edge_borders, index, int(nodes.numel()), self.graph.symmetric)
@@ -96,7 +96,7 @@ class Inputs:
         )
 
 
-def _ranges(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def ranges(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenated ranges ``start[i] .. start[i] + size[i]`` and their borders [len + 1]."""
     borders = torch.zeros(size.numel() + 1, dtype=torch.int64, device=size.device)
     borders[1:] = size.cumsum(0)

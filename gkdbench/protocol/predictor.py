@@ -49,6 +49,10 @@ class Predictor:
             )
         return self._prepared[inputs.space.name]
 
+    def forget(self, inputs: Inputs) -> None:
+        """Drop what was prepared for `inputs`, so that it is computed again when it is asked for."""
+        self._prepared.pop(inputs.space.name, None)
+
     def arguments(self, ready: Inputs) -> tuple[Any, ...]:
         """What the module is called with on `ready`, its prepared inputs: no graph unless it declares to need one."""
         return ready.arguments(self.module) if self.needs == "graph" else (ready.features, None, ready.segments)

@@ -88,30 +88,44 @@ def run_session(
         energy: joules used so far, or None where that cannot be read.
         keep_weights: whether scratch gets ``<model>.weights.npz``, the selected weights of each model.
     """
-    outcome = RunOutcome(phase="prepare")
     start = time.monotonic()
-    monitor: Monitor | None = None
-    try:
+
+    def run(outcome: RunOutcome) -> None:
         given = read_bundle(bundle, device)
         deadline = None if time_limit_s is None else start + time_limit_s
         rule = SelectionRule.parse(selection)
         monitor = monitor_of(given, scratch, patience=patience, rule=rule, audit_every=audit_every, deadline=deadline)
-        known = {role: entry.read(given.view) for role, entry in teachers.items()}
-        outcome.teachers = {role: teacher.weights_sha256 for role, teacher in known.items()}
-        outcome.phase = "fit"
-        if any(is_flat(teacher.train_ce_ratio) for teacher in known.values()):
-            outcome.flags.append(FLAT_TEACHER)
-        ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
-        fitted = method.fit(given.view, ctx)
-        outcome.train_s = time.monotonic() - start
-        outcome.train_j = energy() if energy else None
-        outcome.phase = "predict"
-        monitor.close()
-        monitor.check_names(fitted.predictors)
-        graphs = read_later(given, later or bundle / LATER)
-        swept = SweptPredictions(given, graphs.scored_sets, monitor, sweeps or {}, seed)
-        _finish(graphs, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
-        outcome.phase = None
+        try:
+            known = {role: entry.read(given.view) for role, entry in teachers.items()}
+            outcome.teachers = {role: teacher.weights_sha256 for role, teacher in known.items()}
+            outcome.phase = "fit"
+            if any(is_flat(teacher.train_ce_ratio) for teacher in known.values()):
+                outcome.flags.append(FLAT_TEACHER)
+            ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
+            fitted = method.fit(given.view, ctx)
+            outcome.train_s = time.monotonic() - start
+            outcome.train_j = energy() if energy else None
+            outcome.phase = "predict"
+            monitor.close()
+            monitor.check_names(fitted.predictors)
+            graphs = read_later(given, later or bundle / LATER)
+            swept = SweptPredictions(given, graphs.scored_sets, monitor, sweeps or {}, seed)
+            _finish(graphs, fitted, monitor, scratch, outcome, bank, swept, keep_weights)
+            outcome.phase = None
+        finally:
+            monitor.close()
+            outcome.epochs, outcome.looks = monitor.epochs, monitor.looks
+            if monitor.spiked and "loss spike" not in outcome.flags:
+                outcome.flags.append("loss spike")
+
+    return outcome_of(run)
+
+
+def outcome_of(run: Callable[[RunOutcome], None]) -> RunOutcome:
+    """What `run` made of a new outcome; what it raises becomes status and reason, with the phase it had reached."""
+    outcome = RunOutcome(phase="prepare")
+    try:
+        run(outcome)
     except NotAsSelected as error:
         outcome.phase = "select"
         _failed(outcome, "error", error)
@@ -123,12 +137,6 @@ def run_session(
         _failed(outcome, "oom", error)
     except Exception as error:  # a method may raise anything; the suite goes on and the record has the reason
         _failed(outcome, "oom" if _out_of_memory(error) else "error", error)
-    finally:
-        if monitor is not None:
-            monitor.close()
-            outcome.epochs, outcome.looks = monitor.epochs, monitor.looks
-            if monitor.spiked and "loss spike" not in outcome.flags:
-                outcome.flags.append("loss spike")
     outcome.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return outcome
 
@@ -141,9 +149,14 @@ def monitor_of(
     rule: SelectionRule = PROTOCOL_RULE,
     audit_every: int = 1,
     deadline: float | None = None,
+    kind: type[Monitor] = Monitor,
 ) -> Monitor:
-    """The Monitor of a run on `given`, whose files go to `scratch`; other arguments as of `Monitor`."""
-    return Monitor(
+    """The Monitor of a run on `given`, whose files go to `scratch`; other arguments as of `Monitor`.
+
+    Args:
+        kind: `Monitor`, or a class that does more at each report.
+    """
+    return kind(
         graphs=_LazyGraphs(given),
         val_graph=given.val_graph,
         val_items=given.val,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.cost import plan_cost, run_cost
 from gkdbench.verbs.printing import show
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def plan(args: argparse.Namespace) -> int:
     from gkdbench.execute.api import plan_suite
     from gkdbench.execute.changed import changed_line
 
-    found = plan_suite(_suite(args), **_options(args))
+    suite = _suite(args)
+    if suite.measures == "cost":
+        return plan_cost(suite, args)
+    found = plan_suite(suite, **_options(args))
     if args.json:
         facts: dict[str, Any] = {
             "suite": found.suite.full_name,
@@ -114,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
     from gkdbench.records.store import Store
 
     suite = _suite(args)
+    if suite.measures == "cost":
+        return run_cost(suite, args)
     if args.debug is not None:
         return _debug(suite, args)
     try:

@@ -215,6 +215,20 @@ def _run(job: Job) -> RunOutcome:
     try:
         method = resolve(job.method, job.config)
         with metered(counters(job.device)) as meter:
+            if job.measure is not None:
+                from gkdbench.measure.cost.session import MeasureSettings, measure_session
+
+                return measure_session(
+                    method,
+                    bundle=Path(job.bundle),
+                    scratch=Path(job.scratch),
+                    seed=job.seed,
+                    teachers=teachers,
+                    settings=MeasureSettings.parse(job.measure),
+                    device=job.device,
+                    time_limit_s=job.time_limit_s,
+                    energy=meter.joules,
+                )
             return run_session(
                 method,
                 bundle=Path(job.bundle),
