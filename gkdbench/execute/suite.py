@@ -181,8 +181,8 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
 
 
 _HEAD_KEYS = [
-    "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes", "measures", "rows_of",
-    "selection",
+    "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes",
+    "measures", "rows_of", "selection",
 ]  # fmt: skip
 
 

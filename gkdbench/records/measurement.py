@@ -138,12 +138,13 @@ class Measurement(Strict):
     status: Literal["ok", "error", "timeout", "oom", "nan"]
     reason: str | None = None
     training: TrainingCost | None = None
-    inference: InferenceCost | None = None
+    inference: InferenceCost | None = None  # of one model
+    ensemble: InferenceCost | None = None  # of all models together, where their mean answers too
     needs: Needs | None = None
     hops: int | None = None
     parameters: int | None = None
     macs: int | None = None
-    models: int = 1  # deployed together
+    models: int = 1  # that the run trains
     energy_j: float | None = None  # of the whole measurement; None: not readable
     flags: tuple[str, ...] = ()  # "noisy: ..."
     provenance: Provenance | None = volatile()

@@ -8,7 +8,9 @@ from dataclasses import replace
 from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import TRIAL, reported
+from gkdbench.records.measurement import Measurement
 from gkdbench.records.schema import Record, Row
+from gkdbench.report.cost import CostIndex
 from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import Board, Expected, FailedRun, MissingRuns, Section, SectionKind, Table, TableRow
@@ -24,7 +26,12 @@ SAID_ANYWAY = ("tier", "trials", "selection")
 """Conditions that a table names wherever they are not the usual ones, and not only next to a twin."""
 
 
-def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = None) -> Board:
+def build(
+    records: Sequence[Record],
+    *,
+    expected: Iterable[Expected] | None = None,
+    measurements: Iterable[Measurement] = (),
+) -> Board:
     """The board of `records`.
 
     A table is one (data set, split id, reported setting, protocol version), and says which protocol; the newest comes
@@ -36,6 +43,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
     Args:
         records: groups of runs, any order; the same key twice is refused.
         expected: the runs of a plan; what is absent is listed, and rows short of it are incomplete.
+        measurements: of cost, joined to the rows of their method, settings, data set and device class.
 
     Raises:
         UserError: two records of one key, a run stored twice, or runs of one table on different splits or teachers.
@@ -57,6 +65,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             kinds = groups.setdefault((record.dataset, record.split, setting, record.protocol_version), {})
             kinds.setdefault(canonical_json(conditions(record)), []).append(record)
     tables = []
+    costs = CostIndex(measurements)
     for place in sorted(groups, key=lambda g: (g[0], g[1], _place(g[2]), -g[3])):
         kinds, setting = groups[place], place[2]
         for members in kinds.values():
@@ -68,7 +77,7 @@ def build(records: Sequence[Record], *, expected: Iterable[Expected] | None = No
             if own["tier"] != "published":
                 notes = (f"{own['tier']}, {own['trials']} trials", *notes)
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
-            tables.append(replace(table_of(members, setting, planned=runs), notes=notes))
+            tables.append(replace(table_of(members, setting, planned=runs, costs=costs), notes=notes))
     return Board(
         tables=tuple(tables),
         summaries=tuple(summaries(tables)),
@@ -100,7 +109,13 @@ def conditions(record: Record) -> dict[str, object]:
     }
 
 
-def table_of(records: Sequence[Record], setting: str, *, planned: dict[str, RunPairs] | None = None) -> Table:
+def table_of(
+    records: Sequence[Record],
+    setting: str,
+    *,
+    planned: dict[str, RunPairs] | None = None,
+    costs: CostIndex | None = None,
+) -> Table:
     """One table of records that may share it.
 
     Raises:
@@ -127,7 +142,7 @@ def table_of(records: Sequence[Record], setting: str, *, planned: dict[str, RunP
     groups: dict[tuple[bool, bool, str], list[Record]] = {}
     for record in records:
         groups.setdefault(_section_of(record), []).append(record)
-    rows = {key: _rows(groups[key], setting, planned or {}) for key in sorted(groups)}
+    rows = {key: _rows(groups[key], setting, planned or {}, costs or CostIndex(())) for key in sorted(groups)}
     solo = rows.get((False, False, ""), ())
     if not first.audit_only:
         rows = {key: tuple(against_controls(found, solo)) for key, found in rows.items()}
@@ -145,11 +160,19 @@ def table_of(records: Sequence[Record], setting: str, *, planned: dict[str, RunP
     )
 
 
-def _rows(records: Sequence[Record], setting: str, planned: dict[str, RunPairs]) -> tuple[TableRow, ...]:
+def _rows(
+    records: Sequence[Record], setting: str, planned: dict[str, RunPairs], costs: CostIndex
+) -> tuple[TableRow, ...]:
     """The rows of one section: best mean first, incomplete ones last, the rows of one record together."""
     labels = distinct_labels(records)
     named = [record.model_copy(update={"label": labels[record.key]}) for record in records]
-    found = [entries(record, setting, planned.get(record.key)) for record in named]
+    found = [
+        [
+            replace(entry, cost=costs.of(record, ensemble=entry.aggregate == "ensemble"))
+            for entry in entries(record, setting, planned.get(record.key))
+        ]
+        for record in named
+    ]
     found.sort(key=lambda rows: (-rows[0].mean_std[0] if rows[0].mean_std else 1.0, rows[0].name))
     return tuple(entry for rows in found for entry in rows)
 

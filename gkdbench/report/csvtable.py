@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 
+from gkdbench.report.cost import cost_fields
 from gkdbench.report.model import Board, Table, TableRow
 
 FIELDS = (
     "dataset", "split", "setting", "protocol", "remarks", "kind", "section", "method", "label", "aggregate",
     "variant", "teacher", "mean", "std_ddof1", "runs", "planned", "preview", "audit_gap", "versus", "difference",
     "p_holm", "outcome", "needs", "parameters", "macs", "versus_training", "difference_training", "p_holm_training",
-    "outcome_training", "training_macs", "train_j", "flat_runs", "flat_teacher_runs", "published_percent", "verdict",
-    "why", "statuses", "record",
+    "outcome_training", "training_macs", "train_j", "device", "inference_ratio", "inference_low", "inference_high",
+    "latency_ratio", "latency_low", "latency_high", "epoch_ratio", "epoch_low", "epoch_high", "prepare_s",
+    "items_per_s", "latency_p50_s", "latency_p90_s", "epoch_s", "seconds_to_selected", "training_peak_bytes",
+    "inference_peak_bytes", "cost_marks", "flat_runs", "flat_teacher_runs", "published_percent", "verdict", "why",
+    "statuses", "record",
 )  # fmt: skip
 
 
@@ -63,6 +67,7 @@ def _line(table: Table, section: str, entry: TableRow) -> dict[str, object]:
         "outcome_training": training and training.outcome,
         "training_macs": entry.training_macs,
         "train_j": entry.train_j,
+        **cost_fields(entry.cost),
         "flat_runs": entry.flat,
         "flat_teacher_runs": entry.flat_teacher,
         "published_percent": "; ".join(str(float(v.published.mean)) for v in entry.verdicts),

@@ -11,6 +11,7 @@ from gkdbench.records.schema import DataInfo
 from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Section, Summary, Table, TableRow
+from gkdbench.report.pareto import Against, pareto_plot
 from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.strip import Scale, scale, strip
@@ -168,6 +169,20 @@ def _table(table: Table) -> Markup:
         apart,
         _box(tag("table", tag("thead", tag("tr", head)), bodies), _where(table)),
         _reasons(table),
+        _cost_figures(table),
+    )
+
+
+def _cost_figures(table: Table) -> Markup | None:
+    """Score against latency and against training, where rows were measured."""
+    kinds: tuple[Against, ...] = ("latency", "training")
+    found = [(kind, plot) for kind in kinds if (plot := pareto_plot(table, kind)) is not None]
+    if not found:
+        return None
+    return tag(
+        "details",
+        tag("summary", "Score against cost; hollow points are beaten in both by another row"),
+        [_box(plot, f"{_where(table)}, score against {kind}") for kind, plot in found],
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gkdbench.records.schema import PROTOCOL_VERSION, DataInfo, Provenance
+from gkdbench.report.cost import RowCost
 from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.statistics import MIN_RUNS, ComparisonOutcome, mean_std
@@ -76,6 +77,7 @@ class TableRow:
     training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
     train_j: float | None = None  # mean over the runs; None: a run has no reading
     flatness_known: bool = False  # whether its runs say which models are flat; those of protocol 1 do not
+    cost: RowCost | None = None  # of its training and answers; None: not measured
     versus: ControlComparison | None = None
     versus_training: ControlComparison | None = None  # of rows of peers
     bold: bool = False

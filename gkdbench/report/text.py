@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from gkdbench.report.cells import BY_KEY
+from gkdbench.report.cells import BY_KEY, filled
 from gkdbench.report.model import Board, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN = ("row", "score", "n", "gap", "published", "verdict", "versus")
+SHOWN = ("row", "score", "n", "gap", "published", "verdict", "versus", "inference", "latency", "epoch")
 LEFT = ("row", "versus", "verdict")
 
 
@@ -46,15 +46,16 @@ def _print(table: Table, console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.text import Text
 
-    filled = [key for key in SHOWN if any(BY_KEY[key].text(entry) != "–" for entry in table.entries)]
+    shown = {cell.key for cell in filled(table.entries)}
+    keys = [key for key in SHOWN if key in shown]
     title = " · ".join([table.dataset, *table.heading, *table.remarks])
     drawn = rich_table.Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for key in filled:
+    for key in keys:
         drawn.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")
     for section in table.sections:
         if len(table.sections) > 1:
             drawn.add_row(Text(section.title, "italic"))
         for entry in section.entries:
             style = "bold" if entry.bold else ""
-            drawn.add_row(*(Text(BY_KEY[key].text(entry), style) for key in filled))
+            drawn.add_row(*(Text(BY_KEY[key].text(entry), style) for key in keys))
     console.print(drawn)

@@ -71,11 +71,12 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
         print(f"interrupted; what was taken is stored; go on with: gkdbench run {suite.command_name} --out {args.out}",
               file=sys.stderr)  # fmt: skip
         return 130
+    failed = [f"{cell}: {why}" for cell, why in found.failures]
     facts = {
         "ok": found.ok,
         "cached": found.cached,
         "noisy": found.noisy,
-        "failed": [f"{cell}: {why}" for cell, why in found.failures],
+        "failed": failed,
         "absent": found.absent,
         "records": [str(path) for path in found.records],
     }
@@ -84,7 +85,7 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
     else:
         noisy = f", {found.noisy} of them noisy (--retry-noisy takes them again)" if found.noisy else ""
         print(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
-        print("\n".join(facts["failed"]), file=sys.stderr)
+        print("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
     return 1 if found.failures else 0
 
 

@@ -13,16 +13,28 @@ from typing import TYPE_CHECKING, Any
 from gkdbench.errors import UserError
 
 if TYPE_CHECKING:
+    from gkdbench.records.measurement import Measurement
     from gkdbench.records.schema import Record
     from gkdbench.report.claimcheck import Curves
     from gkdbench.report.model import Board, Expected
 
 
-def board_of(paths: Iterable[str | Path], *, expected: list[Expected] | None = None) -> Board:
-    """The board of all records in files or folders `paths`."""
+def board_of(
+    paths: Iterable[str | Path], *, expected: list[Expected] | None = None, costs: Sequence[str | Path] = ()
+) -> Board:
+    """The board of all records in files or folders `paths`, with the measurements of cost below these and `costs`."""
     from gkdbench.report.board import build
 
-    return build(records_in(paths), expected=expected)
+    found = list(paths)
+    return build(records_in(found), expected=expected, measurements=measurements_in([*found, *costs]))
+
+
+def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
+    """Measurements of cost below the folders among `paths`, a file's record once."""
+    from gkdbench.records.measurement import load_measurement, measurement_paths
+
+    files = {file.resolve() for path in paths if Path(path).is_dir() for file in measurement_paths(Path(path))}
+    return [load_measurement(file) for file in sorted(files)]
 
 
 def records_in(paths: Iterable[str | Path]) -> list[Record]:
@@ -83,7 +95,8 @@ def report(args: argparse.Namespace) -> int:
     from gkdbench.report.markdown import to_markdown
 
     records = records_in(args.paths)
-    board = build(records, expected=_expected(args.suite) if args.suite else None)
+    expected = _expected(args.suite) if args.suite else None
+    board = build(records, expected=expected, measurements=measurements_in(args.paths))
     if args.html:
         print(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):

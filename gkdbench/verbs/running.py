@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         "records": [str(path) for path in summary.records],
     }
     if summary.records:
-        board = board_of(summary.records)
+        board = board_of(summary.records, costs=[args.out])
         facts["flat"] = flat_facts(board)
         title = f"gkdbench: {suite.full_name if args.method else suite.command_name}"
         page = write_page(board, Path(args.out) / "board.html", title=title)

@@ -23,6 +23,7 @@ from gkdbench.measure.cost.references import References, references
 from gkdbench.measure.cost.timed_epochs import EpochTimer, EpochTimes
 from gkdbench.measure.timers import check_clock, clock_for
 from gkdbench.protocol.bank import BankEntry
+from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.session import RunOutcome, Trainable, monitor_of, outcome_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.protocol.view_io import read_bundle
@@ -89,10 +90,13 @@ def measure_session(
         for name, predictor in fitted.predictors.items():
             if monitor.epochs:
                 predictor.module.load_state_dict(monitor.selected(name)[1])
-        model = deployed(fitted, multi_label=given.view.multi_label)
         found: dict[str, Any] = {"training": training_facts(times, given.view) if monitor.epochs else None}
-        found["inference"] = measure_inference(model, beside.answers, given.view.inputs, clock, settings.inference)
-        found |= size_facts(model, given.view)
+        models = list(fitted.predictors.values())
+        for what, chosen in (("inference", models[:1]), ("ensemble", models if fitted.ensemble else [])):
+            if chosen and (what == "inference" or len(chosen) > 1):
+                model = Deployed(chosen, given.view.multi_label)
+                found[what] = measure_inference(model, beside.answers, given.view.inputs, clock, settings.inference)
+        found |= size_facts(models[0], given.view) | {"models": len(models)}
         found |= {"reference": beside.answers_name, "training_reference": beside.epoch_name}
         found["flags"] = noise_flags(before, ProcessorTimes.now())
         found["energy_j"] = energy() if energy else None
@@ -115,12 +119,6 @@ def _timed_fit(
     return monitor.finish(), fitted
 
 
-def deployed(fitted: Fitted, *, multi_label: bool) -> Deployed:
-    """What answers in production: the ensemble where the method deploys one, else the first model."""
-    predictors = list(fitted.predictors.values())
-    return Deployed(predictors if fitted.ensemble else predictors[:1], multi_label)
-
-
 def training_facts(times: EpochTimes, view: TrainView) -> dict[str, Any]:
     """The fields of `gkdbench.records.measurement.TrainingCost`."""
     earlier = sorted(times.earlier)
@@ -134,16 +132,13 @@ def training_facts(times: EpochTimes, view: TrainView) -> dict[str, Any]:
     }
 
 
-def size_facts(model: Deployed, view: TrainView) -> dict[str, Any]:
-    """Needs, hops, parameters and multiply-adds of all deployed models together."""
-    counted = [one.macs(view.inputs) // max(len(view.items), 1) if one.macs else None for one in model.predictors]
-    macs = [value for value in counted if value is not None]
+def size_facts(model: Predictor, view: TrainView) -> dict[str, Any]:
+    """Needs, hops, parameters and active multiply-adds an item of one deployed model."""
     return {
-        "needs": "graph" if model.reads_graph else model.predictors[0].needs,
-        "hops": model.hops or None,
-        "parameters": sum(predictor.parameters for predictor in model.predictors),
-        "macs": sum(macs) if len(macs) == len(counted) else None,
-        "models": len(model.predictors),
+        "needs": model.needs,
+        "hops": model.hops,
+        "parameters": model.parameters,
+        "macs": model.macs(view.inputs) // max(len(view.items), 1) if model.macs else None,
     }
 
 
