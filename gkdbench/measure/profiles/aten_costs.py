@@ -8,7 +8,6 @@ none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Any
 
 import torch
@@ -49,23 +48,22 @@ def aten_cost(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: 
 
 def tensor_bytes(tensor: Tensor) -> int:
     """Bytes of the elements that `tensor` shows, at most those that are stored (an expanded tensor repeats some)."""
+    if tensor.layout == torch.sparse_csr:
+        return sum(map(tensor_bytes, (tensor.values(), tensor.crow_indices(), tensor.col_indices())))
     if tensor.layout != torch.strided:
-        parts = (
-            [tensor.values(), tensor.crow_indices(), tensor.col_indices()] if tensor.layout == torch.sparse_csr else []
-        )
-        return sum(map(tensor_bytes, parts))
+        return 0
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
 def _flops(func: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
     if name in ("aten::mv", "aten::dot", "aten::vdot"):
-        return 2 * prod(args[0].shape)
+        return 2 * int(args[0].numel())
     if name in ("aten::addmv", "aten::addmv_"):
-        return 2 * prod(args[1].shape)
+        return 2 * int(args[1].numel())
     if name == "aten::addmm_":
-        return 2 * prod(args[1].shape) * int(args[2].shape[-1])
+        return 2 * int(args[1].numel()) * int(args[2].shape[-1])
     if name == "mkldnn::_linear_pointwise":
-        return 2 * prod(args[0].shape) * int(args[1].shape[0])
+        return 2 * int(args[0].numel()) * int(args[1].shape[0])
     from torch.utils.flop_counter import flop_registry
 
     counted = flop_registry.get(func.overloadpacket)

@@ -1,4 +1,4 @@
-"""Counts what every operator moves and computes while code runs. It slows that code down: nothing is timed meanwhile."""
+"""Counts what every operator moves and computes while code runs, which slows it: nothing is timed meanwhile."""
 
 from __future__ import annotations
 

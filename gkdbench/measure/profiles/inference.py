@@ -50,7 +50,7 @@ def ways(predictors: Sequence[Predictor], inputs: Inputs) -> Iterator[Answering]
     queries = everything[torch.linspace(0, number - 1, min(QUERIES, number)).long()]
     yield Answering("all", f"all {number} items in one call", [_call(predictors, inputs, None)] * PASSES)
     if number > BATCH:
-        calls = [_call(predictors, inputs, batch) for batch in everything.split(BATCH)]
+        calls = [_call(predictors, inputs, batch) for batch in torch.split(everything, BATCH)]
         yield Answering("batches", f"batches of {BATCH:,} items", calls)
     yield Answering("one", "one query", [_call(predictors, inputs, query[None]) for query in queries])
 

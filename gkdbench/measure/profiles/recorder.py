@@ -33,7 +33,7 @@ class Recorder:
         """From here on the profiler runs."""
         self._wait()
         self._profiler.start()
-        self._window.__enter__()
+        self._window.__enter__()  # type: ignore[no-untyped-call]
         self._timing = True
 
     def end_timing(self) -> None:
@@ -68,7 +68,8 @@ class Recorder:
 
     def window(self) -> TimedWindow:
         """What was timed."""
-        return window_of(self._profiler.events(), on_gpu=self._device.type == "cuda")
+        events = self._profiler.events()  # type: ignore[no-untyped-call]
+        return window_of(events, on_gpu=self._device.type == "cuda")
 
     def profile(self, what: str, peaks: MachinePeaks, *, unit: str, units: int, counted_units: int = 1) -> Profile:
         """Times and costs joined; see `joined`."""
