@@ -21,7 +21,6 @@ _FREE = (
 )  # fmt: skip
 _WRITES_ONLY = ("aten::zero_", "aten::fill_", "aten::normal_", "aten::uniform_", "aten::bernoulli_", "aten::random_")
 _GATHERS = ("aten::index_select", "aten::gather", "aten::index", "aten::embedding", "aten::take")
-_INDEX = (torch.int32, torch.int64)
 
 
 def aten_cost(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -40,7 +39,7 @@ def aten_cost(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: 
     if name in _WRITES_ONLY:
         return Cost(written, flops)
     if name in _GATHERS:
-        return Cost(2 * written + sum(tensor_bytes(one) for one in given if one.dtype in _INDEX), flops)
+        return Cost(2 * written + sum(map(tensor_bytes, given[1:])), flops)
     if name == "aten::copy_":
         given = given[1:]
     return Cost(sum(map(tensor_bytes, given)) + written, flops)

@@ -1,7 +1,8 @@
 """Bytes and floating-point operations of gkdkernels' operators, from the arguments of one call.
 
 Registered operators are seen by name when torch calls them. Others are plain functions on the CPU: `FUNCTIONS` says
-under which name each is shown. Gathered rows count once per node, the compulsory traffic.
+under which name each is shown. Gathered rows count once per node, the compulsory traffic, or once per edge where edges
+are fewer.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _spmm(
         backward=backward,
         feature_bytes=x.element_size(),
         index_bytes=graph.index.element_size(),
-        reuse=True,
+        reuse=graph.num_edges >= (graph.num_dst if backward else graph.num_src),
     )
 
 

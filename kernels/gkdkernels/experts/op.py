@@ -108,7 +108,7 @@ def _few(index: Tensor, weight: Tensor) -> bool:
 
 def _used(weight: Tensor, gate: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
     """Weight and gate of the experts in `index` alone, and where among them each of `index` is."""
-    experts, place = index.unique(return_inverse=True)
+    experts, place = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     return weight.index_select(0, experts), None if gate is None else gate.index_select(0, experts), place
 
 
