@@ -176,12 +176,12 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "speed: the kernels compared with competing libraries"
+    text = "speed: the kernels compared with competing libraries, and what bounds a method"
     profile = verbs.add_parser("profile", help=text, description=text)
     actions = profile.add_subparsers(metavar="ACTION", required=True)
     text = "operators x shapes x competitors, each ratio behind a gate of values and gradients"
     sub = actions.add_parser("kernels", help=text, description=text)
-    sub.set_defaults(verb="profile:kernels")
+    sub.set_defaults(verb="profile.kernels:kernels")
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--bars", action="store_true", help="the promised ratios on a CPU, met or not")
     what.add_argument("--steps", action="store_true", help="training steps of GCN and GAT compared with PyG's")
@@ -191,14 +191,38 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _bench_arguments(sub)
     text = "steps and inference of whole methods compared with the structure of the official code"
     sub = actions.add_parser("methods", help=text, description=text)
-    sub.set_defaults(verb="profile:methods")
+    sub.set_defaults(verb="profile.methods:methods")
     sub.add_argument("--latency", action="store_true", help="inference of RbM against k; goes on with a --json file")
     _bench_arguments(sub)
+    for name, text in (
+        (
+            "training",
+            "the operators of a method's epochs: time, bytes, multiply-adds, against the machine's peaks",
+        ),
+        ("inference", "the operators of a method's answers: all items, batches of 1,024, one query"),
+    ):
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=f"profile.whole_method:{name}")
+        _method_profile_arguments(sub)
     text = "fill the tables of a Markdown file from stored results, and draw the plots next to it"
     sub = actions.add_parser("docs", help=text, description=text)
-    sub.set_defaults(verb="profile:docs")
+    sub.set_defaults(verb="profile.docs:docs")
     sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")
     sub.add_argument("--into", default="docs/kernels.md", help="the Markdown file (default: docs/kernels.md)")
+
+
+def _method_profile_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("method", help="a registered method (`gkdbench list methods`)")
+    sub.add_argument("words", metavar="KEY=VALUE", nargs="*", help="its hyper-parameters, such as lr=0.01")
+    sub.add_argument("--dataset", help="default: a built-in set, digits-knn or digits-grid")
+    sub.add_argument("--split", help="split id (default: the data set's first)")
+    sub.add_argument("--epochs", type=int, default=3, help="profiled; for inference, trained before (default: 3)")
+    sub.add_argument("--out", default="gkdbench-profiles", help="of page and traces (default: gkdbench-profiles)")
+    sub.add_argument("--quick", action="store_true", help="tiny arrays for the machine's peaks: rooflines mean nothing")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
+    sub.add_argument("--threads", type=int, default=1, help="of the CPU, as cells have them (default: 1)")
+    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:

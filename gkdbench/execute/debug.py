@@ -115,7 +115,7 @@ def one_cell(cells: Sequence[Cell], selector: str) -> Cell:
     if not only:
         raise UserError("--debug expects the fields of one cell, got none; try --debug method=glnn,seed=0")
     chosen = select(cells, only)
-    teachers = {teacher.key for cell in chosen for teacher in _teachers_of(cell)}
+    teachers = required_by_others(chosen)
     left = [cell for cell in chosen if cell.key not in teachers] or chosen
     if len(left) != 1:
         left.sort(key=lambda cell: (cell.group.identity.method, cell.index, cell.seed))
@@ -125,6 +125,11 @@ def one_cell(cells: Sequence[Cell], selector: str) -> Cell:
             f"--debug expects the fields of one cell, {selector!r} matches {count}; add a field:\n" + "\n".join(lines)
         )
     return left[0]
+
+
+def required_by_others(cells: Sequence[Cell]) -> set[str]:
+    """Keys of the teachers of `cells`, and of their teachers."""
+    return {teacher.key for cell in cells for teacher in _teachers_of(cell)}
 
 
 def _teachers_of(cell: Cell) -> Iterator[Cell]:

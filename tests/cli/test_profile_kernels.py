@@ -11,7 +11,7 @@ import pytest
 from support.command import gkdbench
 
 from gkdbench.cli import parser
-from gkdbench.verbs.profile import wanted_environment, words
+from gkdbench.verbs.profile.bench import wanted_environment, words
 
 ROOT = Path(__file__).resolve().parents[2]
 

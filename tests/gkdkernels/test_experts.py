@@ -407,3 +407,23 @@ def test_tiles_follow_the_shape() -> None:
     assert weight_splits(60_000, 256, 256, 8) == 4
     assert weight_splits(100, 256, 256, 8) == 1
     assert weight_splits(60_000, 64, 64, 1) == 234
+
+
+def test_few_sparse_rows_fold_only_their_experts_and_keep_every_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    dense = normal(3, 12) * (torch.rand(3, 12, generator=generator) < 0.4)
+    x = SparseFeatures.from_dense(dense)
+    weight, bias = normal(9, 12, 5), normal(9, 5)
+    options = {"gate": normal(9, 12), "log_temperature": torch.tensor(0.3)}
+    index = torch.tensor([[8, 2], [2, 0], [5, 8]])
+    alpha = torch.rand(3, 2, generator=generator).softmax(1)
+    everything = expert_linear(x, weight, bias, index, alpha, **options)
+    with torch.no_grad():
+        assert torch.equal(expert_linear(x, weight, bias, index, alpha, **options), everything)
+        assert torch.equal(
+            expert_linear(x, weight, None, index, alpha), expert_linear(x, weight, 0 * bias, index, alpha)
+        )

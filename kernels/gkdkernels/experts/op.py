@@ -92,7 +92,24 @@ def expert_linear(
     if chosen == "reference":
         dense = rows if isinstance(rows, Tensor) else as_dense(rows)
         return expert_linear_reference(dense, weight, bias, index, alpha, gate, log_temperature)
-    return _layer(rows, *_folded(weight, bias, gate, log_temperature), index, alpha, chosen)
+    place = index
+    if chosen == "cpu" and isinstance(rows, SparseFeatures) and _few(index, weight):
+        weight, gate, place = _used(weight, gate, index)
+    weight, bias = _folded(weight, bias, gate, log_temperature)
+    if isinstance(rows, SparseFeatures):
+        return _sparse(rows, weight, bias, index, alpha, chosen, place)
+    return _layer(rows, weight, bias, index, alpha, chosen)
+
+
+def _few(index: Tensor, weight: Tensor) -> bool:
+    """Whether some experts have no row, for sure, and no gradient is asked for: then only the others are folded."""
+    return index.numel() < weight.size(0) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _used(weight: Tensor, gate: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Weight and gate of the experts in `index` alone, and where among them each of `index` is."""
+    experts, place = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return weight.index_select(0, experts), None if gate is None else gate.index_select(0, experts), place
 
 
 def folded_weight(weight: Tensor, gate: Tensor | None, log_temperature: Tensor | None) -> Tensor:
@@ -124,20 +141,25 @@ def _layer(x: Features, weight: Tensor, bias: Tensor | None, index: Tensor, alph
 
 
 def _sparse(
-    x: SparseFeatures, weight: Tensor, bias: Tensor | None, index: Tensor, alpha: Tensor, backend: str
+    x: SparseFeatures,
+    weight: Tensor,
+    bias: Tensor | None,
+    index: Tensor,
+    alpha: Tensor,
+    backend: str,
+    place: Tensor | None = None,
 ) -> Tensor:
-    """``x: [N, D]``, or [N k, D] where every pair has its own row."""
+    """``x: [N, D]``, or [N k, D] where every pair has its own row; `place`: the experts in `weight`, if not `index`."""
     rows, k = index.shape
     pairs = x.rows(_pair_rows(x, k)) if x.shape[0] == rows else x
     pair, width = pairs.graph.row.long(), pairs.graph.num_src
-    column = pairs.graph.index + (index.reshape(-1) * width).to(pairs.graph.index.dtype)[pair]
+    at = index if place is None else place
+    column = pairs.graph.index + (at.reshape(-1) * width).to(pairs.graph.index.dtype)[pair]
     graph = CSRGraph.trusted(pairs.graph.indptr[::k].contiguous(), column, weight.size(0) * width)
     value = pairs.value * alpha.reshape(-1).to(pairs.value.dtype)[pair]
     out = spmm(graph, weight.reshape(-1, weight.size(2)), value, backend=backend)
     return (
-        out
-        if bias is None
-        else out + (routing_matrix(index, alpha, weight.size(0)) @ bias.to(alpha.dtype)).to(out.dtype)
+        out if bias is None else out + (routing_matrix(index, alpha, bias.size(0)) @ bias.to(alpha.dtype)).to(out.dtype)
     )
 
 

@@ -1,0 +1,1 @@
+"""What bounds the training or the inference of a method: its operators' time, bytes and multiply-adds."""

@@ -1,0 +1,23 @@
+"""``profile docs``: tables and plots from stored results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gkdbench.errors import UserError
+
+
+def docs(args: argparse.Namespace) -> int:
+    """``gkdbench profile docs``: fill the marked blocks of a Markdown file, write the plots next to it."""
+    from gkdbench.measure.tables import fill, plots, read_results
+
+    stored = read_results([Path(path) for path in args.paths])
+    into = Path(args.into)
+    if not into.is_file():
+        raise UserError(f"{into}: expected a Markdown file with marks like <!-- bench bars -->, got no file")
+    into.write_text(fill(into.read_text(encoding="utf-8"), stored), encoding="utf-8")
+    for name, text in plots(stored).items():
+        (into.parent / name).write_text(text, encoding="utf-8")
+    print(f"filled: {into}")
+    return 0
