@@ -67,6 +67,7 @@ def findings(*, data: str | None = None, out: str = "gkdbench-runs") -> list[Fin
         ("gpu", _gpu),
         ("cores", _cores),
         ("energy", _energy),
+        ("cells", _cells),
         ("allocator", lambda: _allocator(os.environ)),
         ("data", lambda: _data(data)),
         ("cache", _cache),
@@ -187,6 +188,18 @@ def _quota(file: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return None if granted == "max" else int(granted) / int(period)
+
+
+def _cells() -> Iterator[Finding]:
+    from gkdbench.execute.processes.confine import confinement
+
+    if confinement() == "none":
+        yield Finding(
+            "cells", "warn", "results and data are not hidden from cells: the system allows no mount namespace",
+            "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1), or read the code of methods first",
+        )  # fmt: skip
+        return
+    yield Finding("cells", "ok", "results and data are hidden from cells by a mount namespace")
 
 
 def _allocator(environment: Mapping[str, str]) -> Iterator[Finding]:

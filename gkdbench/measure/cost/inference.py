@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet
-from gkdbench.measure.cost.audits import audit, with_other_features
+from gkdbench.measure.cost.answer_checks import check_answers, with_other_features
 from gkdbench.measure.cost.process_memory import peak_memory
 from gkdbench.measure.ratios import missing_samples, percentile, ratio
 from gkdbench.measure.timers import Clock, TimedCall, measure
@@ -112,7 +112,7 @@ def measure_inference(
     prepare_s = clock.sample(lambda: made.append(model.prepare(inputs)), repeats=1, caches="warm").wall_s
     first_call_s = clock.sample(lambda: model.answer(inputs), repeats=1, caches="warm").wall_s
     prepared = any(predictor.prepare is not None for predictor in model.predictors)
-    audit(model.answer, inputs, with_other_features(inputs), prepared=prepared)
+    check_answers(model.answer, inputs, with_other_features(inputs), prepared=prepared)
     found: dict[str, Any] = {"prepare_s": prepare_s, "prepared_bytes": made[0], "first_call_s": first_call_s}
     memory = peak_memory(device)
     memory.reset()

@@ -24,7 +24,7 @@ class EpochTimes:
             that followed; sample i of both belong together.
         earlier: seconds of an epoch before that stage.
         setup_s: from the start to the first report, less one epoch.
-        peak_bytes: highest memory during an epoch, above `base_bytes`.
+        peak_bytes: highest memory during an epoch, above what was in use before ``fit``.
     """
 
     ours: list[float] = field(default_factory=list)

@@ -22,7 +22,7 @@ class Cheat(RuntimeError):
     """A model's answers do not come from the inputs of the call."""
 
 
-def audit(answer: Answer, inputs: Inputs, changed: Inputs, *, prepared: bool) -> None:
+def check_answers(answer: Answer, inputs: Inputs, changed: Inputs, *, prepared: bool) -> None:
     """Refuse answers that are kept, late, or bought by changing the inputs.
 
     Args:
