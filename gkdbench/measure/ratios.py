@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,3 +68,17 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     while above >= 0 and binom.cdf(above, n, 1.0 - q) > DOUBT:
         above -= 1
     return sorted(samples)[n - 1 - above] if n and above >= 0 else None
+
+
+def samples_missing(count: int, q: float) -> int:
+    """How many samples more than `count` `percentile` needs for the q-quantile; 0 when there are enough.
+
+    Args:
+        q: in (0, 1).
+
+    Raises:
+        ValueError: q out of range.
+    """
+    if not 0.0 < q < 1.0:
+        raise ValueError(f"q: expected a value in (0, 1), got {q}")
+    return max(0, math.ceil(math.log(DOUBT) / math.log(q)) - count)  # q**n <= DOUBT: none of n lies above
