@@ -12,7 +12,15 @@ from torch import Tensor
 from gkdbench.errors import UserError
 from gkdbench.measure.operators.bench import timed
 from gkdbench.measure.operators.gate import GateResult, answer, judge, truth
-from gkdbench.measure.operators.problem import Case, OperatorProblem, Tensors, TimedPass, by_blocks, normal
+from gkdbench.measure.operators.problem import (
+    Case,
+    OperatorCall,
+    OperatorProblem,
+    Tensors,
+    TimedPass,
+    by_blocks,
+    normal,
+)
 from gkdbench.testing.timed_runs import LatencyReport, time_in_turns
 
 _NOT_COUNTED = Cost(0, 0)
@@ -118,6 +126,10 @@ def compare_kernel(
     problem = kernel_problem(reference, inputs)
     verdict = check_kernel(kernel, problem, direction)
     case = Case("", {}, direction=direction)
-    mine, plain = (timed(problem, lambda leaves, call=call: call(**leaves), case) for call in (kernel, reference))
+    mine, plain = (timed(problem, _by_name(call), case) for call in (kernel, reference))
     latency = time_in_turns(mine, plain, words=words, device=problem.upstream.device, rounds=rounds, budget_s=budget_s)
     return KernelReport(verdict.errors, latency)
+
+
+def _by_name(call: Callable[..., Tensor]) -> OperatorCall:
+    return lambda leaves: call(**leaves)
