@@ -27,6 +27,8 @@ GRAPHS = ("gin", "graph_mlp")
 SLEEP_S = 0.001
 Timed = Callable[..., LatencyReport]
 
+pytestmark = pytest.mark.gkd_rounds(100, budget_s=3.0)
+
 
 def predictor(backbone: str, task: SplitTask) -> Predictor:
     """An untrained model of the backbone's default settings; it gets the graph if it reads neighbours or a readout."""

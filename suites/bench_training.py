@@ -23,7 +23,7 @@ GCN = {"backbone": "gcn", "model": {"hidden": 64}}
 GIN = {"backbone": "gin"}
 Timed = Callable[..., LatencyReport]
 
-pytestmark = [pytest.mark.gkd_rounds(15, budget_s=4.0), pytest.mark.benchmark(group="training, five epochs")]
+pytestmark = [pytest.mark.gkd_rounds(15, budget_s=3.0), pytest.mark.benchmark(group="training, five epochs")]
 
 
 @pytest.fixture(scope="module")
