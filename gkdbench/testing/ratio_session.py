@@ -41,10 +41,15 @@ class RatioSession:
             again: measures it a second time, for one that seems slower: noise passes, a slower program does not.
 
         Raises:
-            UserError: a name twice. AssertionError: slower than committed, both times.
+            UserError: a name twice, or two devices in one run. AssertionError: slower than committed, both times.
         """
         if name in self._found:
             raise UserError(f"{name}: expected one time of that name a test, got a second one; try name=...")
+        if self._device not in ("", device):
+            raise UserError(
+                f"{name}: expected ratios of one device a run, got {device} after {self._device}; try to set the "
+                "number of threads once, before all tests"
+            )
         self._device = device
         self._found[name] = entry(found, reference)
         known = self._committed

@@ -54,6 +54,8 @@ def test_a_name_is_taken_once(file: Path) -> None:
     session.take("a", KNOWN, "MLP", "here", None)
     with pytest.raises(UserError, match="a: expected one time of that name a test"):
         session.take("a", KNOWN, "MLP", "here", None)
+    with pytest.raises(UserError, match="b: expected ratios of one device a run, got there after here"):
+        session.take("b", KNOWN, "MLP", "there", None)
 
 
 def test_a_part_of_the_ratios_is_made_again_and_the_rest_stays(file: Path) -> None:
