@@ -7,24 +7,29 @@ pytest-benchmark stores and compares. ``GKDBENCH_BENCH=full`` runs the full tabl
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-pytest.importorskip("pytest_benchmark", reason="the bench wants pytest-benchmark: pip install 'gkdbench[bench]'")
-
 from gkdbench.data.datasets import available, load_task
 from gkdbench.measure.machine_peaks import MachinePeaks, measure_roofs
-from gkdbench.measure.operators.bench import BenchSettings, CaseResult, run_cases
+from gkdbench.measure.operators.bench import BenchSettings, CandidateResult, CaseResult, run_cases
 from gkdbench.measure.operators.cases import all_cases, quick_cases
 from gkdbench.measure.operators.graphs import DATA_SETS
 from gkdbench.measure.operators.problem import Case
-from gkdbench.measure.timers import Clock, check_clock, clock_for
+from gkdbench.measure.ratios import Ratio
+from gkdbench.measure.timers import CLOCK_TOLERANCE, Clock, check_clock, clock_for
+from gkdbench.testing.sample_replay import SampleReplay
+
+pytest.importorskip("pytest_benchmark", reason="the bench wants pytest-benchmark: pip install 'gkdbench[bench]'")
 
 FULL = os.environ.get("GKDBENCH_BENCH") == "full"
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-SETTINGS = BenchSettings() if FULL else BenchSettings(rounds=5, budget_s=1.0, slow=False)
+SETTINGS = BenchSettings() if FULL else BenchSettings(rounds=15, budget_s=1.0, slow=False)
+REPLAY = SampleReplay()
 
 
 def cases() -> list[Case]:
@@ -46,13 +51,44 @@ def roofs(clock: Clock) -> MachinePeaks:
     return measure_roofs(clock, DEVICE, quick=not FULL)
 
 
+def test_the_clock_measures_a_known_duration(benchmark: Any) -> None:
+    error = benchmark.pedantic(check_clock, args=(clock_for(DEVICE), DEVICE), rounds=1)
+    assert error <= CLOCK_TOLERANCE
+
+
+@pytest.mark.gkd_percentiles
+@pytest.mark.benchmark(timer=REPLAY)
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_kernel(case: Case, clock: Clock, roofs: MachinePeaks, benchmark: Any) -> None:
+def test_kernel(case: Case, clock: Clock, roofs: MachinePeaks, benchmark: Any, gkd_ratio: Callable[..., None]) -> None:
+    run = partial(measured, case, clock, roofs)
+    result = run()
+    assert result.green, [(row.name, row.reason) for row in result.rows if row.ours]
+    feed(benchmark, result)
+    if (plain := reference(result)) is not None:
+        gkd_ratio(to_reference(result, plain.name), plain.name, again=lambda: to_reference(run(), plain.name))
+
+
+def measured(case: Case, clock: Clock, roofs: MachinePeaks) -> CaseResult:
+    """One case, gate included."""
     (result,) = run_cases(
         [case], device=DEVICE, clock=clock, roofs=roofs, settings=SETTINGS, load=lambda name: load_task(name).graph
     )
-    assert result.green, [(row.name, row.reason) for row in result.rows if row.ours]
-    feed(benchmark, result)
+    return result
+
+
+def reference(result: CaseResult) -> CandidateResult | None:
+    """What ratios are committed of: the first plain formula that took part, the same on every machine."""
+    others = (row for row in result.rows if row.status == "ok" and not row.ours and row.name.startswith("torch"))
+    return next(others, None)
+
+
+def to_reference(result: CaseResult, name: str) -> Ratio:
+    """The fastest of ours over the reference."""
+    mine = result.fastest(ours=True)
+    assert mine is not None
+    found = result.ratio(mine.name, name)
+    assert found is not None
+    return found
 
 
 def feed(benchmark: Any, result: CaseResult) -> None:
@@ -62,20 +98,4 @@ def feed(benchmark: Any, result: CaseResult) -> None:
     told = result.as_json()
     benchmark.extra_info.update(ratios=told["ratios"], backend=mine.name, percent_of_roof=mine.percent_of_roof)
     benchmark.extra_info["absent"] = {row.name: row.reason for row in result.rows if row.reason}
-    samples = iter(mine.seconds("device") or mine.seconds("wall"))
-    clock = benchmark._timer = Replayed(samples)
-    benchmark.pedantic(clock.step, rounds=len(mine.samples), iterations=1)
-
-
-class Replayed:
-    """A timer that a call of `step` advances by the next sample: nothing is measured a second time, alone."""
-
-    def __init__(self, samples: Any) -> None:
-        self._samples, self._now = samples, 0.0
-
-    def __call__(self) -> float:
-        return self._now
-
-    def step(self) -> None:
-        """Let the next sample pass."""
-        self._now += next(self._samples, 0.0)
+    REPLAY.feed(benchmark, mine.seconds("device") or mine.seconds("wall"))

@@ -30,7 +30,7 @@ def provenance(method: type, *, device: str, allocator: Mapping[str, str]) -> Pr
         triton=_version("triton"),
         numpy=_version("numpy") or "",
         platform=platform.platform(),
-        cpu=_cpu(),
+        cpu=cpu_name(),
         gpu=gpu,
         cuda=cuda,
         driver=driver,
@@ -88,7 +88,8 @@ def _version(distribution: str) -> str | None:
 
 
 @cache
-def _cpu() -> str:
+def cpu_name() -> str:
+    """The processor's model as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

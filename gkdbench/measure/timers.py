@@ -115,6 +115,7 @@ def measure(
     caches: Caches = "warm",
     budget_s: float = float("inf"),
     least_rounds: int = 5,
+    single: bool = False,
     now: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[TimeSample]]:
     """Time all candidates in turns, so that a change of the machine's speed meets all of them.
@@ -126,6 +127,7 @@ def measure(
         runs: name -> what to time.
         rounds: samples of each.
         budget_s: no round begins later than this, once there are `least_rounds`.
+        single: every sample is one call, as percentiles need; short calls are repeated within a sample otherwise.
         now: seconds, for the budget.
 
     Returns:
@@ -135,7 +137,7 @@ def measure(
     for name, run in runs.items():
         run()
         once = clock.sample(run, repeats=1, caches="warm").wall_s
-        repeats[name] = 1 if caches == "cold" else max(1, min(1000, int(_LEAST_S / max(once, 1e-9))))
+        repeats[name] = 1 if single or caches == "cold" else max(1, min(1000, int(_LEAST_S / max(once, 1e-9))))
     samples: dict[str, list[TimeSample]] = {name: [] for name in runs}
     order, shuffle = list(runs), random.Random(0).shuffle
     for done in range(rounds):

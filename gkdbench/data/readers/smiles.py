@@ -61,7 +61,7 @@ def _parser() -> tuple[Callable[[str], Molecule | None], str]:
     """SMILES -> OGB's graph dictionary (None for an invalid string), and RDKit's version."""
     try:
         import rdkit  # type: ignore[import-not-found]
-        from ogb.utils.mol import smiles2graph  # type: ignore[import-not-found]
+        from ogb.utils.mol import smiles2graph
         from rdkit import Chem, RDLogger
     except ImportError as error:
         raise UserError(

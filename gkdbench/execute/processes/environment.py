@@ -25,7 +25,7 @@ def worker_environment(threads: int, *, tune_allocator: bool = True) -> dict[str
         PARENT: str(os.getpid()),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
-        **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
+        **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")},
     }
     return (ALLOCATOR | environment) if tune_allocator else environment
 

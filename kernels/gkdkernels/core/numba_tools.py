@@ -56,9 +56,17 @@ def part(flags: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], 
 
 
 def run(loop: Callable[..., None], *arguments: Any) -> None:
-    """Call a compiled loop with as many threads as torch has; tensors become arrays on the same memory."""
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
-    loop(*(a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments))
+    """Call a compiled loop with as many threads as torch has; tensors become arrays on the same memory.
+
+    torch's number of threads stays what it was: numba's first parallel loop sets that of OpenMP, which both share.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    try:
+        loop(*(a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments))
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @_intrinsic
