@@ -14,7 +14,7 @@ from gkdbench.data.nodes import NodeSet
 from gkdbench.data.splits import SplitTask
 from gkdbench.errors import UserError
 from gkdbench.execute.provenance import cpu_name
-from gkdbench.measure.ratios import Ratio, percentile, ratio, missing_samples
+from gkdbench.measure.ratios import Ratio, missing_samples, percentile, ratio
 from gkdbench.measure.timers import Clock, TimedCall, check_clock, clock_for, measure
 from gkdbench.nn.gin import GINConfig
 from gkdbench.nn.mlp import MLPConfig
