@@ -105,8 +105,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--ties", metavar="FILE", help="fill a page's table of first against later of equal scores")
     sub.add_argument("--title", default="gkdbench board")
     sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
-    sub.add_argument("first")
-    sub.add_argument("second")
+    sub.add_argument("first", help="record or folder of records A")
+    sub.add_argument("second", help="record or folder of records B")
+    sub.add_argument(
+        "--measure",
+        choices=("latency", "inference", "training"),
+        help="in place of scores: how much of B's time A takes, measured now, in turns",
+    )
+    sub.add_argument("--data", help="folder of raw files for --measure (default: $GKDBENCH_DATA)")
 
     _data_verbs(verbs)
     _profile_verbs(verbs)

@@ -25,7 +25,7 @@ MEASUREMENT_VERSION = 1
 SUFFIX = ".cost.json"
 FOLDER = "cost"
 """Folder of measurements inside a folder of records."""
-Subject = Literal["training", "inference", "query"]
+Comparable = Literal["training", "inference", "latency"]
 """What a ratio compares: an epoch of training, a call for all items, a query for one item."""
 
 
@@ -161,6 +161,16 @@ class Measurement(Strict):
         return _place(self.device, self.dataset, self.method, self.key)
 
 
+def ratio_of(found: Measurement, what: Comparable) -> TimedRatio | None:
+    """The ratio to the reference of one number of `found`; None where there is none."""
+    if what == "training":
+        return found.training.epoch if found.training else None
+    answers = found.inference
+    if answers is None or what == "inference":
+        return answers.everything.call if answers else None
+    return answers.query.call if answers.query else None
+
+
 @dataclass(frozen=True, slots=True)
 class MeasurementIdentity:
     """Everything that a measurement depends on.
@@ -180,7 +190,7 @@ class MeasurementIdentity:
     threads: int
     index: int = 0
     seed: int = 0
-    what: tuple[Subject, ...] = ("training", "inference", "query")
+    what: tuple[Comparable, ...] = ("training", "inference", "latency")
     version: int = field(default=MEASUREMENT_VERSION)
 
     @property

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from gkdbench.records.measurement import TimedRatio
+from gkdbench.records.measurement import Comparable, TimedRatio
 from gkdbench.report.markup import Markup, tag
 from gkdbench.report.model import Table, TableRow
 
-Against = Literal["latency", "inference", "training"]
 WIDE, HIGH, LEFT, RIGHT, TOP, BELOW = 560, 360, 52, 190, 36, 46
 LINE, LETTER = 13, 6.2
 _STYLE = (
@@ -42,7 +40,7 @@ class ParetoPoint:
     dominated: bool = False
 
 
-def pareto_points(table: Table, against: Against) -> list[ParetoPoint]:
+def pareto_points(table: Table, against: Comparable) -> list[ParetoPoint]:
     """The complete, measured rows of `table`, cheapest first; ``as released`` rows stay out."""
     found = [
         (entry.name, ratio.value, entry.mean_std[0])
@@ -61,7 +59,7 @@ def pareto_points(table: Table, against: Against) -> list[ParetoPoint]:
     ]
 
 
-def pareto_plot(table: Table, against: Against) -> Markup | None:
+def pareto_plot(table: Table, against: Comparable) -> Markup | None:
     """An SVG element; None for fewer than two points."""
     points = pareto_points(table, against)
     if len(points) < 2:
@@ -99,7 +97,7 @@ def pareto_plot(table: Table, against: Against) -> Markup | None:
     )  # fmt: skip
 
 
-def _ratio(entry: TableRow, against: Against) -> TimedRatio | None:
+def _ratio(entry: TableRow, against: Comparable) -> TimedRatio | None:
     cost = entry.cost
     if cost is None:
         return None

@@ -204,15 +204,36 @@ def _selected(board: Board, keys: Mapping[str, str]) -> str:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule."""
+    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule.
+
+    With ``--measure``: how much of B's time A takes, measured now.
+    """
     import dataclasses
 
     from gkdbench.report.comparison import compare as pair
     from gkdbench.verbs.printing import show
 
-    found = pair(records_in([args.first]), records_in([args.second]))
+    first, second = records_in([args.first]), records_in([args.second])
+    found: Any = _compared_cost(args, first, second) if args.measure else pair(first, second)
     if args.json:
         show(dataclasses.asdict(found), as_json=True)
     else:
         print(found.to_text())
     return 0
+
+
+def _compared_cost(args: argparse.Namespace, first: Sequence[Record], second: Sequence[Record]) -> Any:
+    from gkdbench.execute.cost.compare import compare_cost
+    from gkdbench.execute.progress import Lines
+
+    for path, records in ((args.first, first), (args.second, second)):
+        if len(records) != 1:
+            raise UserError(f"compare --measure: expected one record in {path}, got {len(records)}; name its file")
+    return compare_cost(
+        first[0],
+        second[0],
+        args.measure,
+        data=None if args.data is None else Path(args.data),
+        device="auto",
+        progress=Lines(sys.stderr),
+    )

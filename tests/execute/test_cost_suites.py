@@ -13,6 +13,7 @@ from gkdbench.cli import main
 from gkdbench.errors import UserError
 from gkdbench.execute.api import run_suite
 from gkdbench.execute.cost.cells import measured_cells
+from gkdbench.execute.cost.compare import combined
 from gkdbench.execute.cost.run import CostSummary, run_cost_suite
 from gkdbench.execute.device_lock import FOLDER, device_use
 from gkdbench.execute.progress import Silent
@@ -218,3 +219,35 @@ def test_training_a_cost_suite_is_refused_in_words(tmp_path: Path) -> None:
 def test_other_words_than_accuracy_and_cost_are_refused() -> None:
     with pytest.raises(UserError, match="measures"):
         parse_suite({"suite": {"name": "c", "measures": "speed"}, "grid": []})
+
+
+# Two configurations ---------------------------------------------------------------------------------------------------
+
+
+def side(out: tuple[Path, CostSummary], method: str, value: float, **changes: Any) -> Any:
+    """A measurement of `method` whose ratio for all items is `value`."""
+    folder, _ = out
+    (path,) = [path for path in measurement_paths(folder) if path.name.startswith(method)]
+    found = load_measurement(path)
+    assert found.inference is not None
+    call = found.inference.everything.call.model_copy(update={"value": value, "low": 0.9 * value, "high": value / 0.9})
+    everything = found.inference.everything.model_copy(update={"call": call})
+    return found.model_copy(
+        update={"inference": found.inference.model_copy(update={"everything": everything}), "flags": (), **changes}
+    )
+
+
+def test_the_ratio_of_two_is_that_of_their_ratios_to_the_reference(out: tuple[Path, CostSummary]) -> None:
+    a = [side(out, "glnn", value) for value in (2.0, 2.2, 1.8)]
+    b = [side(out, "mlp", value) for value in (1.0, 1.0, 1.0)]
+    found = combined("inference", a, b)
+    assert found.value == pytest.approx((2.0 * 2.2 * 1.8) ** (1 / 3))
+    assert found.low < found.value < found.high
+    assert "inference: GLNN, MLP 2x128 takes 1.99x [" in found.to_text()
+    assert combined("inference", b, a).value == pytest.approx(1 / found.value)
+
+
+def test_a_side_without_the_number_is_named(out: tuple[Path, CostSummary]) -> None:
+    a, b = [side(out, "glnn", 2.0, training=None)], [side(out, "mlp", 1.0)]
+    with pytest.raises(UserError, match="GLNN, MLP 2x128 has no training to compare"):
+        combined("training", a, b)
