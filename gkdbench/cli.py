@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--claims", metavar="FOLDER", help="check the claims that its TOML files state, write the pages")
     sub.add_argument("--published", metavar="TOML", help="count the published numbers reproduced, write the page")
     sub.add_argument("--ties", metavar="FILE", help="fill a page's table of first against later of equal scores")
+    sub.add_argument("--pareto", metavar="FOLDER", help="write pictures of score against latency and training (SVG)")
     sub.add_argument("--title", default="gkdbench board")
     sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
     sub.add_argument("first", help="record or folder of records A")

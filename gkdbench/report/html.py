@@ -7,12 +7,11 @@ from collections import Counter
 from importlib.resources import files
 from itertools import groupby
 
-from gkdbench.records.measurement import Comparable
 from gkdbench.records.schema import DataInfo
 from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Section, Summary, Table, TableRow
-from gkdbench.report.pareto import pareto_plot
+from gkdbench.report.pareto import KINDS, pareto_plot
 from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.strip import Scale, scale, strip
@@ -176,8 +175,7 @@ def _table(table: Table) -> Markup:
 
 def _cost_figures(table: Table) -> Markup | None:
     """Score against latency and against training, where rows were measured."""
-    kinds: tuple[Comparable, ...] = ("latency", "training")
-    found = [(kind, plot) for kind in kinds if (plot := pareto_plot(table, kind)) is not None]
+    found = [(kind, plot) for kind in KINDS if (plot := pareto_plot(table, kind)) is not None]
     if not found:
         return None
     return tag(

@@ -10,6 +10,8 @@ from gkdbench.records.measurement import Comparable, TimedRatio
 from gkdbench.report.markup import Markup, tag
 from gkdbench.report.model import Table, TableRow
 
+KINDS: tuple[Comparable, ...] = ("latency", "training")
+"""Costs that pages and folders have pictures of."""
 WIDE, HIGH, LEFT, RIGHT, TOP, BELOW = 560, 360, 52, 190, 36, 46
 LINE, LETTER = 13, 6.2
 _STYLE = (

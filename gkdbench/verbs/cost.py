@@ -51,6 +51,8 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
     from gkdbench.execute.cost.run import run_cost_suite
     from gkdbench.execute.progress import Lines
     from gkdbench.execute.select import parse_only
+    from gkdbench.records.measurement import load_measurement
+    from gkdbench.report.costtable import cost_table
 
     try:
         found = run_cost_suite(
@@ -84,6 +86,8 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
         show(facts, as_json=True)
     else:
         noisy = f", {found.noisy} of them noisy (--retry-noisy takes them again)" if found.noisy else ""
+        if found.records:
+            print(cost_table([load_measurement(path) for path in found.records]))
         print(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
         print("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
     return 1 if found.failures else 0

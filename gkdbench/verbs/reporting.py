@@ -30,10 +30,14 @@ def board_of(
 
 
 def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
-    """Measurements of cost below the folders among `paths`, a file's record once."""
+    """Measurements of cost below the folders among `paths`, each file once; those of studies stay out."""
     from gkdbench.records.measurement import load_measurement, measurement_paths
+    from gkdbench.records.store import STUDIES
 
-    files = {file.resolve() for path in paths if Path(path).is_dir() for file in measurement_paths(Path(path))}
+    files: set[Path] = set()
+    for folder in (Path(path) for path in paths if Path(path).is_dir()):
+        below = (file for file in measurement_paths(folder) if STUDIES not in file.relative_to(folder).parts)
+        files |= {file.resolve() for file in below}
     return [load_measurement(file) for file in sorted(files)]
 
 
@@ -104,7 +108,7 @@ def report(args: argparse.Namespace) -> int:
             Path(path).write_text(make(board), encoding="utf-8")
             print(Path(path).resolve())
     for path in args.readme:
-        fill_tables(Path(path), board)
+        fill_tables(Path(path), board, args.paths)
     if args.claims:
         for page in write_pages(
             Path(args.claims), records, partial(load_curves, args.paths), partial(_study, args.paths)
@@ -114,9 +118,34 @@ def report(args: argparse.Namespace) -> int:
         count_published(Path(args.published), board)
     if args.ties:
         fill_ties(Path(args.ties), records, partial(load_curves, args.paths))
-    if not (args.html or args.markdown or args.csv or args.readme or args.claims or args.published or args.ties):
+    if args.pareto:
+        write_pareto(Path(args.pareto), board)
+    wanted = (args.html, args.markdown, args.csv, args.readme, args.claims, args.published, args.ties, args.pareto)
+    if not any(wanted):
         print_board(board)
     return 0
+
+
+def write_pareto(folder: Path, board: Board) -> None:
+    """Write ``pareto-<data set>-<split>-<setting>-<latency or training>.svg`` of every table with measured rows.
+
+    Raises:
+        UserError: no table has two measured rows.
+    """
+    from gkdbench.report.pareto import KINDS, pareto_plot
+
+    written = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in board.tables:
+        for kind in KINDS if not table.notes else ():
+            plot = pareto_plot(table, kind)
+            if plot is not None:
+                path = folder / f"pareto-{table.dataset}-{table.split}-{table.setting}-{kind}.svg"
+                path.write_text(f"{plot}\n", encoding="utf-8")
+                print(path.resolve())
+                written += 1
+    if not written:
+        raise UserError("--pareto: expected tables with two measured rows or more, got none; try `gkdbench run cost@1`")
 
 
 def _study(paths: Sequence[str], name: str) -> tuple[list[Record], Curves]:
@@ -163,17 +192,18 @@ def _expected(suite: str) -> list[Expected]:
     ]
 
 
-def fill_tables(path: Path, board: Board) -> None:
+def fill_tables(path: Path, board: Board, sources: Sequence[str | Path] = ()) -> None:
     """Replace every ``<!-- table NAME key=value ... -->`` ... ``<!-- end NAME -->`` block of a Markdown file.
 
     Keys are those of `gkdbench.report.markdown.Selection`, several values with commas; with ``columns=``, those of
-    `gkdbench.report.wide.WideSelection`. No cell is written by hand.
+    `gkdbench.report.wide.WideSelection`; with ``study=``, those of `gkdbench.report.costtable.CostSelection`, whose
+    measurements lie in studies below `sources`. No cell is written by hand.
     """
     from gkdbench.report.markdown import marked_tables, splice
 
     text = path.read_text(encoding="utf-8")
     for name, keys in marked_tables(text).items():
-        text = splice(text, name, _selected(board, keys))
+        text = splice(text, name, _selected(board, keys, sources))
     path.write_text(text, encoding="utf-8")
     print(path.resolve())
 
@@ -188,7 +218,9 @@ def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
     print(path.resolve())
 
 
-def _selected(board: Board, keys: Mapping[str, str]) -> str:
+def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Path]) -> str:
+    from gkdbench.report.costtable import CostSelection, cost_table
+    from gkdbench.report.loading import study_folders
     from gkdbench.report.markdown import Selection, markdown_table
     from gkdbench.report.wide import WideSelection, wide_table
 
@@ -196,6 +228,9 @@ def _selected(board: Board, keys: Mapping[str, str]) -> str:
     if "compared" in keys:
         chosen["compared"] = keys["compared"] == "yes"
     try:
+        if "study" in chosen:
+            folders = [folder for name in chosen["study"] for folder in study_folders(sources, name)]
+            return cost_table(measurements_in(folders), CostSelection(**chosen))
         if "columns" in chosen:
             return wide_table(board, WideSelection(**chosen))
         return markdown_table(board, Selection(**chosen))

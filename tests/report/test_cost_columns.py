@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.records_factory import record
 
+from gkdbench.errors import UserError
 from gkdbench.records.measurement import BatchCost, InferenceCost, Measurement, TimedRatio, TrainingCost
 from gkdbench.records.schema import Record
 from gkdbench.report.board import build
@@ -19,6 +21,7 @@ from gkdbench.report.html import to_html
 from gkdbench.report.model import TableRow
 from gkdbench.report.pareto import pareto_plot, pareto_points
 from gkdbench.report.text import to_text
+from gkdbench.verbs.reporting import write_pareto
 
 
 def timed(value: float) -> TimedRatio:
@@ -128,6 +131,15 @@ def test_dominated_points_are_marked_and_the_page_draws_them() -> None:
     assert to_html(board).count("score against latency") >= 1
     assert pareto_plot(build([cheap], measurements=costs).tables[0], "latency") is None
     assert "<svg" not in str(pareto_plot(build([cheap, good]).tables[0], "latency"))
+
+
+def test_pictures_are_written_to_a_folder(tmp_path: Path) -> None:
+    cheap, good = record(mean=0.6), record("glnn", "GLNN", mean=0.7)
+    write_pareto(tmp_path / "pictures", build([cheap, good], measurements=[measured(cheap, 1.0), measured(good, 2.0)]))
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == [f"pareto-cora-planetoid-public-tran-{kind}.svg" for kind in ("latency", "training")]
+    with pytest.raises(UserError, match="expected tables with two measured rows"):
+        write_pareto(tmp_path, build([cheap, good]))
 
 
 def test_equal_points_do_not_dominate_each_other() -> None:
