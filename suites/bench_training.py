@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gkdbench.testing.runs import small_method
-from gkdbench.testing.small_run import EPOCHS, small_fit
+from gkdbench.testing.small_runs import EPOCHS, small_fit
 from gkdbench.testing.timed_runs import LatencyReport
 
 pytest.importorskip("pytest_benchmark", reason="the bench wants pytest-benchmark: pip install 'gkdbench[bench]'")

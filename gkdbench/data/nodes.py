@@ -8,6 +8,7 @@ every table of per-node values names its numbering (its *space*), and mixing two
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ class Space:
     def __len__(self) -> int:
         return int(self.ids.numel())
 
+    @cached_property
+    def order(self) -> tuple[Tensor, Tensor]:
+        """(positions by ascending id [N], the ids in that order [N]); sorted once."""
+        order = torch.argsort(self.ids)
+        return order, self.ids[order]
+
 
 @dataclass(frozen=True, eq=False)
 class NodeSet:
@@ -63,8 +70,7 @@ class NodeSet:
         """The same nodes, numbered by `space`; a node that is not in it raises UserError."""
         if space.name == self.space.name:
             return self
-        order = torch.argsort(space.ids)
-        sorted_ids = space.ids[order]
+        order, sorted_ids = space.order
         at = torch.searchsorted(sorted_ids, self.ids).clamp_(max=max(len(space) - 1, 0))
         if len(self) and (len(space) == 0 or bool((sorted_ids[at] != self.ids).any())):
             missing = self.ids if len(space) == 0 else self.ids[sorted_ids[at] != self.ids]

@@ -72,11 +72,14 @@ class Predictor:
     def evaluate(self, inputs: Inputs, items: NodeSet | None = None) -> Tensor:
         """Logits in evaluation mode, without gradient; the module's mode is put back."""
         training = self.module.training
-        self.module.eval()
+        switched = any(part.training for part in self.module.modules())  # setting the mode costs more than looking
+        if switched:
+            self.module.eval()
         try:
             return self(inputs, items)
         finally:
-            self.module.train(training)
+            if switched:
+                self.module.train(training)
 
     @property
     def parameters(self) -> int:

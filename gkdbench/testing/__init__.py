@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gkdbench.testing.method_case import MethodCase
-    from gkdbench.testing.small_run import small_run
+    from gkdbench.testing.small_runs import small_run
 
 __all__ = ["MethodCase", "small_run"]
 
-_HOME = {"MethodCase": "gkdbench.testing.method_case", "small_run": "gkdbench.testing.small_run"}
+_HOME = {"MethodCase": "gkdbench.testing.method_case", "small_run": "gkdbench.testing.small_runs"}
 """Name -> the module that defines it."""
 
 

@@ -15,7 +15,7 @@ from gkdbench.testing import timed_runs
 from gkdbench.testing.kernel_check import check_kernel, compare_kernel, kernel_problem
 from gkdbench.testing.problems import small_problem
 from gkdbench.testing.sample_replay import SampleReplay
-from gkdbench.testing.small_run import small_fit
+from gkdbench.testing.small_runs import small_fit
 from gkdbench.testing.timed_runs import asking, standard_reference, time_in_turns
 
 CPU = torch.device("cpu")
