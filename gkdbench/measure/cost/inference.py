@@ -41,7 +41,7 @@ class InferenceBudget:
     """
 
     rounds: int = 15
-    seconds: float = 2.5
+    seconds: float = 1.2
     queries: int = QUERIES
 
 

@@ -41,7 +41,7 @@ class MeasureSettings:
         audit_every: so large that no test prediction is kept.
     """
 
-    training_s: float = 4.0
+    training_s: float = 2.5
     inference: InferenceBudget = field(default_factory=InferenceBudget)
     audit_every: int = 1 << 30
 
