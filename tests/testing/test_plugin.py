@@ -42,7 +42,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_pytest(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = environment(ROOT, home / "cache")
+    # pytest-benchmark is off in workers of pytest-xdist, and takes the variables of one that started us for its own
+    env = {key: value for key, value in environment(ROOT, home / "cache").items() if "XDIST" not in key}
     env |= {"PYTHONPATH": os.pathsep.join([str(home / "site"), env["PYTHONPATH"]])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", *words]
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
