@@ -51,13 +51,22 @@ class Expansion:
     """Of each tuned group whose settings are not known yet, the keys of its trials."""
 
 
-def expand(suite: Suite, store: Store, *, data: Path | None, device: str, threads: int) -> Expansion:
+def expand(
+    suite: Suite,
+    store: Store,
+    *,
+    data: Path | None,
+    device: str,
+    threads: int,
+    only: Mapping[str, str] | None = None,
+) -> Expansion:
     """The cells of `suite` in the order in which they run: core grids first, then by data set, split and index.
 
     Args:
         store: where the trials of tuned entries are looked up.
         data: folder of raw files; None: ``$GKDBENCH_DATA``.
         device: device class, part of the key.
+        only: see `gkdbench.execute.select`; data sets and splits that it leaves out are not read.
 
     Raises:
         UserError: an unknown method, data set, split, setting or hyper-parameter, or a pair that does not fit.
@@ -71,9 +80,24 @@ def expand(suite: Suite, store: Store, *, data: Path | None, device: str, thread
         check_pair(dataset, split, grid)
         for entry in _entries(grid, dataset, split):
             maker.check(entry, dataset, split)
-    for grid, dataset, split in places:
+    for grid, dataset, split in _named(places, only or {}):
         builder.add_place(grid, dataset, split, suite.seeds)
     return builder.found
+
+
+Place = tuple[Grid, str, str]
+"""(grid, data set, split id)."""
+
+
+def _named(places: list[Place], only: Mapping[str, str]) -> list[Place]:
+    """The places whose data set and split `only` names; all of them where it names none that exists."""
+    kept = [
+        (grid, dataset, split)
+        for grid, dataset, split in places
+        if ("dataset" not in only or dataset_info(dataset).name in only["dataset"].split("|"))
+        and ("split" not in only or split in only["split"].split("|"))
+    ]
+    return kept or places
 
 
 class _Builder:

@@ -97,7 +97,7 @@ def make_plan(
         UserError: anything wrong with the suite, or a group of another thread count.
     """
     threads = threads or suite.threads
-    expansion = expand(suite, store, data=data, device=device, threads=threads)
+    expansion = expand(suite, store, data=data, device=device, threads=threads, only=only)
     chosen = cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
     if only:
         chosen = select(cells, only)

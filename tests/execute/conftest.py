@@ -26,6 +26,14 @@ def toys(plugin: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def warm_workers(toys: None) -> Iterator[None]:
+    """For modules whose cells use optimisers: imported once by the worker, and not by each cell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GKDBENCH_WORKER_COLD", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_run(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
     """One undisturbed run of `taught_suite` by one worker; copy the folder before changing it."""

@@ -30,11 +30,10 @@ METHODS_HERE: tuple[dict[str, Any], ...] = ({"method": "mlp"}, {"method": "glnn"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def locks(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def locks(warm_workers: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Locks of these tests alone: tests of other files train meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER, str(tmp_path_factory.mktemp("locks")))
-        patch.delenv("GKDBENCH_WORKER_COLD", raising=False)
         yield
 
 

@@ -16,6 +16,8 @@ from gkdbench.records.store import Store
 from gkdbench.report.board import build
 from gkdbench.report.entries import entries
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def _suite() -> Suite:
     methods = [

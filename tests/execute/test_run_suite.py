@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.same_records import contents, leftovers
-from support.toy_plugin import modes_suite, taught_suite
+from support.toy_plugin import DATASET, modes_suite, taught_suite
 
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.api import plan_suite, run_suite
@@ -194,6 +194,18 @@ def test_absent_data_are_a_line_in_the_plan(tmp_path: Path) -> None:
     plan = plan_suite(parse_suite({"grid": grid}), out=tmp_path, device="cpu", data=tmp_path)
     assert plan.todo == []
     assert "cora on planetoid-public: 10 cells skipped: data absent" in "\n".join(plan.lines())
+
+
+def test_data_that_only_leaves_out_are_not_looked_for(tmp_path: Path) -> None:
+    methods = [{"method": "toy"}]
+    grid = [{"datasets": ["cora"], "splits": ["planetoid-public"], "methods": methods}]
+    grid += [{"datasets": [DATASET], "splits": ["builtin-random"], "methods": methods}]
+    suite = parse_suite({"suite": {"seeds": "0:1"}, "grid": grid})
+    plan = plan_suite(suite, out=tmp_path, device="cpu", data=tmp_path, only=f"dataset={DATASET}")
+    assert (len(plan.todo), plan.absent) == (1, [])
+    assert len(plan_suite(suite, out=tmp_path, device="cpu", data=tmp_path, only="split=planetoid-public").absent) == 1
+    with pytest.raises(UserError, match="dataset in this suite"):
+        plan_suite(suite, out=tmp_path, device="cpu", data=tmp_path, only="dataset=csbn")
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:

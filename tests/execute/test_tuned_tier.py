@@ -17,6 +17,7 @@ from gkdbench.records.schema import Record
 from gkdbench.records.store import Store
 from gkdbench.report.board import build
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 SPACE = {"lr": [0.0001, 0.02], "model.dropout": [0.0, 0.9]}
 
 

@@ -72,7 +72,7 @@ def measured_cells(
         UserError: anything wrong with the suite.
     """
     first = _with_rows_of_others(suite.model_copy(update={"seeds": suite.seeds[:1]}))
-    found = expand(first, store, data=data, device=device, threads=threads)
+    found = expand(first, store, data=data, device=device, threads=threads, only=only)
     once: dict[str, Cell] = {}
     for cell in found.cells:
         if cell.key in found.asked:
