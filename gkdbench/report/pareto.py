@@ -89,7 +89,7 @@ def pareto_plot(table: Table, against: Comparable) -> Markup | None:
     front = [point for point in points if not point.dominated]
     path = " ".join(f"{x(point.cost):.1f},{y(point.score):.1f}" for point in front)
     marks.append(tag("polyline", points=path, class_="front"))
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x(point.cost) - 4, x(point.cost) + 4, y(point.score) + 4) for point in points]  # no label on a point
     for point in sorted(points, key=lambda one: one.dominated):  # the front's labels first: they are never left out
         marks.append(_mark(point, x(point.cost), y(point.score), taken))
     width, height = LEFT + WIDE + RIGHT, TOP + HIGH + BELOW
@@ -114,15 +114,15 @@ def _ratio(entry: TableRow, against: Comparable) -> TimedRatio | None:
 
 def _mark(point: ParetoPoint, x: float, y: float, taken: list[tuple[float, float, float]]) -> Markup:
     """The point, with its label where no earlier one is in the way; the name shows when the pointer is on it."""
-    end = x + 8 + LETTER * len(point.label)
-    place = next((y + shift for shift in (4, -8, 16) if _free(x, end, y + shift, taken)), None)
+    begin, end = x + 8, x + 8 + LETTER * len(point.label)
+    place = next((y + shift for shift in (4, -8, 16, -20) if _free(begin, end, y + shift, taken)), None)
     if place is not None:
-        taken.append((x, end, place))
+        taken.append((begin, end, place))
     return tag(
         "g",
         tag("title", f"{point.label}: {100 * point.score:.2f}, {point.cost:.3g}x"),
         tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, class_="dot"),
-        None if place is None else tag("text", point.label, x=f"{x + 8:.1f}", y=f"{place:.1f}"),
+        None if place is None else tag("text", point.label, x=f"{begin:.1f}", y=f"{place:.1f}"),
         class_="dominated" if point.dominated else None,
     )
 
