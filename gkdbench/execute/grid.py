@@ -94,7 +94,7 @@ def _named(places: list[Place], only: Mapping[str, str]) -> list[Place]:
     kept = [
         (grid, dataset, split)
         for grid, dataset, split in places
-        if ("dataset" not in only or dataset_info(dataset).name in only["dataset"].split("|"))
+        if ("dataset" not in only or {dataset, dataset_info(dataset).name} & set(only["dataset"].split("|")))
         and ("split" not in only or split in only["split"].split("|"))
     ]
     return kept or places
