@@ -99,7 +99,7 @@ class InferenceCost(Strict):
         everything: all items in one call; batch: 1,024 a call; query: one item a call.
         prepare_s, prepared_bytes: what is made before the first answer (encodings, propagated features).
         first_call_s: the first answer after that: what a model makes on its first call shows here.
-        peak_bytes: highest memory of one call for all items, above what was there before.
+        peak_bytes: highest sum of what one call for all items allocates; 0 in older files: not measured.
     """
 
     everything: BatchCost

@@ -124,7 +124,7 @@ def cost_fields(cost: RowCost | None) -> dict[str, object]:
             found |= {f"{name}_ratio": one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     if inference is not None:
         found |= {"prepare_s": inference.prepare_s, "items_per_s": inference.items_per_s}
-        found |= {"inference_peak_bytes": inference.peak_bytes}
+        found |= {"inference_peak_bytes": inference.peak_bytes or None}
     if query is not None:
         found |= {"latency_p50_s": query.p50_s, "latency_p90_s": query.p90_s}
     if training is not None:

@@ -70,7 +70,6 @@ COLUMNS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
     ("Inference", _ratio("inference")),
     ("Latency", _ratio("latency")),
     ("Training memory", lambda one: size_text(one.training.peak_bytes if one.training else None)),
-    ("Inference memory", lambda one: size_text(one.inference.peak_bytes if one.inference else None)),
     ("Prepared", lambda one: size_text(one.inference.prepared_bytes if one.inference else None)),
     ("Parameters", lambda one: count(one.parameters)),
     ("MACs", lambda one: count(one.macs)),

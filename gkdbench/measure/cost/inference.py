@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.measure.cost.answer_checks import check_answers, with_other_features
-from gkdbench.measure.cost.process_memory import peak_memory
+from gkdbench.measure.memory import allocated
 from gkdbench.measure.ratios import missing_samples, percentile, ratio
 from gkdbench.measure.timers import Clock, TimedCall, measure
 from gkdbench.protocol.inputs import Inputs
@@ -114,10 +114,7 @@ def measure_inference(
     prepared = any(predictor.prepare is not None for predictor in model.predictors)
     check_answers(model.answer, inputs, with_other_features(inputs), prepared=prepared)
     found: dict[str, Any] = {"prepare_s": prepare_s, "prepared_bytes": made[0], "first_call_s": first_call_s}
-    memory = peak_memory(device)
-    memory.reset()
-    model.answer(inputs)
-    found["peak_bytes"] = memory.peak()
+    found["peak_bytes"] = allocated(lambda: model.answer(inputs), device).peak_bytes
     count = len(inputs.items)
     all_ours, all_theirs = partial(model.answer, inputs), partial(other.answer, inputs)
     found["everything"] = _batch(all_ours, all_theirs, clock, budget, count) | {"by": _by(model)}
