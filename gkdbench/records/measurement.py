@@ -8,7 +8,6 @@ comes again on another day; the absolute time does not, and is shown only under 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -162,10 +161,14 @@ class Measurement(Strict):
 
 
 def ratio_of(found: Measurement, what: Comparable) -> TimedRatio | None:
-    """The ratio to the reference of one number of `found`; None where there is none."""
+    """The ratio to the reference of one number of `found`, of one model; None where there is none."""
+    return ratio_among(found.training, found.inference, what)
+
+
+def ratio_among(training: TrainingCost | None, answers: InferenceCost | None, what: Comparable) -> TimedRatio | None:
+    """As `ratio_of`, from the training and the answers that a row has."""
     if what == "training":
-        return found.training.epoch if found.training else None
-    answers = found.inference
+        return training.epoch if training else None
     if answers is None or what == "inference":
         return answers.everything.call if answers else None
     return answers.query.call if answers.query else None
@@ -228,12 +231,6 @@ def load_measurement(path: Path) -> Measurement:
         raise UserError(f"{path} is not a valid measurement: {invalid(where, first['input'], first['msg'])}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a valid measurement: {error}; measure it again, or remove the file") from None
-
-
-def measurements(folder: Path) -> Iterator[Measurement]:
-    """All measurements below `folder`."""
-    for path in measurement_paths(folder):
-        yield load_measurement(path)
 
 
 def write_measurement(out: Path, found: Measurement) -> Path:

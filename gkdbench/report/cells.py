@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gkdbench.report.cost import NOT_MEASURED, inference_text, query_text, training_text
+from gkdbench.report.cost import NOT_MEASURED, cost_text
 from gkdbench.report.model import FLAT_TEACHER, ControlComparison, TableRow
 from gkdbench.report.published import PublishedVerdict
 
@@ -156,21 +156,21 @@ CELLS = (
         "Inference",
         "Time of the answers for all items in one call, over that of the reference in the same process (MLP 2x128; GIN "
         "on graphs), with its 95% interval; below 1 is faster. Measured by `cost@1` (docs/cost.md).",
-        lambda e: inference_text(e.cost),
+        lambda e: cost_text(e.cost, "inference"),
     ),
     TableColumn(
         "latency",
         "Latency",
         "Time of one query for one item, over that of the reference: a model that needs the graph reads it, or the "
         "nodes around the item where that gives the same answer sooner.",
-        lambda e: query_text(e.cost),
+        lambda e: cost_text(e.cost, "latency"),
     ),
     TableColumn(
         "epoch",
         "Training epoch",
         "Time of one epoch of training, in the stage in which the deployed model is selected, over that of the "
         "reference (GCN 2x64; GIN on graphs).",
-        lambda e: training_text(e.cost),
+        lambda e: cost_text(e.cost, "training"),
     ),
     TableColumn(
         "energy",

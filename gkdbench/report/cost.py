@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gkdbench.records.canonical import canonical_json
-from gkdbench.records.measurement import InferenceCost, Measurement, TimedRatio
+from gkdbench.records.measurement import Comparable, InferenceCost, Measurement, TimedRatio, ratio_among
 from gkdbench.records.schema import Record
 
 NOT_MEASURED = "not measured"
@@ -27,6 +27,10 @@ class RowCost:
     inference: InferenceCost | None
     other_revision: bool
     epochs: float | None = None
+
+    def ratio(self, what: Comparable) -> TimedRatio | None:
+        """Its time over that of the reference; None where there is none."""
+        return ratio_among(self.measurement.training, self.inference, what)
 
     @property
     def marks(self) -> str:
@@ -81,26 +85,9 @@ def ratio_text(found: TimedRatio | None) -> str:
     return f"{_figure(found.value)}x [{_figure(found.low)}, {_figure(found.high)}]"
 
 
-def inference_text(cost: RowCost | None) -> str:
-    """All items in one call, over the reference."""
-    if cost is None:
-        return NOT_MEASURED
-    return ratio_text(cost.inference.everything.call if cost.inference else None) + cost.marks
-
-
-def query_text(cost: RowCost | None) -> str:
-    """One item a call, over the reference."""
-    if cost is None:
-        return NOT_MEASURED
-    return ratio_text(cost.inference.query.call if cost.inference and cost.inference.query else None) + cost.marks
-
-
-def training_text(cost: RowCost | None) -> str:
-    """An epoch, over that of the reference."""
-    if cost is None:
-        return NOT_MEASURED
-    training = cost.measurement.training
-    return ratio_text(training.epoch if training else None) + cost.marks
+def cost_text(cost: RowCost | None, what: Comparable) -> str:
+    """One ratio of a row, with its marks, or that it was not measured."""
+    return NOT_MEASURED if cost is None else ratio_text(cost.ratio(what)) + cost.marks
 
 
 def _figure(value: float) -> str:
@@ -114,12 +101,9 @@ def cost_fields(cost: RowCost | None) -> dict[str, object]:
     training, inference = cost.measurement.training, cost.inference
     query = inference.query if inference else None
     found: dict[str, object] = {"device": cost.measurement.device, "cost_marks": cost.marks.strip(" ()")}
-    ratios: dict[str, TimedRatio | None] = {
-        "inference": inference.everything.call if inference else None,
-        "latency": query.call if query else None,
-        "epoch": training.epoch if training else None,
-    }
-    for name, one in ratios.items():
+    kinds: dict[str, Comparable] = {"inference": "inference", "latency": "latency", "epoch": "training"}
+    for name, kind in kinds.items():
+        one = cost.ratio(kind)
         if one is not None:
             found |= {f"{name}_ratio": one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     if inference is not None:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gkdbench.records.measurement import Comparable, TimedRatio
+from gkdbench.records.measurement import Comparable
 from gkdbench.report.markup import Markup, tag
-from gkdbench.report.model import Table, TableRow
+from gkdbench.report.model import Table
 
 KINDS: tuple[Comparable, ...] = ("latency", "training")
 """Costs that pages and folders have pictures of."""
@@ -47,7 +47,10 @@ def pareto_points(table: Table, against: Comparable) -> list[ParetoPoint]:
     found = [
         (entry.name, ratio.value, entry.mean_std[0])
         for entry in table.entries
-        if entry.variant == "corrected" and entry.mean_std and (ratio := _ratio(entry, against)) is not None
+        if entry.variant == "corrected"
+        and entry.mean_std
+        and entry.cost
+        and (ratio := entry.cost.ratio(against)) is not None
     ]
     found.sort(key=lambda point: (point[1], -point[2]))
     return [
@@ -97,19 +100,6 @@ def pareto_plot(table: Table, against: Comparable) -> Markup | None:
         "svg", tag("title", title), marks,
         xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", width=width, height=height, role="img",
     )  # fmt: skip
-
-
-def _ratio(entry: TableRow, against: Comparable) -> TimedRatio | None:
-    cost = entry.cost
-    if cost is None:
-        return None
-    if against == "training":
-        return cost.measurement.training.epoch if cost.measurement.training else None
-    if cost.inference is None:
-        return None
-    if against == "inference":
-        return cost.inference.everything.call
-    return cost.inference.query.call if cost.inference.query else None
 
 
 def _mark(point: ParetoPoint, x: float, y: float, taken: list[tuple[float, float, float]]) -> Markup:
