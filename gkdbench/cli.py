@@ -92,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     sub = add("verify", "running:verify", "compute every score again from side-cars and data")
     sub.add_argument("path", nargs="?", default="results", help="a record or a folder of records")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--rerun", type=int, metavar="N", help="then train N rows again, drawn at random, and compare")
+    sub.add_argument("--seed", type=int, help="of that draw (default: drawn, and printed)")
+    sub.add_argument("--cheapest", action="store_true", help="draw from the methods that train fastest first")
+    sub.add_argument("--jobs", type=int, help="cells at a time (default: one per core)")
 
     sub = add("report", "reporting:report", "the board of records", json=False)
     sub.add_argument("paths", nargs="*", default=["gkdbench-runs"], help="records or folders (default: gkdbench-runs)")

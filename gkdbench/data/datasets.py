@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,16 @@ def load_task(name: str, *, data: Path | str | None = None) -> Task:
     info = dataset_info(name)
     if info.files:
         return _from_files(info, data)
-    if (build := builtin.loader(catalogue.canonical(name))) is not None:
-        return build()
+    if (built := _built_in(catalogue.canonical(name))) is not None:
+        return built
     return _third_party(info.name)
+
+
+@lru_cache(maxsize=4)
+def _built_in(name: str) -> Task | None:
+    """A generated set, made once: a run needs it for the plan and again for every split."""
+    build = builtin.loader(name)
+    return None if build is None else build()
 
 
 def _from_files(info: DatasetInfo, data: Path | str | None) -> Task:

@@ -215,6 +215,8 @@ def _run_plan(plan: Plan, store: Store, progress: Progress, settings: RunSetting
             datasets = {cell.group.identity.dataset for cell in plan.todo}
             hidden = hidden_folders(store.out, settings.data, datasets)
             pool = Pool(size, folder, environment, settings.grace_s, starter=starter, threads=threads, hidden=hidden)
+            if plan.todo:
+                pool.start()
             wanted = [cell.split_task for cell in plan.todo]
             prefetcher = DataPrefetcher(folder / "views", settings.data, wanted, pool.wake)
             runner = Runner(

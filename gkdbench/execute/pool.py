@@ -89,6 +89,11 @@ class Pool:
         """How many cells could be started now."""
         return self.size - self.running
 
+    def start(self) -> None:
+        """Start the worker if there is none; it imports while the caller prepares the first cells."""
+        if self._worker is None:
+            self._worker = self._start_worker()
+
     def submit(self, job: Job, log: Path) -> None:
         """Start a process for `job`, and a worker before it if there is none.
 
@@ -96,8 +101,8 @@ class Pool:
             log: file that takes what the cell prints.
         """
         self._tasks[job.id] = _Task(job, log)
-        if self._worker is None:
-            self._worker = self._start_worker()
+        self.start()
+        assert self._worker is not None  # just started
         self._tell(self._worker, {"job": job.line().decode(), "log": str(log)})
 
     def wake(self) -> None:

@@ -39,7 +39,7 @@ def validate_dataclass(cls: type[Any], values: Mapping[str, Any], owner: str) ->
     Raises:
         UnknownName: a key that is not a field. UserError: every wrong value, with what was expected.
     """
-    adapters = _adapters(cls)  # type: ignore[arg-type]  # classes are hashable
+    adapters = field_checks(cls)  # type: ignore[arg-type]  # classes are hashable
     wrong = []
     for key, value in toml_values(cls, values).items():
         if key not in adapters:
@@ -54,14 +54,15 @@ def validate_dataclass(cls: type[Any], values: Mapping[str, Any], owner: str) ->
 
 
 @cache
-def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
+def field_checks(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    """Field of the dataclass `cls` -> what its values must pass; made once a process."""
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: TypeAdapter(hints[field.name]) for field in dataclasses.fields(cls)}
 
 
 def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` in the types of a dataclass: TOML has lists where fields are tuples, and 1 where a field is a float."""
-    hints = get_type_hints(cls)
+    hints = _plain_hints(cls)  # type: ignore[arg-type]  # classes are hashable
     found: dict[str, Any] = {}
     for key, value in values.items():
         hint = hints.get(key)
@@ -73,6 +74,11 @@ def toml_values(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
+
+
+@cache
+def _plain_hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra: int = 0) -> Model:

@@ -15,6 +15,7 @@ from gkdbench.verbs.printing import show
 
 if TYPE_CHECKING:
     from gkdbench.execute.cell import Cell
+    from gkdbench.execute.rerun import RerunReport
     from gkdbench.execute.suite import Suite
 
 
@@ -226,14 +227,20 @@ def collect(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """``gkdbench verify PATH``: every score re-computed from its side-car and the data.
 
-    Exit codes: 0 everything re-computes; 1 something does not; 3 nothing is wrong, something was not checked.
+    With ``--rerun N``, N rows are trained again as well. Exit codes: 0 everything re-computes; 1 something does not; 3
+    nothing is wrong, something was not checked.
     """
     from gkdbench.execute.verify import verify as check
 
+    if args.rerun is None and (args.seed is not None or args.cheapest or args.jobs is not None):
+        raise UserError("--seed, --cheapest and --jobs belong to --rerun N; add it, or leave them out")
     report = check(args.path, data=args.data)
+    again = _rerun(args) if args.rerun is not None else None
+    exit_code = 1 if again is not None and again.problems else report.exit_code
     if args.json:
-        show({**vars(report), "exit_code": report.exit_code}, as_json=True)
-        return report.exit_code
+        trained = {} if again is None else {"rerun": again.as_json()}
+        show({**vars(report), **trained, "exit_code": exit_code}, as_json=True)
+        return exit_code
     for line in report.problems:
         print(f"wrong: {line}")
     for line in report.not_checked:
@@ -242,4 +249,15 @@ def verify(args: argparse.Namespace) -> int:
         f"{report.records} records, {report.scores} scores computed again, {len(report.problems)} wrong, "
         f"{len(report.not_checked)} not checked"
     )
-    return report.exit_code
+    for line in again.lines() if again is not None else []:
+        print(line)
+    return exit_code
+
+
+def _rerun(args: argparse.Namespace) -> RerunReport:
+    from gkdbench.execute.progress import Silent, progress_for
+    from gkdbench.execute.rerun import rerun
+
+    progress = Silent() if args.json else progress_for()
+    given = {name: getattr(args, name) for name in ("seed", "cheapest", "data", "jobs")}
+    return rerun(args.path, args.rerun, progress=progress, **given)

@@ -218,6 +218,16 @@ def test_an_honest_model_is_never_refused() -> None:
         check_answers(Deployed([model]).answer, view.inputs, with_other_features(view.inputs), prepared=False)
 
 
+def test_a_model_that_answers_a_constant_is_no_cheat() -> None:
+    """Units can all die in training: other features then change nothing, and nothing was kept."""
+    view, _ = small_run()
+
+    def constant(inputs: Inputs) -> Tensor:
+        return torch.ones(len(inputs.items), view.num_classes)
+
+    check_answers(constant, view.inputs, with_other_features(view.inputs), prepared=False)
+
+
 # Queries --------------------------------------------------------------------------------------------------------------
 
 

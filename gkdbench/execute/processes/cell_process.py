@@ -150,10 +150,44 @@ def warm_up() -> None:
     from gkdbench.training.registry import METHODS
 
     METHODS.entries()  # names and sources are read; a method is imported when a cell needs it
-    for entry in (*METRICS.entries().values(), *BACKBONES.entries().values()):
-        _import_own(entry)
+    for entry in METRICS.entries().values():
+        _load_own(entry)
+    backbones = [_load_own(entry) for entry in BACKBONES.entries().values()]
     if os.environ.get("GKDBENCH_WORKER_COLD") != "1":
-        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports torch._dynamo and sympy on first use
+        _prepare_checks(*backbones)
+        _first_steps()
+
+
+def _first_steps() -> None:
+    """Two steps of a tiny training: the first imports torch._dynamo and sympy, and sets up what every step uses.
+
+    A torch built for GPUs starts threads for its first backward pass, which forks could not use: there, the imports
+    alone.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    if torch.backends.cuda.is_built():
+        torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+        return
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2))
+        optimiser = torch.optim.Adam(model.parameters(), weight_decay=0.01)
+        for _ in range(2):
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(torch.ones(3, 4)), torch.tensor([0, 1, 0]))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+
+def _prepare_checks(*classes: Any) -> None:
+    """Make the checks of these classes' fields, which takes a millisecond a field."""
+    from gkdbench.training.models import field_checks
+
+    for cls in classes:
+        with suppress(Exception):  # it fails again in the cell, whose row says how
+            field_checks(cls)
 
 
 def import_method(name: str) -> None:
@@ -164,15 +198,16 @@ def import_method(name: str) -> None:
     from gkdbench.training.registry import METHODS
 
     entry = METHODS.entries().get(name)
-    if entry is not None:
-        _import_own(entry)
+    if entry is not None and (method := _load_own(entry)) is not None:
+        _prepare_checks(method)
 
 
-def _import_own(entry: Entry) -> None:
-    module = entry.target.partition(":")[0]
-    if module.startswith("gkdbench."):
+def _load_own(entry: Entry) -> Any:
+    """What `entry` names, where it is of this package; else None."""
+    if entry.target.startswith("gkdbench."):
         with suppress(Exception):  # it fails again in the cell, whose row says how
-            import_module(module)
+            return entry.load()
+    return None
 
 
 def serve(job: Job, size: int) -> dict[str, Any]:
