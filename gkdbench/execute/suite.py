@@ -80,7 +80,8 @@ class Suite(TomlModel):
         time_limit_s: per cell; six hours unless given, so that a method that hangs ends.
         memory_limit_bytes: per cell; none unless given.
         measures: ``"accuracy"``, or ``"cost"``: the cells' training and answers are timed (docs/cost.md).
-        rows_of: names of suites whose published, corrected rows are measured too, on the data sets of this suite.
+        rows_of: names of suites whose published, corrected rows, and what these require, are measured too, on the data
+            sets of this suite.
         selection: rule of selection of all cells, for studies of the rule (`gkdbench.records.selection`).
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
         asked: what ``gkdbench run`` takes to find it again; its full name when empty.

@@ -74,8 +74,8 @@ def measured_cells(
     first = _with_rows_of_others(suite.model_copy(update={"seeds": suite.seeds[:1]}))
     found = expand(first, store, data=data, device=device, threads=threads, only=only)
     once: dict[str, Cell] = {}
-    for cell in found.cells:
-        if cell.key in found.asked:
+    for cell in sorted(found.cells, key=lambda cell: cell.key not in found.asked):
+        if cell.key in found.asked or suite.rows_of:  # what other suites' rows require is a row of them, too
             of = cell.group.identity
             once.setdefault(sha256_json([of.method, of.config, of.revisions, of.dataset]), cell)
     cells = select(list(once.values()), only) if only else list(once.values())
