@@ -72,7 +72,7 @@ class Predictor:
     def evaluate(self, inputs: Inputs, items: NodeSet | None = None) -> Tensor:
         """Logits in evaluation mode, without gradient; the module's mode is put back."""
         training = self.module.training
-        switched = any(part.training for part in self.module.modules())  # setting the mode costs more than looking
+        switched = _any_in_training(self.module)  # setting the mode costs more than looking
         if switched:
             self.module.eval()
         try:
@@ -85,6 +85,11 @@ class Predictor:
     def parameters(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.module.parameters())
+
+
+def _any_in_training(module: nn.Module) -> bool:
+    """Whether a part is in training mode; ``modules()`` takes a tenth of a small model's answer."""
+    return module.training or any(_any_in_training(part) for part in module._modules.values() if part is not None)
 
 
 def mean_logits(probability: Tensor, *, multi_label: bool) -> Tensor:

@@ -14,11 +14,9 @@ from gkdbench.data.nodes import NodeSet
 from gkdbench.data.splits import SplitTask
 from gkdbench.errors import UserError
 from gkdbench.execute.provenance import cpu_name
-from gkdbench.measure.ratios import Ratio, missing_samples, percentile, ratio
+from gkdbench.measure.cost.references import answers_reference
+from gkdbench.measure.ratios import Ratio, missing_samples, percentile, percentile_text, ratio
 from gkdbench.measure.timers import Clock, TimedCall, check_clock, clock_for, measure
-from gkdbench.nn.gin import GINConfig
-from gkdbench.nn.mlp import MLPConfig
-from gkdbench.nn.random import Randomness
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.predictor import Predictor
 
@@ -62,7 +60,8 @@ class LatencyReport:
 
     def told(self, q: float) -> str:
         """The q-quantile in milliseconds, or "–, 359 more" from too few samples."""
-        return told_percentile(self.samples_s, q)
+        text = percentile_text(self.samples_s, q)
+        return text if self.missing(q) else f"{text} ms"
 
     def __str__(self) -> str:
         return f"p50 {self.told(0.5)}, p90 {self.told(0.9)}, {self.ratio} of {self.reference}"
@@ -70,12 +69,6 @@ class LatencyReport:
     def as_json(self) -> dict[str, Any]:
         """Percentiles, what they lack, and the ratio; no samples."""
         return percentiles_json(self.samples_s) | {"reference": self.reference, "ratio": asdict(self.ratio)}
-
-
-def told_percentile(samples_s: tuple[float, ...], q: float) -> str:
-    """As `LatencyReport.told`, of any samples in seconds."""
-    found = percentile(samples_s, q)
-    return f"–, {missing_samples(len(samples_s), q)} more" if found is None else f"{found * 1e3:.3g} ms"
 
 
 def percentiles_json(samples_s: tuple[float, ...]) -> dict[str, Any]:
@@ -162,13 +155,10 @@ def asking(predictor: Predictor, task: SplitTask, query_size: int | None = 1) ->
 
 
 def standard_reference(task: SplitTask, device: torch.device) -> tuple[str, Predictor]:
-    """What latencies are divided by, untrained: an MLP 2x128 where nodes are predicted, a GIN where graphs are."""
-    width, classes = int(task.task.features.shape[1]), task.task.num_classes
-    if task.task.kind == "graph":
-        config = GINConfig()
-        module = config.build(width, classes, Randomness(seed=0)).to(device)
-        return "the standard GIN", Predictor(module, needs="graph", hops=config.hops)
-    return "MLP 2x128", Predictor(MLPConfig().build(width, classes, Randomness(seed=0)).to(device))
+    """What latencies are divided by, untrained: the same models as in suites that measure cost."""
+    width, edges = int(task.task.features.shape[1]), task.task.edge_features
+    edge_width = 0 if edges is None else int(edges.shape[1])
+    return answers_reference(task.task.kind, width, task.task.num_classes, edge_width, device)
 
 
 def device_of(predictor: Predictor) -> torch.device:

@@ -84,7 +84,7 @@ def test_the_reference_answers_queries_of_every_task(setting: str) -> None:
     words, predictor = standard_reference(problem, CPU)
     logits = asking(predictor, problem)()
     assert isinstance(logits, Tensor) and logits.shape == (1, 3)
-    assert words == ("the standard GIN" if setting == "graph" else "MLP 2x128")
+    assert words == ("GIN 5x64" if setting == "graph" else "MLP 2x128")
 
 
 def test_a_replayed_sample_is_exactly_one_round() -> None:

@@ -49,7 +49,7 @@ def test_a_predictor_of_graphs(gkd_latency: Callable[..., Any]) -> None:
             return torch.segment_reduce(features, "sum", offsets=segments)
 
     report = gkd_latency(Predictor(Readout(), needs="graph", hops=0), rounds=5)
-    assert report.reference == "the standard GIN"
+    assert report.reference == "GIN 5x64"
 
 
 def test_a_function(gkd_latency: Callable[..., Any]) -> None:
