@@ -62,9 +62,7 @@ def test_methods_are_compared_and_stored(tmp_path: Path) -> None:
     assert all(one["ratio"] is not None for one in told["methods"])
 
 
-def test_latency_goes_on_where_it_was_cut_off(
-    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latency_goes_on_where_it_was_cut_off(inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["profile", "methods", "--latency", "--quick", "--device", "cpu", "--threads", "1", "--json", "x.json"]
     first = gkdbench(*line, cwd=tmp_path)
     assert first.code in (0, 1), first.err
