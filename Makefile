@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Bytecode is kept whatever the caller's environment says: tests start hundreds of processes, and each would compile anew.
+KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE=
 
 .PHONY: run test test-full check gpu clean
 
@@ -21,10 +23,10 @@ run: $(VENV)/.installed
 	$(BIN)/gkdbench run smoke
 
 test: check
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(ONE_THREAD) $(KEEP_BYTECODE) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-full: check
-	$(ONE_THREAD) $(BIN)/python tests/full_log.py -n $(JOBS) --dist loadfile -m "full or not full"
+	$(ONE_THREAD) $(KEEP_BYTECODE) $(BIN)/python tests/full_log.py -n $(JOBS) --dist loadfile -m "full or not full"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

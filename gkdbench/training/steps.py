@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from inspect import unwrap
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gkdbench.nn.model import Model
 from gkdbench.nn.random import Randomness
+
+
+class _Adam(torch.optim.Adam):
+    """Adam itself, without the import of torch's compiler: seconds of every process that trains.
+
+    torch wraps these three in functions that import `torch._dynamo` at their first call, to mark them for a compiler
+    that training here does not use.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        unwrap(torch.optim.Adam.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        unwrap(torch.optim.Adam.zero_grad)(self, set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return unwrap(torch.optim.Adam.step)(self, closure)
 
 
 def adam(
@@ -24,11 +43,11 @@ def adam(
         [0.0005, 0.0]
     """
     if decayed is None:
-        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+        return _Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     chosen = {id(p) for p in decayed}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.Adam(groups, lr=lr, fused=True)
+    return _Adam(groups, lr=lr, fused=True)
 
 
 class HasRandomness(Protocol):

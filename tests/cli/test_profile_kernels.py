@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command import gkdbench
+from support.command import Done, gkdbench
 
 from gkdbench.cli import parser
 from gkdbench.verbs.profile.bench import wanted_environment, words
 
 ROOT = Path(__file__).resolve().parents[2]
+Inside = Callable[..., Done]
 
 
-def test_one_case_is_measured_and_stored(tmp_path: Path) -> None:
+def test_one_case_is_measured_and_stored(inside: Inside, tmp_path: Path) -> None:
     line = "profile kernels --quick --device cpu --threads 1 --case readout-sum*/fwd --json out/x.json"
     done = gkdbench(*line.split(), cwd=tmp_path)
     assert done.code == 0, done.err
@@ -29,15 +31,15 @@ def test_one_case_is_measured_and_stored(tmp_path: Path) -> None:
     (result,) = told["results"]
     assert result["green"]
     assert {row["status"] for row in result["rows"]} <= {"ok", "missing", "left out"}
-    refused = gkdbench("profile", "docs", "out", "--into", "out/x.json", cwd=tmp_path)
+    refused = inside("profile", "docs", "out", "--into", "out/x.json")
     assert refused.code == 2
     assert "--quick" in refused.err
 
 
-def test_names_and_bad_input(tmp_path: Path) -> None:
-    done = gkdbench("profile", "kernels", "--list", "--quick", "--case", "gat*", cwd=tmp_path)
+def test_names_and_bad_input(inside: Inside) -> None:
+    done = inside("profile", "kernels", "--list", "--quick", "--case", "gat*")
     assert done.out.split() == [f"gat_aggregate/power-law-tiny/heads=2,width=8/float32/{d}" for d in ("fwd", "fwd+bwd")]
-    bad = gkdbench("profile", "kernels", "--list", "--case", "nothing", cwd=tmp_path)
+    bad = inside("profile", "kernels", "--list", "--case", "nothing")
     assert bad.code == 2
     assert "no case matches 'nothing'" in bad.err
 
@@ -60,7 +62,7 @@ def test_methods_are_compared_and_stored(tmp_path: Path) -> None:
     assert all(one["ratio"] is not None for one in told["methods"])
 
 
-def test_latency_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+def test_latency_goes_on_where_it_was_cut_off(inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["profile", "methods", "--latency", "--quick", "--device", "cpu", "--threads", "1", "--json", "x.json"]
     first = gkdbench(*line, cwd=tmp_path)
     assert first.code in (0, 1), first.err
@@ -70,14 +72,16 @@ def test_latency_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     lost = told["latency"].pop(0)
     told["latency"][0]["points"][0]["error"] = 0.125  # a mark: this one is not measured again
     file.write_text(json.dumps(told))
-    again = gkdbench(*line, cwd=tmp_path)
+    for name, value in wanted_environment(1).items():  # with these, the command measures in the process that it is in
+        monkeypatch.setenv(name, value)
+    again = inside(*line)
     assert "x.json: continues" in again.out
     curves = json.loads(file.read_text())["latency"]
     assert [len(curve["points"]) for curve in curves] == [4, 7, 7, 4]
     assert curves[0]["points"][0]["error"] == 0.125
     assert (curves[-1]["data"], curves[-1]["rows"]) == (lost["data"], lost["rows"])
     file.write_text(json.dumps({"format": 1, "methods": []}))
-    refused = gkdbench(*line, cwd=tmp_path)
+    refused = inside(*line)
     assert (refused.code, "got something else" in refused.err) == (2, True)
 
 

@@ -56,7 +56,6 @@ def environment(checkout: Path, cache: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "XDG_CACHE_HOME": str(cache),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "140",
     }
 
