@@ -135,8 +135,7 @@ def warm_up() -> None:
     """Import now what every job needs, so that neither a cell's time nor its memory limit pays for it.
 
     Nothing here depends on a cell, no module of a third party is imported, and no second thread is started: forked
-    processes could not use it. ``GKDBENCH_WORKER_COLD=1`` leaves out the optimisers' two seconds, for runs that use
-    none.
+    processes could not use it. ``GKDBENCH_WORKER_COLD=1`` leaves out what only training needs, for runs of few cells.
     """
     import torch
 
@@ -159,21 +158,21 @@ def warm_up() -> None:
 
 
 def _first_steps() -> None:
-    """Two steps of a tiny training: the first imports torch._dynamo and sympy, and sets up what every step uses.
+    """Two steps of a tiny training, which set up what every step uses.
 
-    A torch built for GPUs starts threads for its first backward pass, which forks could not use: there, the imports
-    alone.
+    A torch built for GPUs starts threads for its first backward pass, which forks could not use: there, none.
     """
     import torch
     from torch import nn
     from torch.nn import functional as F
 
+    from gkdbench.training.steps import adam
+
     if torch.backends.cuda.is_built():
-        torch.optim.Adam([nn.Parameter(torch.zeros(1))])
         return
     with torch.random.fork_rng(devices=[]):
         model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2))
-        optimiser = torch.optim.Adam(model.parameters(), weight_decay=0.01)
+        optimiser = adam(model, lr=0.01, weight_decay=0.01)
         for _ in range(2):
             optimiser.zero_grad()
             loss = F.cross_entropy(model(torch.ones(3, 4)), torch.tensor([0, 1, 0]))
@@ -193,13 +192,18 @@ def _prepare_checks(*classes: Any) -> None:
 def import_method(name: str) -> None:
     """Import the method `name` where it is one of this package: its later cells, forked from here, find it imported.
 
-    A third party's module is imported by its cells alone: it may do anything to the process that imports it.
+    A third party's module is imported by its cells alone: it may do anything to the process that imports it. Its first
+    step by an optimiser of torch's imports torch's compiler, which takes seconds: that is done here, once.
     """
     from gkdbench.training.registry import METHODS
 
     entry = METHODS.entries().get(name)
-    if entry is not None and (method := _load_own(entry)) is not None:
+    if entry is None:
+        return
+    if (method := _load_own(entry)) is not None:
         _prepare_checks(method)
+    elif os.environ.get("GKDBENCH_WORKER_COLD") != "1":
+        import_module("torch._dynamo")
 
 
 def _load_own(entry: Entry) -> Any:
