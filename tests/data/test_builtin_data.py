@@ -1,10 +1,12 @@
 """The sets that need no files: their sizes, their determinism, and that graph and features both carry the label."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from gkdbench.data import builtin
+from gkdbench.data import builtin, digits
 from gkdbench.data.datasets import available, dataset_info, load_task
 from gkdbench.data.splits import prepare
 from gkdbench.data.synthetic import csbm, power_law
@@ -102,3 +104,11 @@ def test_sizes_are_given_in_the_name() -> None:
 def test_bad_sizes_are_named(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_task(name)
+
+
+def test_digits_are_those_that_scikit_learn_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    direct = digits._digits()
+    monkeypatch.setattr(digits, "_TABLE", Path("absent.csv.gz"))  # then scikit-learn's own function reads them
+    for ours, theirs in zip(direct, digits._digits(), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
