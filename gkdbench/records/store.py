@@ -294,8 +294,8 @@ class Store:
         text = record_bytes(newest.model_copy(update=parts))
         if len(text) > JSON_BYTES:
             raise UserError(
-                f"{target}: expected a record of at most {JSON_BYTES:,} bytes, which readers accept, got {len(text):,}; "
-                "its cells are kept: run fewer seeds or splits into one folder, and the others with another --out"
+                f"{target}: expected a record of at most {JSON_BYTES:,} bytes, which readers accept, got "
+                f"{len(text):,}; its cells are kept: run fewer seeds or splits into one folder, the others with another --out"
             )
         write_atomically(target, text)
         if not (kept and data):
@@ -421,13 +421,16 @@ def checked_sidecar(path: Path, record: Record) -> bytes:
     sidecar = path.with_suffix(".npz")
     if record.predictions.path != sidecar.name:
         raise UserError(
-            f"{path}: predictions.path: expected {sidecar.name}, got {record.predictions.path!r:.100}; restore the "
+            f"predictions.path: expected {sidecar.name}, got {record.predictions.path!r:.100}; restore the "
             "record from a copy"
         )
-    data = sidecar_bytes(sidecar)
+    try:
+        data = sidecar_bytes(sidecar)
+    except UserError as error:
+        raise UserError(f"side-car {sidecar.name} cannot be read: {error}") from None
     if bytes_sha256(data) != record.predictions.sha256:
         raise UserError(
-            f"{sidecar}: expected sha256 {record.predictions.sha256[:12]} of its record, got "
+            f"side-car {sidecar.name}: expected sha256 {record.predictions.sha256[:12]} of the record, got "
             f"{bytes_sha256(data)[:12]}; restore both from a copy"
         )
     return data
