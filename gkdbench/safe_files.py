@@ -4,13 +4,14 @@ to a depth, with each key once; names that stay inside their folder. Imports no 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import stat
 import unicodedata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gkdbench.errors import UserError
 
@@ -74,7 +75,7 @@ def inside(root: Path, relative: Path) -> Path:
     return place
 
 
-def open_regular(path: Path, *, links: bool = True) -> BinaryIO:
+def open_regular(path: Path, *, links: bool = True) -> io.BufferedReader:
     """`path` opened for reading, when it is a regular file; a pipe or a device does not block, and is not read.
 
     Args:

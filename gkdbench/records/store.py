@@ -295,7 +295,8 @@ class Store:
         if len(text) > JSON_BYTES:
             raise UserError(
                 f"{target}: expected a record of at most {JSON_BYTES:,} bytes, which readers accept, got "
-                f"{len(text):,}; its cells are kept: run fewer seeds or splits into one folder, the others with another --out"
+                f"{len(text):,}; its cells are kept: run fewer seeds or splits into one folder, the others with "
+                "another --out"
             )
         write_atomically(target, text)
         if not (kept and data):
