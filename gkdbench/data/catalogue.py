@@ -23,6 +23,7 @@ class FileInfo:
         optional: the set is whole without it (extra official splits).
         recoded: other containers of the same content are in use (line order, compression): another digest is
             accepted, and the set's content hash decides.
+        size_bytes: of the largest registered file; 0 when not registered.
     """
 
     path: str
@@ -30,6 +31,7 @@ class FileInfo:
     url: str = ""
     optional: bool = False
     recoded: bool = False
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +126,5 @@ def _file(entry: Mapping[str, Any]) -> FileInfo:
         url=entry.get("url", ""),
         optional=entry.get("optional", False),
         recoded=entry.get("recoded", False),
+        size_bytes=max(entry.get("bytes", 0), entry.get("also", {}).get("bytes", 0)),
     )

@@ -9,9 +9,9 @@ from typing import Literal
 from gkdbench.data import rawfiles
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.datasets import DATASETS, dataset_info, load_task
-from gkdbench.data.fetch import fetch, fetch_instructions
+from gkdbench.data.fetch import fetch, fetch_instructions, unverified
 
-__all__ = ["DatasetRow", "FileStatus", "check_dataset", "fetch", "fetch_instructions", "list_datasets"]
+__all__ = ["DatasetRow", "FileStatus", "check_dataset", "fetch", "fetch_instructions", "list_datasets", "unverified"]
 
 FileState = Literal["ok", "missing", "corrupt", "unregistered"]
 

@@ -152,7 +152,12 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
         raise CorruptData(f"{error}{_suspects(info, raw)}") from error
     except UserError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except MemoryError:
+        raise CorruptData(
+            f"{info.name}: expected a set that fits into memory, got one that does not{_suspects(info, raw)}; fetch it "
+            "again, or take a machine with more"
+        ) from None
+    except Exception as error:  # damaged content raises almost anything
         raise CorruptData(
             f"{info.name} cannot be decoded ({type(error).__name__}: {error}){_suspects(info, raw)}; fetch it again"
         ) from error

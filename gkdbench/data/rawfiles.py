@@ -10,9 +10,14 @@ from pathlib import Path
 
 from gkdbench.data.catalogue import DatasetInfo, FileInfo
 from gkdbench.errors import UserError
+from gkdbench.safe_files import UnsafeFile, open_regular
 
 HASH_ALWAYS_BYTES = 256 * 2**20
 """Sets up to this size are hashed at every load; larger ones when they are decoded into the cache."""
+
+
+MIN_TEXT_BYTES = 2**26
+"""Text of one raw file that is read in any case, unpacked; documented sizes allow more, see `text_bytes`."""
 
 
 class MissingData(UserError):
@@ -47,10 +52,12 @@ class RawFiles:
     Args:
         at: file name (last part of the path) -> its path.
         sha256: file name -> digest; "" for files of large sets that were not hashed this time.
+        text_bytes: what the text of one file takes at most, unpacked.
     """
 
     at: Mapping[str, Path]
     sha256: Mapping[str, str]
+    text_bytes: int = MIN_TEXT_BYTES
 
     def ending(self, suffix: str) -> Path:
         """The one file whose path ends in `suffix`."""
@@ -62,6 +69,14 @@ class RawFiles:
     def matching(self, part: str) -> list[Path]:
         """Files whose path contains `part`, sorted by name."""
         return sorted(path for path in self.at.values() if part in path.as_posix())
+
+
+def text_bytes(info: DatasetInfo) -> int:
+    """A generous bound of the text of one file of `info`, unpacked, from its documented sizes: 32 bytes a number."""
+    nodes, edges, graphs, features, classes = (
+        info.stats.get(name, 0) for name in ("nodes", "edges", "graphs", "features", "classes")
+    )
+    return MIN_TEXT_BYTES + 32 * (nodes * (features + classes + 2) + 8 * edges + graphs * (classes + 2))
 
 
 def missing_files(info: DatasetInfo, folder: Path | None) -> list[str]:
@@ -88,7 +103,7 @@ def locate(info: DatasetInfo, data: Path | str | None, instructions: str) -> Raw
     present = [file for file in info.files if (folder / file.path).is_file()]
     total = sum((folder / file.path).stat().st_size for file in present)
     digests = {file.path: verify(folder, file) if total <= HASH_ALWAYS_BYTES else "" for file in present}
-    return RawFiles({file.path: folder / file.path for file in present}, digests)
+    return RawFiles({file.path: folder / file.path for file in present}, digests, text_bytes(info))
 
 
 def verify(folder: Path, file: FileInfo) -> str:
@@ -106,7 +121,9 @@ def verify(folder: Path, file: FileInfo) -> str:
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file; an unreadable one raises CorruptData."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+    except UnsafeFile as error:
+        raise CorruptData(str(error)) from None
     except OSError as error:
         raise CorruptData(f"{path} cannot be read: {error.strerror or error}; check the file's permissions") from error

@@ -51,7 +51,7 @@ def per_class(
         if count <= train + val:
             raise UserError(
                 f"class {label}: expected more than {train} (training) + {val} (validation) items, got {count}; none "
-                f"is left to test: use random-80-10-10, or merge the class"
+                f"is left to test: take a set with more items of this class, or merge it with another"
             )
 
     def draw(free: NumpyArray, size: int) -> NumpyArray:

@@ -11,6 +11,7 @@ import torch
 from gkdkernels.graph import CSRGraph
 
 from gkdbench.data.build import NumpyArray, features_of, mask_ids
+from gkdbench.data.decode import MAX_CLASSES
 from gkdbench.data.task import StoredFeatures, Task, TaskKind
 from gkdbench.errors import UserError
 
@@ -133,12 +134,19 @@ def _integers(name: str, field: str, value: Any) -> NumpyArray:
     array = _array(value)
     if array.dtype.kind not in "iu" and array.size:
         raise UserError(f"{name}: {field}: expected integers, got {array.dtype}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) >= 2**63:  # would turn negative
+        raise UserError(f"{name}: {field}: expected integers of 64 bits with a sign, got {array.max()}")
     return array.astype(np.int64)
 
 
 def _features(name: str, value: Any) -> StoredFeatures:
     sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
     matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
+    if isinstance(matrix, sp.csr_array):
+        try:
+            matrix.check_format(full_check=True)  # scipy reads memory by these indices without a look
+        except ValueError as error:
+            raise UserError(f"{name}: features: expected a sparse matrix whose parts agree, got: {error}") from None
     if matrix.ndim != 2:
         raise UserError(f"{name}: features: expected shape [N, D], got {list(matrix.shape)}")
     if matrix.dtype.kind not in "fiub":
@@ -189,6 +197,11 @@ def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tupl
         raise UserError(
             f"{name}: labels: expected classes 0, 1, ... with -1 for unknown, one or more known, "
             f"got {classes.min()}..{classes.max()}"
+        )
+    if max(seen, num_classes or 0) > MAX_CLASSES:
+        raise UserError(
+            f"{name}: labels: expected at most {MAX_CLASSES} classes, numbered from 0, got "
+            f"{max(seen, num_classes or 0)}; number those that there are: numpy.unique(labels, return_inverse=True)[1]"
         )
     if num_classes is not None and num_classes < seen:
         raise UserError(f"{name}: num_classes: expected {seen} or more for labels up to {seen - 1}, got {num_classes}")

@@ -152,7 +152,7 @@ def run_suite(
             f"try gkdbench.execute.cost.run.run_cost_suite, or `gkdbench run {loaded.command_name}`"
         )
     progress = progress or Silent()
-    where, store = pick_device(device), Store(out)
+    where, store = pick_device(device), Store(out, mends=True)
     count = job_count(jobs, threads)
 
     def planned(done: Collection[str] = ()) -> Plan:
@@ -177,6 +177,9 @@ def run_suite(
             summary.ok, summary.failures = summary.ok + done.ok, [*done.failures, *summary.failures]
     summary.records = _records(store, [*plan.todo, *plan.cached])
     summary.without_model = sum(not model_folder(store, cell).is_dir() for cell in plan.cached) if keep_models else 0
+    if store.damaged.told:
+        summary.set_aside = list(store.damaged.told)
+        summary.lost = sum(store.row(cell.address) is None for cell in [*plan.todo, *plan.cached])
     summary.seconds = time.monotonic() - began
     return summary
 

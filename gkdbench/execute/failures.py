@@ -14,6 +14,7 @@ from gkdbench.execute.cell import Cell
 from gkdbench.records.files import remove_if_empty, write_atomically
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
+from gkdbench.safe_files import safe_name
 
 LOG_BYTES = 2**20
 """A log keeps the last so many bytes of what a cell printed."""
@@ -141,7 +142,8 @@ def shown(path: Path) -> str:
 def log_path(store: Store, cell: Cell) -> Path:
     """Where the log of a failed cell is kept. The folder is hidden: nothing in it is taken for a record."""
     of = cell.group.identity
-    return store.out / ".logs" / f"{of.method}-{of.key[:12]}-{cell.index}-{cell.seed}.log"
+    name = f"{safe_name(of.method, 'method')}-{of.key[:12]}-{cell.index}-{cell.seed}.log"
+    return store.place(Path(".logs", name))
 
 
 def keep_log(store: Store, cell: Cell, row: Row, printed_log: Path) -> None:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from gkdbench.protocol.predictor import State, state_sha256
 from gkdbench.records.files import StorageError
 from gkdbench.records.schema import ModelResult, Row
 from gkdbench.records.store import Store
+from gkdbench.safe_files import read_json, safe_name
 from gkdbench.training.models import backbone_config, build_module
 
 ENSEMBLE = "ensemble"
@@ -86,9 +86,9 @@ def load_model(path: str | Path) -> KeptModel:
             raise UserError(f"expected a folder of one model, got {path} with {names}; give the path of one .npz file")
         path = found[0]
     try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        facts = _read_facts(path.with_suffix(".json"))
         state = read_state(path.with_suffix(".npz"))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: expected a kept model, got {error}; `gkdbench run SUITE --keep-models` keeps them"
         ) from None
@@ -102,7 +102,24 @@ def load_model(path: str | Path) -> KeptModel:
 def model_folder(store: Store, cell: Cell) -> Path:
     """Where the models of a cell are kept."""
     of = cell.group.identity
-    return store.out / "models" / f"{of.method}-{of.key[:12]}" / f"{cell.index}-{cell.seed}"
+    return store.place(Path("models", f"{safe_name(of.method, 'method')}-{of.key[:12]}", f"{cell.index}-{cell.seed}"))
+
+
+_FACTS = ("method", "config", "backbone", "settings", "inputs", "classes", "edge_width", "weights_sha256")
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What ``<model>.json`` holds.
+
+    Raises:
+        ValueError, OSError: it cannot be read, or lacks a fact.
+    """
+    facts = read_json(path)
+    absent = [name for name in _FACTS if not isinstance(facts, dict) or name not in facts]
+    if absent:
+        raise ValueError(f"{path.name} without {', '.join(absent)}")
+    found: dict[str, Any] = facts
+    return found
 
 
 def keep_models(store: Store, cell: Cell, row: Row, scratch: Path, edge_width: int) -> None:
@@ -136,7 +153,10 @@ def drop_other_models(store: Store, cell: Cell, row: Row) -> None:
     if not folder.is_dir():
         return
     stored = {model.name: model.weights_sha256 for model in row.models if model.name != ENSEMBLE}
-    kept = {path.stem: json.loads(path.read_text())["weights_sha256"] for path in folder.glob("*.json")}
+    try:
+        kept = {path.stem: _read_facts(path)["weights_sha256"] for path in folder.glob("*.json")}
+    except (OSError, ValueError):  # damaged: none is kept
+        kept = {}
     if kept != stored:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -161,16 +160,18 @@ def _weights_gone(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> 
 
 def bank_folder(store: Store, cell: Cell) -> Path:
     """Where a cell's trained model is kept for its students."""
-    return store.out / ".bank" / cell.key
+    return store.place(Path(".bank", cell.key))
 
 
 def has_weights(store: Store, cell: Cell, row: Row | None) -> bool:
     """Whether a cell's bank entry holds the weights that its row names."""
+    from gkdbench.protocol.bank import read_bank_facts
+
     try:
-        meta = json.loads((bank_folder(store, cell) / "meta.json").read_text())
+        meta = read_bank_facts(bank_folder(store, cell))
     except (OSError, ValueError):
         return False
-    return row is not None and bool(row.models) and meta.get("weights_sha256") == row.models[0].weights_sha256
+    return row is not None and bool(row.models) and meta["weights_sha256"] == row.models[0].weights_sha256
 
 
 def _estimate(todo: Sequence[Cell], store: Store) -> tuple[float, int]:

@@ -52,6 +52,8 @@ class RunSummary:
         absent: lines on data sets whose files are not there.
         records: the group records that hold the plan's rows.
         without_model: cached cells whose model was requested and is not kept.
+        set_aside: sentences on damaged files that were moved out of the way (see `gkdbench.records.damaged`).
+        lost: cells of the plan that have no row because of that.
     """
 
     ok: int = 0
@@ -60,6 +62,8 @@ class RunSummary:
     absent: list[str] = field(default_factory=list)
     records: list[Path] = field(default_factory=list)
     without_model: int = 0
+    set_aside: list[str] = field(default_factory=list)
+    lost: int = 0
     seconds: float = 0.0
 
     @property
@@ -400,7 +404,7 @@ def job_of(cell: Cell, *, number: int, folder: CellFolder, device: str) -> Job:
 @contextmanager
 def scratch_folder(store: Store) -> Iterator[Path]:
     """A folder of this run below ``.scratch``, not made yet; removed afterwards, as those of dead runs are before."""
-    scratch = store.out / ".scratch"
+    scratch = store.place(".scratch")
     for folder in scratch.glob("run~*"):
         if is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)

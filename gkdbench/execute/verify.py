@@ -16,10 +16,11 @@ from gkdbench.execute.selected_epochs import TOLERANCE, selection_problems
 from gkdbench.protocol.evaluation_graphs import make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, rescore
 from gkdbench.protocol.sweeps import resweep
+from gkdbench.records.claims import undisturbed
 from gkdbench.records.key import base_seed, identity_of
 from gkdbench.records.schema import PROTOCOL_VERSION, ModelResult, Record, Row
-from gkdbench.records.sidecar import SidecarArrays, bytes_sha256, read_npz, row_arrays
-from gkdbench.records.store import GroupAddress, load_record, record_paths, rows_sha256
+from gkdbench.records.sidecar import SidecarArrays, arrays_of, row_arrays
+from gkdbench.records.store import GroupAddress, checked_sidecar, load_record, record_paths, rows_sha256
 from gkdbench.training.registry import METHODS
 
 PROTOCOLS = range(1, PROTOCOL_VERSION + 1)
@@ -82,11 +83,12 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     for found in paths:
         report.records += 1
         try:
-            record = load_record(found)
+            with undisturbed(found):
+                runs += _check_record(found, load_record(found), report)
+        except FileNotFoundError:  # gone since it was listed
+            report.records -= 1
         except UserError as error:
             report.problems.append(str(error))
-            continue
-        runs += _check_record(found, record, report)
     _check_teachers(runs, report)
     _check_scores(runs, data, report)
     return report
@@ -149,15 +151,7 @@ def _sidecar(path: Path, record: Record) -> SidecarArrays:
         if rows_sha256(record.rows) != record.predictions.sha256:
             raise UserError("expected the side-car's hash to be that of its rows' hashes, got another")
         return {}
-    sidecar = path.with_name(record.predictions.path)
-    try:
-        digest = bytes_sha256(sidecar.read_bytes())
-    except OSError as error:
-        raise UserError(f"side-car {sidecar.name} cannot be read: {error.strerror}") from None
-    if digest != record.predictions.sha256:
-        wanted = record.predictions.sha256
-        raise UserError(f"side-car {sidecar.name}: expected sha256 {wanted[:12]} of the record, got {digest[:12]}")
-    return read_npz(sidecar)
+    return arrays_of(checked_sidecar(path, record), path.with_suffix(".npz"))
 
 
 def _check_teachers(runs: list[_Run], report: VerifyReport) -> None:

@@ -18,6 +18,8 @@ from gkdbench.errors import UserError
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_sha256
 from gkdbench.protocol.view import Teacher, TrainView
+from gkdbench.safe_arrays import npz_names, read_npy, read_npz
+from gkdbench.safe_files import read_json
 
 
 @torch.no_grad()
@@ -74,19 +76,19 @@ class BankEntry:
         Raises:
             UserError: it was trained on another graph, or its weights or outputs do not match their hash.
         """
-        meta = json.loads((self.folder / "meta.json").read_text())
+        try:
+            meta = read_bank_facts(self.folder)
+            state = read_state(self.folder / "state.npz")
+            outputs = {name: _load(self.folder / f"{name}.npy") for name in meta["outputs"]}
+        except (OSError, ValueError) as error:
+            raise UserError(f"the teacher in {self.folder} is damaged: {error}; {_MEND}") from None
         if meta["space"] != view.items.name:
             raise UserError(
                 f"expected a teacher trained on {view.items.name!r}, which the student sees, got one trained on "
                 f"{meta['space']!r}"
             )
-        state = read_state(self.folder / "state.npz")
-        outputs = {name: _load(path) for name in ("logits", "hidden") if (path := self.folder / f"{name}.npy").exists()}
         if (state_sha256(state), state_sha256(outputs)) != (meta["weights_sha256"], meta.get("outputs_sha256")):
-            raise UserError(
-                f"the teacher in {self.folder}: expected weights of its hash, got others; delete the folder and run "
-                "again"
-            )
+            raise UserError(f"the teacher in {self.folder}: expected weights of its hash, got others; {_MEND}")
         hidden = outputs.get("hidden")
         return Teacher(
             logits=NodeTable(view.items, outputs["logits"].to(view.device)),
@@ -109,9 +111,30 @@ def write_state(path: Path, state: State) -> None:
 
 def read_state(path: Path) -> State:
     """The weights that `write_state` wrote, on the CPU; nothing is unpickled."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    found = read_npz(path, file_bytes=STATE_BYTES, array_bytes=STATE_BYTES)
+    return {name: torch.from_numpy(array) for name, array in found.items()}
 
 
 def _load(path: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(path, allow_pickle=False))
+    return torch.from_numpy(read_npy(path, array_bytes=STATE_BYTES))
+
+
+def read_bank_facts(folder: Path) -> dict[str, Any]:
+    """What ``meta.json`` of a bank entry holds, with the names of its ``outputs``; the arrays are there, and unread.
+
+    Raises:
+        ValueError, OSError: a file is absent or cannot be read.
+    """
+    facts = read_json(folder / "meta.json")
+    if not isinstance(facts, dict) or not {"space", "weights_sha256"} <= facts.keys():
+        raise ValueError(f"{folder / 'meta.json'}: expected space and weights_sha256 of a trained model, got others")
+    npz_names(folder / "state.npz")
+    outputs = [name for name in ("logits", "hidden") if (folder / f"{name}.npy").exists()]
+    if "logits" not in outputs:
+        raise ValueError(f"{folder}: expected logits.npy, got none")
+    return facts | {"outputs": outputs}
+
+
+_MEND = "delete the folder and give the command again with --retry, which trains it anew"
+STATE_BYTES = 2**34
+"""Largest weights or outputs of one model."""

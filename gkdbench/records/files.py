@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StorageError: the folder refused (full, read-only, no permission).
     """
-    partial = path.with_name(f"{TEMPORARY}{owned_name()}~{path.name}")
+    # Neither the end of the name nor its length come from `path`: no pattern for records or cells matches it.
+    partial = path.with_name(f"{TEMPORARY}{owned_name()}")
     try:
         for attempt in itertools.count():
             try:
@@ -120,14 +122,29 @@ def is_abandoned(temporary: Path) -> bool:
 
 
 def files_below(folder: Path, suffix: str = "", *, hidden: bool = False) -> Iterator[Path]:
-    """Files below a folder that other processes may be changing; hidden folders are entered only when asked for.
+    """Files below a folder that other processes may be changing, but for temporary ones; hidden folders are entered
+    only when asked for, links to folders never.
 
     A folder that is removed meanwhile counts as empty (``Path.glob`` would raise).
     """
+    for path in _walk(folder, hidden):
+        if path.name.endswith(suffix) and not path.name.startswith(TEMPORARY):
+            yield path
+
+
+def temporaries_below(folder: Path) -> Iterator[Path]:
+    """What `write_atomically` of a process that died left below `folder`, of this version or an earlier one."""
+    return (path for path in _walk(folder, hidden=True) if _TEMPORARY_NAME.fullmatch(path.name))
+
+
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{12}~\d+~\w+~\d+(~.+)?")
+
+
+def _walk(folder: Path, hidden: bool) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         if not hidden:
             folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in names if name.endswith(suffix))
+        yield from (Path(root, name) for name in names)
 
 
 def remove_if_empty(folder: Path) -> None:

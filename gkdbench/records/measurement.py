@@ -18,6 +18,7 @@ from gkdbench.errors import UserError, invalid
 from gkdbench.records.canonical import sha256_json
 from gkdbench.records.files import files_below, write_atomically
 from gkdbench.records.schema import DataInfo, Needs, Provenance, Strict, volatile
+from gkdbench.safe_files import inside, read_json, safe_name
 
 MEASUREMENT_VERSION = 1
 """Raised when what is timed, or how, changes: part of every key."""
@@ -208,8 +209,9 @@ def place_of(identity: MeasurementIdentity) -> Path:
 
 
 def _place(device: str, dataset: str, method: str, key: str) -> Path:
-    parts = [part.replace("/", "~") for part in (device, dataset)]
-    return Path(FOLDER, *parts, f"{method}-{key[:12]}{SUFFIX}")
+    named = {"device": device, "dataset": dataset}
+    parts = [safe_name(text.replace("/", "~"), what) for what, text in named.items()]
+    return Path(FOLDER, *parts, f"{safe_name(method, 'method')}-{safe_name(key, 'key')[:12]}{SUFFIX}")
 
 
 def measurement_paths(folder: Path) -> list[Path]:
@@ -222,20 +224,25 @@ def load_measurement(path: Path) -> Measurement:
 
     Raises:
         UserError: names the file and what is wrong with it.
+        FileNotFoundError: it is gone.
     """
     try:
-        return Measurement.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        found = Measurement.model_validate(read_json(path, links=False))
+        _ = found.path
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path} is not a valid measurement: {invalid(where, first['input'], first['msg'])}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a valid measurement: {error}; measure it again, or remove the file") from None
 
 
 def write_measurement(out: Path, found: Measurement) -> Path:
     """Write `found` to its place below `out`; the file is complete or not there."""
-    path = out / found.path
+    path = inside(out, found.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())

@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkdbench.errors import UserError
+from gkdbench.safe_arrays import read_npz as read_arrays
+from gkdbench.safe_arrays import unpack_npz
+from gkdbench.safe_files import UnsafeFile, read_bytes
 
 SidecarArrays = dict[str, NDArray[np.generic]]
 
 CAP_BYTES = 2 * 2**20
 """A group's side-car above this size is not kept (docs/design.md, decision 5)."""
+UNPACKED_BYTES = 2**28
+"""All arrays of a side-car, or of a cell, together: what a reader unpacks at most."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -35,14 +40,45 @@ def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def read_npz(path: Path) -> SidecarArrays:
-    """The arrays of a side-car; a damaged file raises UserError naming it."""
+    """The arrays of a side-car, or of a finished cell.
+
+    Raises:
+        UserError: no such file, a link, a damaged one, or one that unpacks to more than `UNPACKED_BYTES`.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: expected the side-car of the record next to it, got no file") from None
-    except Exception as error:  # zipfile and numpy raise many types on damaged bytes
-        raise UserError(f"{path} is damaged: expected a readable npz, got {type(error).__name__}: {error}") from None
+        return read_arrays(path, array_bytes=UNPACKED_BYTES, links=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def sidecar_bytes(path: Path) -> bytes:
+    """The bytes of a record's side-car, unread; errors as in `read_npz`."""
+    try:
+        return read_bytes(path, CAP_BYTES, links=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def arrays_of(data: bytes, path: Path) -> SidecarArrays:
+    """The arrays in the bytes of the side-car `path`; errors as in `read_npz`."""
+    try:
+        return unpack_npz(data, path, array_bytes=UNPACKED_BYTES)
+    except ValueError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: expected the side-car of the record next to it, got no file; {_MEND}")
+    if isinstance(error, UnsafeFile):
+        return error
+    return UserError(f"{path} is damaged: {error}; {_MEND}")
+
+
+_MEND = (
+    "restore it from a copy, or move the record and its side-car away and give the run's command again, which trains "
+    "these runs anew"
+)
 
 
 def row_prefix(index: int, seed: int) -> str:

@@ -15,11 +15,22 @@ from pydantic import ValidationError
 
 from gkdbench.errors import UserError, invalid
 from gkdbench.records.canonical import sha256_json
-from gkdbench.records.claims import Claims, Owner, guarded, owner_of
-from gkdbench.records.files import TEMPORARY, files_below, is_abandoned, remove_if_empty, write_atomically
+from gkdbench.records.claims import Claims, Owner, guarded, owner_of, undisturbed
+from gkdbench.records.damaged import DamagedFiles
+from gkdbench.records.files import files_below, is_abandoned, remove_if_empty, temporaries_below, write_atomically
 from gkdbench.records.migrate import migrate
 from gkdbench.records.schema import PROTOCOL_VERSION, Predictions, Provenance, Record, Row
-from gkdbench.records.sidecar import CAP_BYTES, SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_prefix
+from gkdbench.records.sidecar import (
+    CAP_BYTES,
+    SidecarArrays,
+    arrays_of,
+    bytes_sha256,
+    npz_bytes,
+    read_npz,
+    row_prefix,
+    sidecar_bytes,
+)
+from gkdbench.safe_files import JSON_BYTES, UnsafeFile, inside, read_json, safe_name
 
 KILLED = "killed"
 """Flag of a row whose worker died by a signal each time: nobody's fault for sure, so the next run tries again."""
@@ -41,9 +52,19 @@ class GroupAddress:
 
     @property
     def path(self) -> Path:
-        """Relative to the store's folder."""
-        parts = [part.replace("/", "~") for part in (self.dataset, self.split, self.setting)]
-        return Path(*parts, f"{self.method}-{self.key[:12]}.json")
+        """Relative to the store's folder.
+
+        Raises:
+            UnsafeFile: a name that cannot be part of a path, or a key that is none.
+        """
+        if not _KEY.fullmatch(self.key):
+            raise UnsafeFile(f"key: expected 64 hex digits, got {self.key!r:.80}; the file is no record of gkdbench")
+        named = {"dataset": self.dataset, "split": self.split, "setting": self.setting}
+        parts = [safe_name(text.replace("/", "~"), what) for what, text in named.items()]
+        return Path(*parts, f"{safe_name(self.method, 'method')}-{self.key[:12]}.json")
+
+
+_KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +89,54 @@ class Store:
     """One output folder.
 
     Reading needs nothing; writing begins with `open`, which makes the folder and removes what dead processes left.
+
+    Args:
+        mends: set damaged files aside (see `gkdbench.records.damaged`) and go on without them, as a run does; otherwise
+            they raise.
     """
 
-    def __init__(self, out: Path | str) -> None:
+    def __init__(self, out: Path | str, *, mends: bool = False) -> None:
         self.out = Path(out)
         self.cells = self.out / ".cells"
+        self.damaged = DamagedFiles(self.out)
+        self._mends = mends
         self._guard = self.cells / ".guard"
-        self._claims = Claims(self._guard)
-        self._read: dict[Path, tuple[tuple[int, int], Record]] = {}
+        self._claims = Claims(self._guard, self.damaged.put_aside_lock)
+        self._read: dict[Path, tuple[tuple[int, int, int], Record]] = {}
+
+    def place(self, relative: Path | str) -> Path:
+        """A path below the folder, none of whose parts is a symbolic link.
+
+        Raises:
+            UnsafeFile: names the link.
+        """
+        return inside(self.out, Path(relative))
 
     def open(self) -> None:
         """Make the folder, prove that it is writable, remove temporary files of dead processes.
 
         Raises:
             StorageError: it cannot be made or written.
+            UnsafeFile: one of its own folders is a symbolic link.
         """
+        for name in OWN_FOLDERS:
+            self.place(name)
         with guarded(self._guard):
-            for path in files_below(self.out, hidden=True):
-                if path.name.startswith(TEMPORARY) and is_abandoned(path):
+            for path in temporaries_below(self.out):
+                if is_abandoned(path):
                     path.unlink(missing_ok=True)
-        for lock in files_below(self.cells, ".lock"):
+        for lock in self._cell_files(".lock"):
             if self._claims.take(lock):  # its owner is dead
                 self._claims.release(lock)
-        for arrays in files_below(self.cells, ".npz"):
+        for arrays in self._cell_files(".npz"):
             self._drop_orphan(arrays)
         for folder in self.cells.iterdir():
             remove_if_empty(folder)
+
+    def _cell_files(self, suffix: str, folder: Path | None = None) -> list[Path]:
+        """Files of cells, sorted: those with a name that `CellAddress` gives, and no others."""
+        found = files_below(folder or self.cells, suffix)
+        return sorted(path for path in found if path.parent.parent == self.cells and _STEM.fullmatch(path.stem))
 
     def _drop_orphan(self, arrays: Path) -> None:
         """Arrays whose cell was never finished. Claimed first: a living process may be about to finish it."""
@@ -106,13 +149,40 @@ class Store:
     def row(self, cell: CellAddress) -> Row | None:
         """The stored row of a cell, or None."""
         # The cell's file first: collecting removes it only after the group's record holds it.
-        record = self._load(self._cell_path(cell, ".json")) or self.group(cell.group)
+        record = self._load(self._cell_path(cell, ".json")) or self._sound_group(cell.group)
         rows = record.rows if record else []
         return next((row for row in rows if (row.index, row.seed) == (cell.index, cell.seed)), None)
 
     def group(self, address: GroupAddress) -> Record | None:
         """The collected record of a group, without cells that are not collected yet."""
         return self._load(self.out / address.path)
+
+    def _sound_group(self, address: GroupAddress) -> Record | None:
+        """As `group`. With `mends`, a record whose side-car is damaged is set aside, and its rows are missing."""
+        path = self.out / address.path
+        known = self._read.get(path)
+        record = self.group(address)
+        if not self._mends or record is None or (known is not None and known[1] is record):
+            return record
+        try:
+            checked_sidecar(path, record)
+            return record
+        except UserError:
+            pass
+        with guarded(self._guard):  # no other process is writing the two now
+            record = self.group(address)
+            try:
+                if record is not None:
+                    checked_sidecar(path, record)
+            except UserError as error:
+                self._put_aside(path, error)
+                record = None
+        return record
+
+    def _put_aside(self, path: Path, error: UserError) -> None:
+        """A record with its side-car, or a finished cell with its arrays."""
+        self._read.pop(path, None)
+        self.damaged.put_aside([path, path.with_suffix(".npz")], error)
 
     def missing(self, cells: Iterable[CellAddress], *, retry: bool = False) -> list[CellAddress]:
         """Those of `cells` that still have to run."""
@@ -130,7 +200,7 @@ class Store:
             UserError: the group has rows of another count.
         """
         folder = self.cells / address.key
-        known = [self.group(address), *(self._load(path) for path in sorted(files_below(folder, ".json")))]
+        known = [self.group(address), *(self._load(path) for path in self._cell_files(".json", folder))]
         for record in known:
             if record is not None and record.threads != threads:
                 raise UserError(
@@ -163,6 +233,8 @@ class Store:
         """
         (row,) = record.rows
         cell = CellAddress(GroupAddress.of(record), row.index, row.seed)
+        self.place(cell.group.path)  # refused now, not when it is collected
+        self.place(self._cell_path(cell, ".json").relative_to(self.out))
         self.check_threads(cell.group, record.threads)
         if arrays:
             write_atomically(self._cell_path(cell, ".npz"), npz_bytes(arrays))
@@ -175,20 +247,24 @@ class Store:
 
         Cells of an older protocol, or of a newer one, are left as they are (see `left`), and so is their record.
         """
+        self.place(self.cells.name)
         folders = [self.cells / key] if key else sorted(p for p in self.cells.glob("*") if p.is_dir())
         changed = []
         for folder in folders:
+            if folder.is_symlink():
+                continue
             with guarded(self._guard):
-                paths = [path for path in sorted(files_below(folder, ".json")) if self._is_of_this_protocol(path)]
-                if paths:
-                    changed.append(self._merge(paths))
+                paths = [path for path in self._cell_files(".json", folder) if self._is_of_this_protocol(path)]
+                fresh = {path: load_record(path) for path in paths}
+                if fresh and (merged := self._merge(fresh)) is not None:
+                    changed.append(merged)
                 if folder.is_dir():
                     remove_if_empty(folder)
         return changed
 
     def left(self) -> list[tuple[Path, int]]:
         """Finished cells that `collect` leaves alone, with the protocol version that they were made under."""
-        cells = [(path, self._load(path)) for path in sorted(files_below(self.cells, ".json", hidden=True))]
+        cells = [(path, self._load(path)) for path in self._cell_files(".json")]
         found = [(path, record.protocol_version) for path, record in cells if record is not None]
         return [(path, version) for path, version in found if version != PROTOCOL_VERSION]
 
@@ -197,62 +273,104 @@ class Store:
         record = self._load(path)
         return record is not None and record.protocol_version == PROTOCOL_VERSION
 
-    def _merge(self, paths: list[Path]) -> Path:
-        fresh = [load_record(path) for path in paths]
-        newest = max(fresh, key=lambda record: record.rows[0].finished or "")
+    def _merge(self, fresh: dict[Path, Record]) -> Path | None:
+        """Called under the guard. None: with `mends`, no sound cell was left."""
+        fresh, arrays = self._sound_cells(fresh)
+        if not fresh:
+            return None
+        newest = max(fresh.values(), key=lambda record: record.rows[0].finished or "")
         address = GroupAddress.of(newest)
-        before = self.group(address)
-        rows, provenances = _merged_rows([record for record in (before, *fresh) if record])
+        target = self.place(address.path)
+        before, old = self._sound_before(address)
+        rows, provenances = _merged_rows([record for record in (before, *fresh.values()) if record])
         ordered = [rows[at] for at in sorted(rows)]
-        data = self._merged_arrays(address, before, dict(zip(paths, fresh, strict=True)))
-        target = self.out / address.path
+        data = None if old is None else self._merged_arrays(old, arrays)
         sidecar = target.with_suffix(".npz")
         kept = data is not None and len(data) <= CAP_BYTES
         if kept and data:
             write_atomically(sidecar, data)
         predictions = _described(sidecar.name, data, kept, ordered)
         parts = {"rows": ordered, "predictions": predictions, "provenances": provenances}
-        write_atomically(target, record_bytes(newest.model_copy(update=parts)))
+        text = record_bytes(newest.model_copy(update=parts))
+        if len(text) > JSON_BYTES:
+            raise UserError(
+                f"{target}: expected a record of at most {JSON_BYTES:,} bytes, which readers accept, got "
+                f"{len(text):,}; its cells are kept: run fewer seeds or splits into one folder, the others with "
+                "another --out"
+            )
+        write_atomically(target, text)
         if not (kept and data):
             sidecar.unlink(missing_ok=True)
-        for path in paths:
+        for path in fresh:
             path.unlink()
             path.with_suffix(".npz").unlink(missing_ok=True)
         return target
 
-    def _merged_arrays(self, address: GroupAddress, before: Record | None, fresh: dict[Path, Record]) -> bytes | None:
-        """The side-car's bytes; None when the group had outgrown its side-car already."""
-        arrays: SidecarArrays = {}
-        prefixes = {path: row_prefix(record.rows[0].index, record.rows[0].seed) for path, record in fresh.items()}
-        if before is not None and before.predictions is not None:
-            if not before.predictions.kept:
-                return None
-            old = read_npz((self.out / address.path).with_suffix(".npz"))
-            arrays |= {name: value for name, value in old.items() if not name.startswith(tuple(prefixes.values()))}
+    def _sound_cells(self, fresh: dict[Path, Record]) -> tuple[dict[Path, Record], dict[str, SidecarArrays]]:
+        """Those of `fresh` whose arrays can be read, and the arrays by the prefix of their row."""
+        arrays: dict[str, SidecarArrays] = {}
+        sound: dict[Path, Record] = {}
         for path, record in fresh.items():
-            if record.rows[0].predictions_sha256:
-                new = read_npz(path.with_suffix(".npz"))
-                arrays |= {prefixes[path] + name: value for name, value in new.items()}
+            (row,) = record.rows
+            try:
+                found = read_npz(path.with_suffix(".npz")) if row.predictions_sha256 else {}
+            except UserError as error:
+                if not self._mends:
+                    raise
+                self._put_aside(path, error)
+                continue
+            arrays[row_prefix(row.index, row.seed)], sound[path] = found, record
+        return sound, arrays
+
+    def _sound_before(self, address: GroupAddress) -> tuple[Record | None, SidecarArrays | None]:
+        """The group's record and its arrays; None for arrays when the group had outgrown its side-car already."""
+        before = self.group(address)
+        if before is None or before.predictions is None:
+            return before, {}
+        if not before.predictions.kept:
+            return before, None
+        sidecar = (self.out / address.path).with_suffix(".npz")
+        try:
+            return before, read_npz(sidecar)
+        except UserError as error:
+            if not self._mends:
+                raise
+            self._put_aside(self.out / address.path, error)
+            return None, {}
+
+    def _merged_arrays(self, old: SidecarArrays, fresh: dict[str, SidecarArrays]) -> bytes:
+        """The side-car's bytes: arrays of the record before, but for rows that are fresh."""
+        arrays = {name: value for name, value in old.items() if not name.startswith(tuple(fresh))}
+        for prefix, new in fresh.items():
+            arrays |= {prefix + name: value for name, value in new.items()}
         return npz_bytes(arrays) if arrays else b""
 
     def records(self) -> Iterator[tuple[Path, Record]]:
-        """Every collected record below the folder, by path."""
+        """Every collected record below the folder that can be read, by path; `load_records` names one that cannot."""
         for path in record_paths(self.out):
-            yield path, load_record(path)
+            try:
+                yield path, load_record(path)
+            except (UserError, FileNotFoundError):
+                continue
 
     def _cell_path(self, cell: CellAddress, suffix: str) -> Path:
         return self.cells / cell.group.key / f"{cell.stem}{suffix}"
 
     def _load(self, path: Path) -> Record | None:
         try:
-            status = path.stat()
+            status = self.place(path.relative_to(self.out)).stat()
         except OSError:
             return None
-        stamp = (status.st_mtime_ns, status.st_size)
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if path not in self._read or self._read[path][0] != stamp:
             try:
                 self._read[path] = (stamp, load_record(path))
             except FileNotFoundError:  # collected in between
+                return None
+            except UserError as error:
+                if not self._mends:
+                    raise
+                self._put_aside(path, error)
                 return None
         return self._read[path][1]
 
@@ -288,6 +406,49 @@ def rows_sha256(rows: list[Row]) -> str:
     return sha256_json([[row.index, row.seed, row.predictions_sha256] for row in rows])
 
 
+OWN_FOLDERS = (".cells", ".bank", ".scratch", ".logs", ".damaged", "models")
+"""What the store and a run keep below the folder, apart from records."""
+_STEM = re.compile(r"-?\d+--?\d+")
+
+
+def checked_sidecar(path: Path, record: Record) -> bytes:
+    """The bytes of the side-car of the record in `path`, of the hash in the record; empty where none is kept.
+
+    Raises:
+        UserError: it is absent, damaged, or not the record's.
+    """
+    if record.predictions is None or not record.predictions.kept:
+        return b""
+    sidecar = path.with_suffix(".npz")
+    if record.predictions.path != sidecar.name:
+        raise UserError(
+            f"predictions.path: expected {sidecar.name}, got {record.predictions.path!r:.100}; restore the "
+            "record from a copy"
+        )
+    try:
+        data = sidecar_bytes(sidecar)
+    except UserError as error:
+        raise UserError(f"side-car {sidecar.name} cannot be read: {error}") from None
+    if bytes_sha256(data) != record.predictions.sha256:
+        raise UserError(
+            f"side-car {sidecar.name}: expected sha256 {record.predictions.sha256[:12]} of the record, got "
+            f"{bytes_sha256(data)[:12]}; restore both from a copy"
+        )
+    return data
+
+
+def read_group(path: Path) -> tuple[Record, SidecarArrays]:
+    """A record and the arrays of its side-car, of one moment: a run that writes the two meanwhile is waited for.
+
+    Raises:
+        UserError: one of them cannot be read, or they do not belong together.
+    """
+    with undisturbed(path):
+        record = load_record(path)
+        data = checked_sidecar(path, record)
+    return record, arrays_of(data, path.with_suffix(".npz")) if data else {}
+
+
 STUDIES = "studies"
 """Folder of studies inside a folder of records: many settings of one method, with the rows they are compared with.
 
@@ -303,12 +464,12 @@ def record_paths(folder: Path, *, studies: bool = False) -> list[Path]:
             ``<folder>/studies/<name>`` is a folder of records of its own.
     """
     if folder.is_file():
-        return [folder]
+        return [folder.resolve() if folder.is_symlink() else folder]
     found = (path for path in files_below(folder, ".json") if _RECORD_NAME.fullmatch(path.name))
     return sorted(path for path in found if studies or STUDIES not in path.relative_to(folder).parts)
 
 
-_RECORD_NAME = re.compile(r".+-[0-9a-f]{12}\.json")
+_RECORD_NAME = re.compile(r"[^.].*-[0-9a-f]{12}\.json")
 _NUMBERS = re.compile(r"\[\n\s*([\d.eE+-]+(?:,\n\s*[\d.eE+-]+)*)\n\s*\]")
 
 
@@ -316,18 +477,22 @@ def load_record(path: Path) -> Record:
     """The record in a file, of any known schema version.
 
     Raises:
-        UserError: names the file and what is wrong with it.
+        UserError: names the file and what is wrong with it: no regular file, too large, no such JSON, another schema,
+            names that cannot be parts of a path.
+        FileNotFoundError: it is gone.
     """
     try:
-        return Record.model_validate(migrate(json.loads(path.read_text(encoding="utf-8"))))
+        record = Record.model_validate(migrate(read_json(path, links=False)))
+        _ = GroupAddress.of(record).path
+        return record
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path} is not a valid record: {invalid(where, first['input'], first['msg'])}") from None
     except FileNotFoundError:
         raise
-    except (UserError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a valid record: {error}") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is not a valid record: {error}; restore it from a copy, or move it away") from None
 
 
 def record_bytes(record: Record) -> bytes:

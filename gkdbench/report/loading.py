@@ -26,7 +26,15 @@ def load_records(path: str | Path) -> list[Record]:
         raise UserError(
             f"{root} does not exist: expected a folder with records or one record (*.json), got no such path"
         )
-    return [load_record(file) for file in record_paths(root)]
+    return [record for file in record_paths(root) if (record := _unless_gone(file)) is not None]
+
+
+def _unless_gone(file: Path) -> Record | None:
+    """The record in `file`; None when a process that writes the folder has removed it since it was listed."""
+    try:
+        return load_record(file)
+    except FileNotFoundError:
+        return None
 
 
 def study_folders(paths: Iterable[str | Path], name: str) -> list[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from gkdbench.verbs.printing import show
 
 
 def data_list(args: argparse.Namespace) -> int:
-    """``gkdbench data list``: every set, and whether its files are available."""
+    """``gkdbench data list``: every set, whether its files are available, and how many have no registered sha256."""
     from gkdbench.data.check import list_datasets
 
     rows = [
@@ -16,6 +17,7 @@ def data_list(args: argparse.Namespace) -> int:
             "dataset": row.info.name,
             "kind": row.info.kind,
             "available": "built in" if not row.needed else f"{row.found}/{row.needed} files",
+            "unverified": sum(not file.sha256 for file in row.info.files),
             "licence": row.info.licence,
         }
         for row in list_datasets(args.data)
@@ -41,11 +43,17 @@ def data_check(args: argparse.Namespace) -> int:
 
 def data_fetch(args: argparse.Namespace) -> int:
     """``gkdbench data fetch NAME``: download and verify; ``--print`` only prints what, from where, and how."""
-    from gkdbench.data.check import fetch, fetch_instructions
+    from gkdbench.data.check import fetch, fetch_instructions, unverified
 
     if args.print:
         print(fetch_instructions(args.name))
         return 0
     for path in fetch(args.name, data=args.data):
         print(path)
+    if paths := unverified(args.name):
+        print(
+            f"not verified: no sha256 is registered of {', '.join(paths)}; what was downloaded has readable content of "
+            "the documented size, and may still be another file: compare it with a copy that you trust",
+            file=sys.stderr,
+        )
     return 0

@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
         "cached": summary.cached,
         "failed": [f"{cell}: {row.status}: {row.reason}; again: {row.command}" for cell, row in summary.failures],
         "absent": summary.absent,
+        "set_aside": summary.set_aside,
         "records": [str(path) for path in summary.records],
     }
     if summary.records:
@@ -152,19 +153,21 @@ def run(args: argparse.Namespace) -> int:
         show(facts, as_json=True)
     for failure in failures_of(summary.failures, Store(args.out)):
         print("\n".join(failure.lines(_same_place(args), "" if args.method else args.words[0])), file=sys.stderr)
+    for line in summary.set_aside:
+        print(line, file=sys.stderr)
     if summary.without_model:
         print(
             f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",
             file=sys.stderr,
         )
     if args.json:
-        return 1 if summary.failures else 0
+        return 1 if summary.failures or summary.lost else 0
     for line in summary.absent:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
     if "html" in facts:
         print(f"board: {facts['html']}")
-    return 1 if summary.failures else 0
+    return 1 if summary.failures or summary.lost else 0
 
 
 def _same_place(args: argparse.Namespace) -> str:
@@ -212,8 +215,10 @@ def collect(args: argparse.Namespace) -> int:
     from gkdbench.records.schema import PROTOCOL_VERSION
     from gkdbench.records.store import Store
 
-    store = Store(args.out)
+    store = Store(args.out, mends=True)
     paths = store.collect()
+    for line in store.damaged.told:
+        print(line, file=sys.stderr)
     show([{"record": str(path)} for path in paths], as_json=args.json, columns=("record",))
     for path, version in store.left():
         print(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from gkdbench.data.build import features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import class_labels, in_range, int64, open_npz
 from gkdbench.data.rawfiles import RawFiles, refuse_in_worker
 from gkdbench.data.readers.masks import PARTS
-from gkdbench.data.readers.npz import open_npz
 from gkdbench.data.task import Task
 
 
@@ -21,8 +20,8 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         path,
         ["edges", "node_features", "node_labels", *(f"{part}_masks" for part in PARTS)],
     )
-    labels = stored["node_labels"].astype(np.int64)
-    src, dst = stored["edges"].T
+    labels = class_labels(path, stored["node_labels"])
+    src, dst = in_range(path, int64(path, stored["edges"], 2, "edges"), 0, len(labels), "edges").T
     return Task(
         name=info.name,
         kind="node",
@@ -32,7 +31,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         num_classes=int(labels.max()) + 1,
         metric=info.metric,
         official={
-            f"official-10/{k}/{part}": mask_ids(mask)
+            f"official-10/{k}/{part}": mask_ids(mask, len(labels))
             for part in PARTS
             for k, mask in enumerate(stored[f"{part}_masks"])
         },

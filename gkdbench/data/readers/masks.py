@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from gkdbench.data.build import NumpyArray
+from gkdbench.data.decode import open_npz
 from gkdbench.data.rawfiles import RawFiles
-from gkdbench.data.readers.npz import open_npz
 
 PARTS = ("train", "val", "test")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from pathlib import Path
+
 import scipy.sparse as sp
 import torch
 
-from gkdbench.data.build import features_of, graph_of
+from gkdbench.data.build import NumpyArray, features_of, graph_of
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import class_labels, open_npz, sparse_matrix
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
-from gkdbench.data.readers.npz import open_npz
 from gkdbench.data.task import Task
 
 CSR = ("data", "indices", "indptr", "shape")
@@ -21,18 +23,8 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     (path,) = raw.at.values()
     names = [f"{part}_{piece}" for part in ("adj", "attr") for piece in CSR]
     stored = open_npz(path, [*names, "labels"])
-    adjacency, attributes = (
-        sp.csr_array(
-            (
-                stored[f"{part}_data"],
-                stored[f"{part}_indices"],
-                stored[f"{part}_indptr"],
-            ),
-            shape=tuple(stored[f"{part}_shape"]),
-        )
-        for part in ("adj", "attr")
-    )
-    labels = stored["labels"].astype(np.int64)
+    adjacency, attributes = (_matrix(path, stored, part) for part in ("adj", "attr"))
+    labels = class_labels(path, stored["labels"])
     if not adjacency.shape[0] == attributes.shape[0] == len(labels):
         raise CorruptData(
             f"{path}: expected one feature row and label per node, got {adjacency.shape[0]} nodes, "
@@ -48,3 +40,8 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         num_classes=int(labels.max()) + 1,
         note=info.note,
     )
+
+
+def _matrix(path: Path, stored: Mapping[str, NumpyArray], part: str) -> sp.csr_array:
+    data, indices, indptr, shape = (stored[f"{part}_{piece}"] for piece in CSR)
+    return sparse_matrix(path, data, indices, indptr, shape, part)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gkdbench.data.build import NumpyArray, features_of, graph_of, multi_hot
+from gkdbench.data.build import MAX_IDS, NumpyArray, dense, features_of, graph_of, multi_hot
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import MAX_CODES, in_range, table
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
-from gkdbench.data.readers.tables import official_split, table
+from gkdbench.data.readers.tables import official_split
 from gkdbench.data.task import Task
 
 
@@ -19,10 +20,17 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     embeddings, one of each code.
     """
     refuse_in_worker(info.name)
-    nodes, bonds = (table(raw.ending(f"num-{what}-list.csv.gz")).ravel() for what in ("node", "edge"))
-    edges, bond_codes = table(raw.ending("/edge.csv.gz")), table(raw.ending("edge-feat.csv.gz"))
-    atom_codes = table(raw.ending("node-feat.csv.gz"))
-    labels = table(raw.ending("graph-label.csv.gz"), np.float32)
+
+    def numbers(name: str, high: int, what: str) -> NumpyArray:
+        path = raw.ending(name)
+        return in_range(path, table(path, limit=raw.text_bytes), 0, high, what, limit=raw.text_bytes)
+
+    nodes = numbers("num-node-list.csv.gz", MAX_IDS, "number of nodes").ravel()
+    bonds = numbers("num-edge-list.csv.gz", MAX_IDS, "number of edges").ravel()
+    edges = numbers("/edge.csv.gz", MAX_IDS, "node of an edge")
+    bond_codes = numbers("edge-feat.csv.gz", MAX_CODES, "bond code")
+    atom_codes = numbers("node-feat.csv.gz", MAX_CODES, "atom code")
+    labels = table(raw.ending("graph-label.csv.gz"), np.float32, limit=raw.text_bytes)
     if not (
         len(nodes) == len(bonds) == len(labels)
         and nodes.sum() == len(atom_codes)
@@ -32,10 +40,10 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
             f"{info.name}: expected tables of one number of graphs, nodes and edges, got different numbers; fetch them "
             "again"
         )
-    if min(atom_codes.min(initial=0), bond_codes.min(initial=0)) < 0:
-        raise CorruptData(
-            f"{info.name}: atom and bond codes: expected 0 or more, got negative ones; fetch the files again"
-        )
+    if edges.shape[1] != 2:
+        raise CorruptData(f"{info.name}: edges: expected two nodes a line, got {edges.shape[1]}; fetch the files again")
+    size = np.repeat(nodes, bonds)[:, None]
+    in_range(raw.ending("/edge.csv.gz"), edges, 0, size, "node of an edge in its graph", limit=raw.text_bytes)
     ptr = np.concatenate([[0], np.cumsum(nodes)])
     src, dst = (edges + np.repeat(ptr[:-1], bonds)[:, None]).T
     return Task(
@@ -49,7 +57,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         metric=info.metric,
         graph_ptr=torch.from_numpy(ptr),
         edge_features=bond_columns(src, dst, bond_codes, int(ptr[-1])),
-        official=official_split(raw, "ogb-graph"),
+        official=official_split(raw, "ogb-graph", len(labels)),
         note=info.note,
     )
 
@@ -64,4 +72,4 @@ def bond_columns(src: NumpyArray, dst: NumpyArray, codes: NumpyArray, num_nodes:
     src, dst, codes = src[keep], dst[keep], codes[keep]
     pairs = np.concatenate([dst * num_nodes + src, src * num_nodes + dst])
     _, first = np.unique(pairs, return_index=True)
-    return torch.from_numpy(multi_hot(np.concatenate([codes, codes])[first]).toarray())
+    return dense(multi_hot(np.concatenate([codes, codes])[first]), "bond codes")

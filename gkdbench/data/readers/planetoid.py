@@ -14,9 +14,11 @@ import torch
 
 from gkdbench.data.build import NumpyArray, features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import in_range, integers, sparse_matrix
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.masks import numbered_mask_files
 from gkdbench.data.task import Task
+from gkdbench.safe_files import open_regular
 
 
 def read(info: DatasetInfo, raw: RawFiles) -> Task:
@@ -26,8 +28,10 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     """
     refuse_in_worker(info.name)
     part = {end: restricted_load(raw.ending(f".{end}")) for end in ("x", "tx", "allx", "y", "ty", "ally", "graph")}
-    test = np.loadtxt(raw.ending(".test.index"), dtype=np.int64)
     seen, classes = part["allx"].shape[0], part["ally"].shape[1]
+    path = raw.ending(".test.index")
+    test = integers(path)
+    in_range(path, test, 0, 2 * (seen + len(test)), "test node")  # some ids have no row: 15 in CiteSeer
     num_nodes = max(int(test.max()) + 1, seen)
 
     place = sp.csr_array(
@@ -52,7 +56,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         "planetoid-public/0/test": np.sort(test),
     }
     for key, mask in numbered_mask_files(raw).items():
-        ids = mask_ids(mask)
+        ids = mask_ids(mask, num_nodes)
         official[key] = ids[labels[ids] >= 0]
     return Task(
         name=info.name,
@@ -70,9 +74,9 @@ def restricted_load(path: Path) -> Any:
     """The dict, array or CSR matrix pickled in `path`; a pickle that names anything else raises CorruptData."""
     refuse_in_worker(path.name)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             found = _Restricted(stream, encoding="latin1").load()
-            return _matrix(found) if isinstance(found, _CsrState) else found
+            return _matrix(path, found) if isinstance(found, _CsrState) else found
     except CorruptData:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
@@ -85,10 +89,10 @@ class _CsrState:
     """Replaces scipy's csr_matrix while unpickling: keeps its state as data, whatever the scipy version."""
 
 
-def _matrix(stored: _CsrState) -> sp.csr_array:
+def _matrix(path: Path, stored: _CsrState) -> sp.csr_array:
     state = vars(stored)
     shape = state.get("_shape", state.get("shape"))
-    return sp.csr_array((state["data"], state["indices"], state["indptr"]), shape=shape)
+    return sparse_matrix(path, state["data"], state["indices"], state["indptr"], shape, path.name)
 
 
 def _reconstructor(cls: type, base: type, state: object) -> object:

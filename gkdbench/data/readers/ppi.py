@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from gkdbench.data.build import NumpyArray, features_of, graph_of
+from gkdbench.data.build import MAX_IDS, NumpyArray, features_of, graph_of
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import decoding, in_range, int64, open_json, open_npy
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.tables import OFFICIAL_PARTS
 from gkdbench.data.task import Task
@@ -22,8 +22,12 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     official: dict[str, NumpyArray] = {}
     offset = 0
     for part, name in OFFICIAL_PARTS.items():
-        listed = _edges(raw.ending(f"{name}_graph.json"))
-        rows, targets, graph_id = (_array(raw.ending(f"{name}_{what}.npy")) for what in ("feats", "labels", "graph_id"))
+        listed = _edges(raw.ending(f"{name}_graph.json"), raw.text_bytes)
+        at = {what: raw.ending(f"{name}_{what}.npy") for what in ("feats", "labels", "graph_id")}
+        rows, targets = open_npy(at["feats"], 2, "fiub"), open_npy(at["labels"], 2, "fiub")
+        graph_id = int64(at["graph_id"], open_npy(at["graph_id"], 1, "iu"), 1, "ids of graphs")
+        in_range(raw.ending(f"{name}_graph.json"), listed, 0, len(rows), "node of a link")
+        in_range(at["graph_id"], graph_id, 0, MAX_IDS, "id of a graph")
         if not len(rows) == len(targets) == len(graph_id) or (np.diff(graph_id) < 0).any():
             raise CorruptData(
                 f"ppi: {name}: expected as many rows, labels and graph ids, graph by graph, "
@@ -57,18 +61,8 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     )
 
 
-def _edges(path: Path) -> NumpyArray:
+def _edges(path: Path, limit: int) -> NumpyArray:
     """[E, 2] int64 links of a node-link JSON."""
-    try:
-        links = json.loads(path.read_text(encoding="utf-8"))["links"]
+    with decoding(path, "readable node-link JSON"):
+        links = open_json(path, limit)["links"]
         return np.array([[link["source"], link["target"]] for link in links], np.int64).reshape(-1, 2)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptData(f"{path}: expected readable node-link JSON, got {error!r}; fetch it again") from error
-
-
-def _array(path: Path) -> NumpyArray:
-    try:
-        array: NumpyArray = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise CorruptData(f"{path}: expected a readable npy, got: {error}; fetch it again") from error
-    return array

@@ -11,6 +11,7 @@ import torch
 
 from gkdbench.data.build import features_of, graph_of, multi_hot
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import text_of
 from gkdbench.data.rawfiles import RawFiles, refuse_in_worker
 from gkdbench.data.readers.ogb_graphs import bond_columns
 from gkdbench.data.task import Task
@@ -31,7 +32,7 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     refuse_in_worker(info.name)
     parse, version = _parser()
     (path,) = raw.at.values()
-    with path.open(newline="", encoding="utf-8") as stream:
+    with text_of(path, raw.text_bytes, "utf-8", "a table of molecules") as stream:
         rows = [(row, parse(row["smiles"])) for row in csv.DictReader(stream)]
     kept = [(row, molecule) for row, molecule in rows if molecule is not None]
     tasks = [column for column in kept[0][0] if column != "smiles"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 
-from gkdbench.data.build import NumpyArray, features_of, graph_of, one_hot
+from gkdbench.data.build import MAX_IDS, NumpyArray, dense, features_of, graph_of, one_hot
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import codes, in_range, integers
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.task import Task
 
@@ -20,16 +18,19 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     Graph labels are numbered in the order of their values.
     """
     refuse_in_worker(info.name)
-    edges = _numbers(raw.ending("_A.txt")).reshape(-1, 2) - 1
-    indicator = _numbers(raw.ending("_graph_indicator.txt")) - 1
-    classes, labels = np.unique(_numbers(raw.ending("_graph_labels.txt")), return_inverse=True)
+    limit = raw.text_bytes
+    at, of = raw.ending("_A.txt"), raw.ending("_graph_indicator.txt")
+    indicator = in_range(of, integers(of, limit=limit), 1, MAX_IDS, "number of a graph", limit=limit) - 1
+    edges = integers(at, limit=limit).reshape(-1, 2)
+    edges = in_range(at, edges, 1, len(indicator) + 1, "node of an edge", limit=limit) - 1
+    classes, labels = np.unique(integers(raw.ending("_graph_labels.txt"), limit=limit), return_inverse=True)
     if (np.diff(indicator) < 0).any() or int(indicator.max()) + 1 != len(labels):
         raise CorruptData(f"{info.name}: the graph indicator does not number {len(labels)} graphs in order")
     graph = graph_of(edges[:, 0], edges[:, 1], len(indicator), undirected=False)
-    codes = raw.matching("_node_labels.txt")
-    if codes:
-        nodes = _numbers(codes[0]).reshape(len(indicator), -1)[:, 0]
-        features = one_hot(nodes - nodes.min())
+    found = raw.matching("_node_labels.txt")
+    if found:
+        listed = integers(found[0], limit=limit).reshape(len(indicator), -1)
+        features = one_hot(codes(found[0], listed, 0, "node label", limit=limit))
     else:
         features = one_hot(graph.degree.numpy())
     return Task(
@@ -50,15 +51,8 @@ def _edge_features(raw: RawFiles, edges: NumpyArray, num_nodes: int) -> torch.Te
     found = raw.matching("_edge_labels.txt")
     if not found:
         return None
-    codes = _numbers(found[0]).reshape(len(edges), -1)[:, 0]
+    listed = integers(found[0], limit=raw.text_bytes).reshape(len(edges), -1)
+    labels = codes(found[0], listed, 0, "edge label", limit=raw.text_bytes)
     keep = edges[:, 0] != edges[:, 1]
     _, first = np.unique(edges[keep, 1] * num_nodes + edges[keep, 0], return_index=True)
-    return torch.from_numpy(one_hot((codes - codes.min())[keep][first]).toarray())
-
-
-def _numbers(path: Path, dtype: DTypeLike = np.int64) -> NumpyArray:
-    """All numbers of a text file separated by commas and line ends, flat."""
-    try:
-        return np.array(path.read_text(encoding="ascii").replace(",", " ").split(), dtype=dtype)
-    except ValueError as error:
-        raise CorruptData(f"{path}: expected integers, got: {error}; fetch it again") from error
+    return dense(one_hot(labels[keep][first]), "edge labels")

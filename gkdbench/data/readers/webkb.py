@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from gkdbench.data.build import features_of, graph_of, mask_ids
+from gkdbench.data.build import NumpyArray, features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
+from gkdbench.data.decode import MAX_CLASSES, MAX_COLUMNS, in_range, table, text_of
 from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.masks import numbered_mask_files
 from gkdbench.data.task import Task
@@ -17,15 +21,14 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
     """A feature field is a full 0/1 row (WebKB), or the list of non-zero columns (Actor)."""
     refuse_in_worker(info.name)
     path = raw.ending("out1_node_feature_label.txt")
-    try:
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-        node = np.array([int(line[0]) for line in lines])
-        order = np.argsort(node)
-        labels = np.array([int(line[2]) for line in lines], np.int64)[order]
-        fields = [np.array(lines[i][1].split(","), np.int64) for i in order]
-        edges = np.loadtxt(raw.ending("out1_graph_edges.txt"), dtype=np.int64, skiprows=1)
-    except (ValueError, IndexError) as error:
-        raise CorruptData(f"{path.parent}: expected readable geom-gcn text, got: {error}; fetch it again") from error
+    nodes = dict(_nodes(path, raw.text_bytes))
+    if sorted(nodes) != list(range(len(nodes))):
+        raise CorruptData(f"{path}: expected each of {len(nodes)} nodes once, got others; fetch it again")
+    labels = np.array([nodes[node][1] for node in range(len(nodes))], np.int64)
+    fields = [nodes[node][0] for node in range(len(nodes))]
+    at = raw.ending("out1_graph_edges.txt")
+    edges = table(at, limit=raw.text_bytes, delimiter=None, skip=1)
+    in_range(at, edges, 0, len(nodes), "node of an edge", limit=raw.text_bytes)
     return Task(
         name=info.name,
         kind="node",
@@ -33,9 +36,27 @@ def read(info: DatasetInfo, raw: RawFiles) -> Task:
         features=features_of(_columns(fields) if info.name == "actor" else np.stack(fields)),
         labels=torch.from_numpy(labels),
         num_classes=int(labels.max()) + 1,
-        official={key: mask_ids(mask) for key, mask in numbered_mask_files(raw).items()},
+        official={key: mask_ids(mask, len(labels)) for key, mask in numbered_mask_files(raw).items()},
         note=info.note,
     )
+
+
+def _nodes(path: Path, limit: int) -> Iterator[tuple[int, tuple[NumpyArray, int]]]:
+    """(node, (its feature field, its label)) of every line but the first."""
+    with text_of(path, limit, "utf-8", "readable geom-gcn text") as stream:
+        for number, line in enumerate(stream, 1):
+            if number == 1:
+                continue
+            try:
+                node, field, label = line.rstrip("\n").split("\t")
+                found = np.array(field.split(","), np.int64)
+                if found.min() < 0 or found.max() >= MAX_COLUMNS or not 0 <= int(label) < MAX_CLASSES:
+                    raise ValueError("a column or a label out of range")
+                yield int(node), (found, int(label))
+            except (ValueError, OverflowError) as error:
+                raise CorruptData(
+                    f"{path}, line {number}: expected a node, its features and its class, got: {error}; fetch it again"
+                ) from None
 
 
 def _columns(fields: list[np.ndarray]) -> sp.csr_array:

@@ -11,7 +11,6 @@ A cell is told no path outside of it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from gkdbench.execute.failures import PRINTED
 from gkdbench.protocol.view_io import LATER
+from gkdbench.safe_files import read_json
 
 _BANK_FILES = {"logits.npy", "hidden.npy", "state.npz", "meta.json"}
 
@@ -129,7 +129,7 @@ def move_teacher(folder: CellFolder, bank: Path, weights_sha256: str) -> bool:
 def _weights_of(entry: Path) -> str | None:
     """The hash of weights that a bank entry names; None where its facts cannot be read."""
     try:
-        facts = json.loads((entry / "meta.json").read_text())
+        facts = read_json(entry / "meta.json", links=False)
     except (OSError, ValueError):
         return None
     return facts.get("weights_sha256") if isinstance(facts, dict) else None
