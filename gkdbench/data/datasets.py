@@ -165,6 +165,13 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
 
 
 def _check_content(info: DatasetInfo, task: Task, raw: rawfiles.RawFiles) -> None:
+    if not info.content_hash:  # nobody has looked at what these files hold
+        from gkdbench.data.consistency import check_task
+
+        try:
+            check_task(task)
+        except UserError as error:
+            raise CorruptData(f"{info.name}: {error}{_suspects(info, raw)}; fetch it again") from None
     if info.content_hash and task.content_hash != info.content_hash:
         raise CorruptData(
             f"{info.name}: edges, features and labels: got hash {task.content_hash}, registered is {info.content_hash}"

@@ -59,6 +59,11 @@ class SplitFamily:
     base: str = ""
     classes: bool = False
 
+    @property
+    def own(self) -> bool:
+        """Whether its splits are those that came with somebody's own data: how many there are, the data say."""
+        return self.official and not self.random and self.id in ("own", "own-graph")
+
 
 def _random(name: str, summary: str, preprocessing: Mapping[str, str], **facts: Any) -> SplitFamily:
     return SplitFamily(name, summary, preprocessing, random=True, **({"indices": None} | facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,11 +109,27 @@ def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | s
         task = task.with_(
             note="built from Planetoid's PubMed: node order, hence the random split, differs from the papers'"
         )
-    return prepare(task, split_id, index)
+    return prepare(task, split_id, index, offered=info.splits)
 
 
-def prepare(task: Task, split_id: str, index: int = 0) -> SplitTask:
+def count_official(dataset: str, family: SplitFamily, *, data: Path | str | None = None) -> int:
+    """How many splits of `family` came with a data set."""
+    return _count_official(load_task(dataset, data=data), family.base or family.id)
+
+
+def _count_official(task: Task, base: str) -> int:
+    return sum(key.startswith(f"{base}/") for key in task.official) // len(PARTS)
+
+
+_RANDOM_NODES = "node-80-10-10"
+"""A random split of nodes that needs no number of items a class."""
+
+
+def prepare(task: Task, split_id: str, index: int = 0, *, offered: Sequence[str] = ()) -> SplitTask:
     """Preprocess `task` as the family defines it, and make split `index` of it.
+
+    Args:
+        offered: splits to advise where this one cannot be made; by default all that fit the task.
 
     Raises:
         UserError: the family does not fit the task, or has no such index.
@@ -128,7 +144,11 @@ def prepare(task: Task, split_id: str, index: int = 0) -> SplitTask:
         wanted = "0 or more" if family.indices is None else f"0 to {family.indices - 1}"
         raise UserError(f"split {split_id!r} of {task.name}: expected an index of {wanted}, got {index}")
     prepared, ids = preprocess(task, family.preprocessing)
-    parts = _parts(prepared, family, index)
+    try:
+        parts = _parts(prepared, family, index)
+    except UserError as error:
+        other = _RANDOM_NODES if family.classes and _RANDOM_NODES in (offered or _task_splits(task)) else ""
+        raise UserError(f"{error}{f', or try the split {other}' if other else ''}") from None
     split = Split(
         id=split_id,
         index=index,
@@ -166,7 +186,7 @@ def _official_parts(task: Task, base: str, index: int, *, wrap: bool) -> Parts:
     """Parts number `index` of those that came with the task; `wrap` starts again at 0 after the last."""
     from gkdbench.data.splitmakers import Parts
 
-    count = sum(key.startswith(f"{base}/") for key in task.official) // len(PARTS)
+    count = _count_official(task, base)
     if index >= count and not wrap:
         raise UserError(
             f"{task.name} came with {count} {base!r} splits: expected an index of 0 to {count - 1}, got {index}"

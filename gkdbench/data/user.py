@@ -11,11 +11,11 @@ import torch
 from gkdkernels.graph import CSRGraph
 
 from gkdbench.data.build import NumpyArray, features_of, mask_ids
+from gkdbench.data.consistency import check_task
 from gkdbench.data.decode import MAX_CLASSES
+from gkdbench.data.splits import PARTS
 from gkdbench.data.task import StoredFeatures, Task, TaskKind
 from gkdbench.errors import UserError
-
-PARTS = ("train", "val", "test")
 
 
 def task_from_arrays(
@@ -60,7 +60,7 @@ def task_from_arrays(
         raise UserError(f"{name}: edge_index: expected each edge once, got {repeats} edges twice; drop the repeats")
     graph = CSRGraph.from_edge_index(torch.from_numpy(edges), num_nodes, _is_symmetric(edges, num_nodes))
     family = "own" if kind == "node" else "own-graph"
-    return Task(
+    task = Task(
         name=name,
         kind=kind,
         graph=graph,
@@ -74,39 +74,89 @@ def task_from_arrays(
         official=_official(name, splits, wanted, family),
         note=note,
     )
+    try:
+        check_task(task)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    return task
 
 
 def task_from_pyg(data: Any, name: str, *, kind: TaskKind | None = None, **facts: Any) -> Task:
     """See ``Task.from_pyg``."""
-    single = not isinstance(data, (list, tuple)) and hasattr(data, "edge_index")
-    graphs = [data] if single else list(data)
+    graphs, single = _pyg_graphs(data, name)
     kind = kind or ("node" if single else "graph")
-    if not graphs:
-        raise UserError(f"{name}: from_pyg: expected a Data object or a list of at least one, got no graphs")
     for field in ("x", "edge_index", "y"):
         lacking = sum(getattr(graph, field, None) is None for graph in graphs)
         if lacking:
             raise UserError(
                 f"{name}: from_pyg: expected x [N, D], edge_index [2, E] and y, "
-                f"got {lacking} of {len(graphs)} Data objects without {field!r}"
+                f"got {lacking} of {len(graphs)} Data objects without {field!r}{_instead(graphs, field)}"
             )
+    for field in ("x", "y", "edge_attr"):
+        _check_widths(name, field, graphs, kind)
     sizes = [int(graph.x.shape[0]) for graph in graphs]
     ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     edges = np.concatenate([_array(graph.edge_index) + at for graph, at in zip(graphs, ptr, strict=False)], axis=1)
     attributes = [getattr(graph, "edge_attr", None) for graph in graphs]
     with_edges = all(attribute is not None for attribute in attributes)
     if single and "splits" not in facts:
-        facts["splits"] = _pyg_masks(data)
+        facts["splits"] = _pyg_masks(graphs[0], name)
     return task_from_arrays(
         name,
         edges,
-        np.concatenate([_array(graph.x) for graph in graphs]),
+        _array(graphs[0].x) if single else np.concatenate([_dense(graph.x) for graph in graphs]),
         np.concatenate([_pyg_labels(_array(graph.y), kind) for graph in graphs]),
         kind=kind,
         graph_ptr=None if single and kind == "node" else ptr,
         edge_features=np.concatenate([_array(attribute) for attribute in attributes]) if with_edges else None,
         **facts,
     )
+
+
+def _pyg_graphs(data: Any, name: str) -> tuple[list[Any], bool]:
+    """The ``Data`` objects in `data`, and whether it is one alone: not a list, a dataset or a batch of them."""
+    if hasattr(type(data), "to_homogeneous"):
+        raise UserError(
+            f"{name}: from_pyg: expected nodes and edges of one type, got a {type(data).__name__}; "
+            "try data.to_homogeneous()"
+        )
+    if hasattr(type(data), "from_data_list"):  # a Batch: one Data that knows its parts
+        graphs, single = list(data.to_data_list()), False
+    elif isinstance(data, (list, tuple)) or not hasattr(data, "edge_index") or _is_sequence(data):
+        graphs, single = list(data), False
+    else:
+        graphs, single = [data], True
+    if not graphs:
+        raise UserError(f"{name}: from_pyg: expected a Data object or a list of at least one, got no graphs")
+    return graphs, single
+
+
+def _is_sequence(data: Any) -> bool:
+    """Whether `data`, which answers ``edge_index``, is a dataset of graphs: iterating a ``Data`` gives pairs."""
+    try:
+        return all(hasattr(item, "edge_index") for item in data)
+    except TypeError:
+        return False
+
+
+def _instead(graphs: Sequence[Any], field: str) -> str:
+    adjacent = field == "edge_index" and any(getattr(graph, "adj_t", None) is not None for graph in graphs)
+    return "; it has adj_t: build the data set without ToSparseTensor()" if adjacent else ""
+
+
+def _check_widths(name: str, field: str, graphs: Sequence[Any], kind: TaskKind) -> None:
+    """Refuse graphs that have another number of columns than the first."""
+    values = [getattr(graph, field, None) for graph in graphs]
+    shapes = [tuple(value.shape) if hasattr(value, "shape") else () for value in values]
+    widths = [shape[1:] for shape in shapes]
+    if field == "y" and kind == "graph":
+        widths = [(int(np.prod(shape)),) for shape in shapes]
+    for number, width in enumerate(widths):
+        if width != widths[0]:
+            raise UserError(
+                f"{name}: from_pyg: {field}: expected {list(widths[0])} columns in every graph, as in graph 0, got "
+                f"{list(width)} in graph {number}"
+            )
 
 
 def _pyg_labels(labels: NumpyArray, kind: TaskKind) -> NumpyArray:
@@ -116,10 +166,17 @@ def _pyg_labels(labels: NumpyArray, kind: TaskKind) -> NumpyArray:
     return labels
 
 
-def _pyg_masks(data: Any) -> list[dict[str, NumpyArray]] | None:
+def _pyg_masks(data: Any, name: str) -> list[dict[str, NumpyArray]] | None:
     """``train_mask`` and its companions, [N] or [N, K], as K dictionaries of masks."""
-    if any(getattr(data, f"{part}_mask", None) is None for part in PARTS):
+    there = [part for part in PARTS if getattr(data, f"{part}_mask", None) is not None]
+    if not there:
         return None
+    if len(there) < len(PARTS):
+        lacking = " and ".join(f"{part}_mask" for part in PARTS if part not in there)
+        raise UserError(
+            f"{name}: from_pyg: expected train_mask, val_mask and test_mask, or none of them, got none of {lacking}; "
+            "make it, or give splits="
+        )
     masks = {part: _array(getattr(data, f"{part}_mask")) for part in PARTS}
     columns = {part: mask.reshape(len(mask), -1) for part, mask in masks.items()}
     count = max(column.shape[1] for column in columns.values())
@@ -127,7 +184,20 @@ def _pyg_masks(data: Any) -> list[dict[str, NumpyArray]] | None:
 
 
 def _array(value: Any) -> NumpyArray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    """numpy's form of a tensor or a nested list; of a sparse tensor, a scipy matrix."""
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    if tensor.layout == torch.strided:
+        return tensor.numpy()
+    places = tensor.to_sparse_coo().coalesce()
+    return sp.csr_array((places.values().numpy(), tuple(places.indices().numpy())), shape=tuple(tensor.shape))
+
+
+def _dense(value: Any) -> NumpyArray:
+    array = _array(value)
+    return array.toarray() if sp.issparse(array) else array
 
 
 def _integers(name: str, field: str, value: Any) -> NumpyArray:
@@ -140,8 +210,9 @@ def _integers(name: str, field: str, value: Any) -> NumpyArray:
 
 
 def _features(name: str, value: Any) -> StoredFeatures:
+    value = value if sp.issparse(value) else _array(value)
     sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
-    matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else _array(value)
+    matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else value
     if isinstance(matrix, sp.csr_array):
         try:
             matrix.check_format(full_check=True)  # scipy reads memory by these indices without a look
@@ -155,6 +226,10 @@ def _features(name: str, value: Any) -> StoredFeatures:
     if not np.isfinite(values).all():
         raise UserError(
             f"{name}: features: expected finite numbers, got {int((~np.isfinite(values)).sum())} NaN or infinite"
+        )
+    if np.abs(values).max(initial=0) > np.finfo(np.float32).max:
+        raise UserError(
+            f"{name}: features: expected numbers that float32 can hold, got {np.abs(values).max():.3g}; scale them"
         )
     return features_of(matrix)
 
@@ -182,6 +257,13 @@ def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tupl
             f"{name}: labels: expected {wanted} rows ([{wanted}] classes or [{wanted}, L] of 0, 1, NaN), "
             f"got shape {list(labels.shape)}"
         )
+    if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "iub":
+        if not np.isin(labels, (0, 1)).all():
+            raise UserError(
+                f"{name}: labels: expected [{wanted}] classes, or [{wanted}, L] of 0, 1 and NaN for several labels, "
+                f"got integers of shape {list(labels.shape)}; try labels[:, 0]"
+            )
+        labels = labels[:, 0].astype(np.int64)  # two classes; one label that may be unknown comes as floats
     if labels.ndim == 2:
         values = labels.astype(np.float32)
         if not (np.isnan(values) | (values == 0) | (values == 1)).all():
@@ -191,6 +273,12 @@ def _labels(name: str, value: Any, wanted: int, num_classes: int | None) -> tupl
                 f"{name}: num_classes: expected {labels.shape[1]}, the columns of labels, got {num_classes}"
             )
         return torch.from_numpy(values), labels.shape[1], True
+    if labels.dtype.kind == "f":
+        unknown = int(np.isnan(labels).sum())
+        raise UserError(
+            f"{name}: labels: expected integers, classes from 0 with -1 for unknown, got {labels.dtype}"
+            f"{f' with {unknown} NaN' if unknown else ''}; try numpy.nan_to_num(labels, nan=-1).astype(int)"
+        )
     classes = _integers(name, "labels", labels)
     seen = int(classes.max(initial=-1)) + 1
     if classes.min(initial=0) < -1 or seen == 0:
@@ -226,11 +314,6 @@ def _official(name: str, splits: Any, wanted: int, family: str) -> dict[str, Num
         if set(split) != set(PARTS):
             raise UserError(f"{name}: splits: expected the keys {list(PARTS)}, got {sorted(split)}")
         ids = {part: _ids(name, part, split[part], wanted) for part in PARTS}
-        joined = np.concatenate(list(ids.values()))
-        if len(np.unique(joined)) != len(joined):
-            raise UserError(
-                f"{name}: splits: expected each item in one part only, got a split {k} overlap of train, val and test"
-            )
         found |= {f"{family}/{k}/{part}": part_ids for part, part_ids in ids.items()}
     return found
 
@@ -241,6 +324,11 @@ def _ids(name: str, part: str, value: Any, wanted: int) -> NumpyArray:
         if array.shape != (wanted,):
             raise UserError(f"{name}: the {part} mask: expected {wanted} entries, got shape {list(array.shape)}")
         return mask_ids(array)
+    if array.shape == (wanted,) and wanted > 2 and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
+        raise UserError(
+            f"{name}: the {part} split: expected ids, or a mask of booleans, got {wanted} {array.dtype} of 0 and 1; "
+            "try mask.astype(bool)"
+        )
     ids = _integers(name, f"the {part} split", array)
     if ids.ndim != 1 or not len(ids) or ids.min() < 0 or ids.max() >= wanted:
         raise UserError(f"{name}: the {part} split: expected one or more ids in [0, {wanted}), got {ids.tolist()[:5]}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
-from gkdbench.data.splits import SplitTask, prepare_named, supported_splits
+from gkdbench.data.splits import SplitTask, count_official, prepare_named, supported_splits
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell, Group, plain
 from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
@@ -28,13 +28,20 @@ FOLD_SEEDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Cells that cannot run because their data set's files are not there."""
+    """Cells that cannot run because their data set's files are not there, or cannot be read or split.
+
+    Args:
+        why: what was wrong with the data set or the split; "": its files are not there.
+    """
 
     dataset: str
     split: str
     cells: int
+    why: str = ""
 
     def __str__(self) -> str:
+        if self.why:
+            return f"{self.dataset} on {self.split}: {self.cells} cells left out: {self.why}"
         fetch = f"`gkdbench data fetch {self.dataset}`"
         return f"{self.dataset} on {self.split}: {self.cells} cells skipped: data absent ({fetch})"
 
@@ -82,6 +89,9 @@ def expand(
             maker.check(entry, dataset, split)
     for grid, dataset, split in _named(places, only or {}):
         builder.add_place(grid, dataset, split, suite.seeds)
+    refused = [place.why for place in builder.found.absent if place.why]
+    if refused and not builder.found.cells:
+        raise UserError(refused[0])
     return builder.found
 
 
@@ -112,9 +122,18 @@ class _Builder:
         """The cells of `grid` on one data set and split, run by run, so that early results compare all methods."""
         family = check_pair(dataset, split, grid)
         entries = _entries(grid, dataset, split)
+        there = available(dataset_of(dataset, split), data=self._data)
+        if there and family.own:
+            family = replace(family, indices=count_official(dataset, family, data=self._data))
         runs = index_seed_pairs(family, seeds)
-        if not available(dataset_of(dataset, split), data=self._data):
+        if not there:
             self.found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
+            return
+        try:
+            self._maker.look(dataset, split)
+        except UserError as error:  # of this data set alone: the others go on
+            why = " ".join(str(error).splitlines())
+            self.found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs), why))
             return
         groups = [self._group(grid, entry, dataset, split, family) for entry in entries]
         for index, seed in runs:
@@ -249,7 +268,7 @@ class GroupMaker:
     ) -> Group:
         """The group of one configuration; its teachers are those of every other suite, and are not swept."""
         family = split_family(split)
-        data, kind = self._look(dataset, split)
+        data, kind = self.look(dataset, split)
         _check_kind(method, kind, dataset)
         teachers = {
             role: self.group(self._required(need, data.name, split), dataset, split)
@@ -286,7 +305,12 @@ class GroupMaker:
             self._teachers[at] = resolve(need.method, overrides, dataset=dataset, split=split, recipe=need.recipe)
         return self._teachers[at]
 
-    def _look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
+    def look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
+        """Facts and kind of a data set as the split prepares it.
+
+        Raises:
+            UserError: it cannot be read, or not be split so.
+        """
         if (dataset, split) not in self._facts:
             split_task = prepare_named(dataset, split, 0, data=self._data)
             self._facts[dataset, split] = (data_info(split_task), split_task.task.kind)

@@ -71,7 +71,7 @@ class DataPrefetcher:
     def done(self, name: SplitTaskId) -> None:
         """One cell of `name` has ended; after the last one its view is removed."""
         self._needed[name] -= 1
-        if self._needed[name] <= 0 and (future := self._ready.pop(name, None)) is not None:
+        if self._needed[name] <= 0 and (future := self._ready.pop(name, None)) is not None and not future.exception():
             shutil.rmtree(future.result().view, ignore_errors=True)
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from gkdbench.execute.processes.replies import Died, Ended, Overdue, WorkerReply
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
 from gkdbench.execute.rows import DiskFull, command, ended_row, failed_row, killed_row, scored_row
+from gkdbench.execute.texts import shortened
 from gkdbench.protocol.scoring import Arrays
 from gkdbench.records.files import StorageError, is_abandoned, owned_name, remove_if_empty
 from gkdbench.records.schema import Row
@@ -50,6 +51,7 @@ class RunSummary:
         cached: cells whose rows were there (or were finished by another process meanwhile).
         failures: (cell, row) of every cell that ran and has none.
         absent: lines on data sets whose files are not there.
+        refused: lines on data sets that cannot be read or split.
         records: the group records that hold the plan's rows.
         without_model: cached cells whose model was requested and is not kept.
         set_aside: sentences on damaged files that were moved out of the way (see `gkdbench.records.damaged`).
@@ -60,6 +62,7 @@ class RunSummary:
     cached: int = 0
     failures: list[tuple[Cell, Row]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     records: list[Path] = field(default_factory=list)
     without_model: int = 0
     set_aside: list[str] = field(default_factory=list)
@@ -130,7 +133,11 @@ class Runner:
         self._not_before: dict[str, float] = {}
         self._ids = 0
         self._stop = False
-        self.summary = RunSummary(cached=len(plan.cached), absent=[str(line) for line in plan.absent])
+        self.summary = RunSummary(
+            cached=len(plan.cached),
+            absent=[str(line) for line in plan.absent if not line.why],
+            refused=[str(line) for line in plan.absent if line.why],
+        )
 
     def run(self) -> RunSummary:
         """Run all cells.
@@ -189,9 +196,22 @@ class Runner:
                 continue
             if self._not_before.get(cell.key, 0.0) > now:
                 continue
-            ready = self._prefetcher.get(cell.split_task)
+            try:
+                ready = self._prefetcher.get(cell.split_task)
+            except StorageError:
+                raise
+            except UserError as error:  # this split cannot be made: a row of each of its cells says so
+                self._refuse(cell, error)
+                continue
             if ready is not None and self._claim(cell) and self._teachers_ready(cell, teachers, ready):
                 yield cell, ready
+
+    def _refuse(self, cell: Cell, error: UserError) -> None:
+        """A row for a cell whose data cannot be prepared."""
+        if self._claim(cell):
+            reason = shortened(f"{type(error).__name__}: {error}")
+            row = failed_row(cell, self._plan.suite, None, status="error", phase="prepare", reason=reason)
+            self._store_row(cell, row)
 
     def _claim(self, cell: Cell) -> bool:
         """Claim `cell`; when another process has it, look again later; when one has finished it, count it."""

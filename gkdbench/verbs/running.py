@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
         "cached": summary.cached,
         "failed": [f"{cell}: {row.status}: {row.reason}; again: {row.command}" for cell, row in summary.failures],
         "absent": summary.absent,
+        "refused": summary.refused,
         "set_aside": summary.set_aside,
         "records": [str(path) for path in summary.records],
     }
@@ -161,13 +162,15 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if args.json:
-        return 1 if summary.failures or summary.lost else 0
+        return 1 if summary.failures or summary.refused or summary.lost else 0
     for line in summary.absent:
         print(f"skipped: {line}", file=sys.stderr)
+    for line in summary.refused:
+        print(f"refused: {line}", file=sys.stderr)
     print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
     if "html" in facts:
         print(f"board: {facts['html']}")
-    return 1 if summary.failures or summary.lost else 0
+    return 1 if summary.failures or summary.refused or summary.lost else 0
 
 
 def _same_place(args: argparse.Namespace) -> str:

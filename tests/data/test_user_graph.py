@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gkdbench.data.consistency import check_task
 from gkdbench.data.splits import prepare
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
@@ -85,7 +86,7 @@ def test_lists_tensors_and_sparse_matrices_are_taken() -> None:
         ({"graph_ptr": [0, 1, 4]}, "1 edges that join nodes of different graphs"),
         ({"edge_features": [[1.0]]}, "edge_features: expected 2 rows"),
         ({"splits": {"train": [0], "test": [1]}}, "splits: expected the keys"),
-        ({"splits": {"train": [0], "val": [1], "test": [0]}}, "split 0 overlap"),
+        ({"splits": {"train": [0], "val": [1], "test": [0]}}, "expected each item in one part only, got an overlap"),
         (
             {"splits": {"train": [0], "val": [1], "test": [7]}},
             r"the test split: expected one or more ids in \[0, 4\), got \[7\]",
@@ -157,3 +158,106 @@ def test_from_pyg_joins_graphs_block_by_block() -> None:
         Task.from_pyg([graphs[0], SimpleNamespace(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long())], "mine")
     with pytest.raises(UserError, match="got no graphs"):
         Task.from_pyg([], "mine")
+
+
+SPLIT = {"train": [0, 1], "val": [2], "test": [3]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": [[1e300]] * 4}, "numbers that float32 can hold, got 1e\\+300"),
+        ({"labels": [0, 1, 0, -1]}, "test: expected labelled items, got 1 without a label"),
+        ({"labels": [-1, 1, 0, 1]}, "train: expected labelled items"),
+        ({"labels": np.array([[0.0], [1.0], [np.nan], [1.0]])}, "val: expected labelled items"),
+        ({"splits": SPLIT | {"train": [0, 0]}}, "train: expected each item once, got 1 twice"),
+        ({"splits": SPLIT | {"val": [0]}}, "1 items of train are in val, too"),
+        (
+            {"splits": SPLIT | {"train": np.array([1, 1, 0, 0], np.uint8)}},
+            r"a mask of booleans, got 4 uint8.*astype\(bool",
+        ),
+        ({"labels": [0.0, np.nan, 0.0, 1.0]}, "-1 for unknown, got float64 with 1 NaN"),
+        ({"labels": np.array([[0], [2], [1], [1]])}, r"expected \[4\] classes.*labels\[:, 0\]"),
+        ({"metric": "acc"}, "unknown metric 'acc'; did you mean 'accuracy'"),
+        ({"metric": "micro_f1"}, "metric 'micro_f1': expected several labels an item, got 2 classes; try accuracy"),
+        ({"metric": "rocauc", "num_classes": 3}, "metric 'rocauc': expected two classes"),
+        ({"metric": "accuracy", "labels": np.ones((4, 2))}, "expected one class an item"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_named(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"edge_index": [[0, 1], [1, 2]], "features": [[1.0]] * 4, "labels": [0, 1, 0, 1]}
+    Task.from_arrays("mine", **good, splits=SPLIT)
+    with pytest.raises(UserError, match=message):
+        Task.from_arrays("mine", **(good | {"splits": SPLIT} | change))
+
+
+def test_integers_of_one_column_are_two_classes() -> None:
+    task = Task.from_arrays("mine", [[0], [1]], np.ones((4, 1)), np.array([[0], [1], [1], [0]]))
+    assert (task.multi_label, task.num_classes, task.labels.tolist()) == (False, 2, [0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("form", ["coo", "csr", "bfloat16"])
+def test_features_come_in_any_form_of_a_tensor(form: str) -> None:
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.5]])
+    given = {"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "bfloat16": dense.bfloat16()}[form]
+    plain = Task.from_arrays("mine", [[0], [1]], dense, [0, 1, 0, 1])
+    assert Task.from_arrays("mine", [[0], [1]], given, [0, 1, 0, 1]).content_hash == plain.content_hash
+
+
+def pyg(**more: Any) -> SimpleNamespace:
+    return SimpleNamespace(**{"x": torch.eye(2), "edge_index": torch.tensor([[0], [1]]), "y": torch.tensor([1])} | more)
+
+
+class Dataset(list[SimpleNamespace]):
+    """As torch_geometric's data sets: a sequence of graphs that also answers for all of them together."""
+
+    edge_index, x, y = torch.zeros(2, 0, dtype=torch.long), torch.eye(4), torch.tensor([1, 1])
+
+
+class Batched(SimpleNamespace):
+    """As a torch_geometric Batch: one graph that knows its parts."""
+
+    @classmethod
+    def from_data_list(cls, parts: list[Any]) -> Any:
+        return cls(parts=parts, edge_index=torch.zeros(2, 0), x=torch.eye(4), y=torch.tensor([1, 1]))
+
+    def to_data_list(self) -> Any:
+        return self.parts
+
+
+@pytest.mark.parametrize("several", [Dataset([pyg(), pyg()]), Batched.from_data_list([pyg(), pyg()]), (pyg(), pyg())])
+def test_data_sets_and_batches_are_their_graphs(several: Any) -> None:
+    task = Task.from_pyg(several, "mine")
+    assert (task.kind, task.num_items, task.num_nodes) == ("graph", 2, 4)
+
+
+class Typed(SimpleNamespace):
+    def to_homogeneous(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Typed(), r"got a Typed; try data.to_homogeneous\(\)"),
+        (pyg(edge_index=None, adj_t=1), "without 'edge_index'; it has adj_t"),
+        ([pyg(), pyg(x=torch.eye(3))], r"x: expected \[2\] columns in every graph.*got \[3\] in graph 1"),
+        ([pyg(), pyg(y=torch.tensor([0, 1]))], r"y: expected \[1\] columns.*got \[2\] in graph 1"),
+        (pyg(train_mask=1, test_mask=1, y=torch.tensor([0, 1])), "got none of val_mask"),
+        ([], "got no graphs"),
+    ],
+)
+def test_what_from_pyg_cannot_take_is_named(data: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Task.from_pyg(data, "mine")
+
+
+def test_a_split_of_files_that_nobody_registered_is_checked() -> None:
+    task = Task.from_arrays("mine", [[0], [1]], np.ones((4, 1)), [0, 1, 0, 1])
+    leaking = task.with_(official={f"official-10/0/{part}": np.array([0, 1]) for part in ("train", "val", "test")})
+    check_task(task)
+    with pytest.raises(UserError, match=r"split .official-10/0.: .* 2 items of train are in val"):
+        check_task(leaking)
+    with pytest.raises(UserError, match="features: expected 4 rows, one for each node, got 2"):
+        check_task(task.with_(features=torch.ones(2, 1)))
+    with pytest.raises(UserError, match="labels: expected 4 rows"):
+        check_task(task.with_(labels=torch.ones(3, dtype=torch.int64)))
