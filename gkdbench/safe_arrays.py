@@ -1,4 +1,4 @@
-"""ArraysByName in .npy and .npz files that others may have changed: declared sizes are looked at before anything is unpacked,
+"""Arrays in .npy and .npz files that others may have changed: declared sizes are looked at before anything is unpacked,
 and nothing is unpickled."""
 
 from __future__ import annotations
