@@ -28,8 +28,8 @@ class DamagedFiles:
             where = ", ".join(f"{path.name} to {place}" for path, place in moved.items())
             self.told.append(
                 f"set aside: {error} (moved {where}). Its rows count as missing: this command trains those that it "
-                "covers; give the same command again when it ends with cells missing. To keep the old rows, restore both "
-                "files from a copy before that; delete what was moved when it is not needed"
+                "covers; give the same command again when it ends with cells missing. To keep the old rows, "
+                "restore both files from a copy before that; delete what was moved when it is not needed"
             )
 
     def put_aside_lock(self, path: Path) -> None:
