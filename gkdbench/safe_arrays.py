@@ -22,7 +22,7 @@ ARRAY_BYTES = 2**29
 """All arrays of one file together, unpacked."""
 MEMBERS = 1_000_000
 
-Arrays = dict[str, NDArray[Any]]
+ArraysByName = dict[str, NDArray[Any]]
 
 
 def read_npz(
@@ -32,7 +32,7 @@ def read_npz(
     array_bytes: int = ARRAY_BYTES,
     links: bool = True,
     only: Collection[str] | None = None,
-) -> Arrays:
+) -> ArraysByName:
     """The arrays of an .npz, by name.
 
     Args:
@@ -52,7 +52,7 @@ def read_npz(
 
 def unpack_npz(
     stream: BinaryIO | bytes, path: Path, *, array_bytes: int = ARRAY_BYTES, only: Collection[str] | None = None
-) -> Arrays:
+) -> ArraysByName:
     """As `read_npz`, from an open file or its bytes; `path` is for messages."""
     try:
         with zipfile.ZipFile(io.BytesIO(stream) if isinstance(stream, bytes) else stream) as archive:

@@ -16,7 +16,7 @@ HASH_ALWAYS_BYTES = 256 * 2**20
 """Sets up to this size are hashed at every load; larger ones when they are decoded into the cache."""
 
 
-MIN_TEXT_BYTES = 2**26
+MIN_TEXT_BYTES = 2**25
 """Text of one raw file that is read in any case, unpacked; documented sizes allow more, see `text_bytes`."""
 
 
@@ -72,11 +72,11 @@ class RawFiles:
 
 
 def text_bytes(info: DatasetInfo) -> int:
-    """A generous bound of the text of one file of `info`, unpacked, from its documented sizes: 32 bytes a number."""
+    """A generous bound of the text of one file of `info`, unpacked, from its documented sizes: 16 bytes a number."""
     nodes, edges, graphs, features, classes = (
         info.stats.get(name, 0) for name in ("nodes", "edges", "graphs", "features", "classes")
     )
-    return MIN_TEXT_BYTES + 32 * (nodes * (features + classes + 2) + 8 * edges + graphs * (classes + 2))
+    return MIN_TEXT_BYTES + 16 * (nodes * (features + classes + 2) + 8 * edges + graphs * (classes + 2))
 
 
 def missing_files(info: DatasetInfo, folder: Path | None) -> list[str]:

@@ -25,10 +25,11 @@ class DamagedFiles:
         """Move those of `paths` that are there; `error` is what was wrong with the first."""
         moved = {path: place for path in paths if (place := self._moved(path)) is not None}
         if moved:
-            back = "; ".join(f"{place} is {path}" for path, place in moved.items())
+            where = ", ".join(f"{path.name} to {place}" for path, place in moved.items())
             self.told.append(
-                f"set aside: {error}. It was moved ({back}), and its runs are missing: give the same command again to "
-                "train them, or restore the files from a copy first; delete what was moved when it is not needed"
+                f"set aside: {error} (moved {where}). Its rows count as missing: this command trains those that it "
+                "covers; give the same command again when it ends with cells missing. To keep the old rows, "
+                "restore both files from a copy before that; delete what was moved when it is not needed"
             )
 
     def put_aside_lock(self, path: Path) -> None:

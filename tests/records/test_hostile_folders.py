@@ -17,7 +17,7 @@ from support.one_run import arrays, cell, record, row
 from gkdbench.errors import UserError
 from gkdbench.records.claims import HEARTBEAT_S, Claims, owner_of
 from gkdbench.records.measurement import load_measurement
-from gkdbench.records.sidecar import npz_bytes, read_npz
+from gkdbench.records.sidecar import SidecarArrays, npz_bytes, read_npz
 from gkdbench.records.store import GroupAddress, Store, load_record, read_group, record_bytes, record_paths
 from gkdbench.report.loading import load_records
 
@@ -190,7 +190,11 @@ def test_declared_sizes_of_arrays_are_looked_at_first(tmp_path: Path, fault: str
 
 
 def test_whole_arrays_of_any_kind_come_back(tmp_path: Path) -> None:
-    given = {"i/x": np.arange(5, dtype=np.uint8), "none": np.zeros((0, 3)), "text": np.array(["a", "bc"])}
+    given: SidecarArrays = {
+        "i/x": np.arange(5, dtype=np.uint8),
+        "none": np.zeros((0, 3)),
+        "text": np.array(["a", "bc"]),
+    }
     path = tmp_path / "x.npz"
     path.write_bytes(npz_bytes(given))
     found = read_npz(path)
