@@ -11,6 +11,7 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -82,6 +83,24 @@ class Registry(Generic[T]):
                 f"{entry.target} of {entry.owner}; rename one of them"
             )
         self._entries[entry.name] = entry
+
+    @contextmanager
+    def lent(self, name: str, loaded: T, owner: str) -> Iterator[None]:
+        """`loaded` under a name that nothing has, for as long as the context lasts.
+
+        Raises:
+            UserError: the name is taken.
+        """
+        taken = self.entries().get(name)
+        if taken is not None:
+            raise UserError(f"{self.kind} {name!r}: expected a name that is free, got that of {taken.owner}; rename it")
+        assert self._entries is not None
+        self._entries[name] = Entry(name, "", owner)
+        self._loaded[name] = loaded
+        try:
+            yield
+        finally:
+            del self._entries[name], self._loaded[name]
 
     def names(self) -> list[str]:
         return list(self.entries())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -110,6 +111,17 @@ def load_task(name: str, *, data: Path | str | None = None) -> Task:
     if (built := _built_in(catalogue.canonical(name))) is not None:
         return built
     return _third_party(info.name)
+
+
+@contextmanager
+def known_as(task: Task) -> Iterator[str]:
+    """The name of `task`, under which `load_task` finds it in this process for as long as the context lasts.
+
+    Raises:
+        UserError: another data set has the name.
+    """
+    with DATASETS.lent(task.name, lambda: task, "a Task of this process"):
+        yield task.name
 
 
 @lru_cache(maxsize=4)

@@ -86,6 +86,14 @@ def supported_splits(dataset: str) -> tuple[str, ...]:
     return info.splits if info.splits else _task_splits(load_task(dataset))
 
 
+def first_split(task: Task) -> str:
+    """The split to take where none is named: the one that came with the task, else 80 / 10 / 10 percent."""
+    fitting = _task_splits(task)
+    brought = [split for split in fitting if SPLIT_FAMILIES[split].official]
+    drawn = [split for split in fitting if (SPLIT_FAMILIES[split].base or split) == "random-80-10-10"]
+    return (brought + drawn + list(fitting))[0]
+
+
 def prepare_named(dataset: str, split_id: str, index: int = 0, *, data: Path | str | None = None) -> SplitTask:
     """Load the right file for (dataset, split family), prepare it and split it.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.store import Store
 
 if TYPE_CHECKING:
+    from gkdbench.data.task import Task
     from gkdbench.execute.cell import Cell
 
 OUT = "gkdbench-runs"
@@ -36,6 +38,7 @@ def plan_suite(
     suite: str | Path | Suite | None = None,
     *,
     methods: Methods | None = None,
+    task: Task | None = None,
     dataset: str | None = None,
     split: str | None = None,
     seeds: str | int | Sequence[int] | None = None,
@@ -52,6 +55,10 @@ def plan_suite(
     tier: Tier | None = None,
 ) -> Plan:
     """What `run_suite` with the same arguments would do. Trains nothing, writes nothing."""
+    given = dict(locals())
+    if task is not None:
+        with _named(task, dataset, split) as names:
+            return plan_suite(**(given | names))
     loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
     return _plan(loaded, Store(out), data, device, jobs, threads, only, tier, retry, rerun, (), max_cells)
 
@@ -90,6 +97,7 @@ def run_suite(
     suite: str | Path | Suite | None = None,
     *,
     methods: Methods | None = None,
+    task: Task | None = None,
     dataset: str | None = None,
     split: str | None = None,
     seeds: str | int | Sequence[int] | None = None,
@@ -114,12 +122,17 @@ def run_suite(
 
         gkdbench.run("node-small@1", only="method=glnn")
         gkdbench.run(methods=["glnn", {"method": "kd", "lr": 0.005}], dataset="cora", seeds="0:3")
+        gkdbench.run(methods=["glnn"], task=Task.from_pyg(data, "mine"))
 
     Args:
         suite: ``smoke``, a published name (``node-small@1``), a TOML file, or a Suite; or else give `methods`.
-        methods: names of methods, or mappings of a name and hyper-parameters; with `dataset`, in place of a suite.
+        methods: names of methods, or mappings of a name and hyper-parameters; with `dataset` or `task`, in place of a
+            suite.
+        task: one's own graph (`Task.from_arrays`, `Task.from_pyg`), in place of `dataset`. Its rows name the command
+            of a data set that only this process knows: the same call runs them again.
         dataset: the data set of `methods`.
-        split: their split id; default: the first one of the data set (`gkdbench list datasets`).
+        split: their split id; default: the first one of the data set (`gkdbench list datasets`); of a task, the one
+            that it brought, else 80 / 10 / 10 percent.
         seeds: their training seeds, ``"0:3"`` (the default), one seed, or several.
         overrides: hyper-parameters of all `methods`; what a method's own mapping gives comes first.
         out: folder of the records.
@@ -144,6 +157,10 @@ def run_suite(
         UserError: bad input, an output folder that refuses, a worker that cannot start.
         Interrupted: stopped by a signal; finished cells are stored.
     """
+    given = dict(locals())
+    if task is not None:
+        with _named(task, dataset, split) as names:
+            return run_suite(**(given | names))
     began = time.monotonic()
     loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
     if loaded.measures == "cost":
@@ -182,6 +199,25 @@ def run_suite(
         summary.lost = sum(store.row(cell.address) is None for cell in [*plan.todo, *plan.cached])
     summary.seconds = time.monotonic() - began
     return summary
+
+
+@contextmanager
+def _named(task: Task, dataset: str | None, split: str | None) -> Iterator[dict[str, Any]]:
+    """Arguments that name `task` as a data set, for as long as the context lasts.
+
+    Raises:
+        UserError: a data set is given, too, `task` is no Task, or its name is taken.
+    """
+    from gkdbench.data.datasets import known_as
+    from gkdbench.data.splits import first_split
+    from gkdbench.data.task import Task
+
+    if dataset is not None:
+        raise UserError(f"expected a task or the name of a data set, got both (dataset {dataset!r}); leave one out")
+    if not isinstance(task, Task):
+        raise UserError(f"task: expected a Task, got a {type(task).__name__}; try Task.from_arrays or Task.from_pyg")
+    with known_as(task) as name:
+        yield {"task": None, "dataset": name, "split": split or first_split(task)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from support.toy_plugin import DATASET
 
 from gkdbench.cli import main
 from gkdbench.data.datasets import DATASETS
+from gkdbench.data.splits import first_split
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite, run_suite
@@ -93,3 +94,33 @@ def test_a_split_that_fails_for_one_seed_is_a_row_of_its_cells(tmp_path: Path, m
     rows = {row.index: row for row in load_record(path).rows}
     assert [rows[index].status for index in range(3)] == ["ok", "error", "ok"]
     assert rows[1].phase == "prepare" and "expected at least 3 labelled items" in (rows[1].reason or "")
+
+
+def test_a_task_of_ones_own_is_run_by_one_call(tmp_path: Path) -> None:
+    task = one_split().with_(name="mine")
+    summary = run_suite(methods=["toy"], task=task, seeds="0:2", out=tmp_path, jobs=1, device="cpu")
+    again = run_suite(methods=["toy"], task=task, seeds="0:2", out=tmp_path, jobs=1, device="cpu")
+    assert (summary.ok, again.ok, again.cached) == (2, 0, 2)
+    (path,) = summary.records
+    record = load_record(path)
+    assert (record.dataset, record.split, [row.seed for row in record.rows]) == ("mine", "own", [0, 1])
+    assert "mine" not in DATASETS.names()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"dataset": "cora"}, "expected a task or the name of a data set, got both"),
+        ({"task": "cora"}, "task: expected a Task, got a str"),
+        ({"task": ring([PART])}, "dataset 'ring': expected a name that is free, got that of test"),
+    ],
+)
+def test_a_task_that_cannot_be_named_is_refused(more: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {"methods": ["toy"], "task": one_split().with_(name="mine"), "device": "cpu"}
+    with pytest.raises(UserError, match=message):
+        plan_suite(**(arguments | more))  # type: ignore[arg-type]
+
+
+def test_the_split_of_a_task_is_the_one_it_brought_else_a_random_one() -> None:
+    assert first_split(one_split()) == "own"
+    assert first_split(one_split().with_(official={})) == "node-80-10-10"
