@@ -213,11 +213,17 @@ def _resolved(entry: MethodEntry, dataset: str, split: str, more: Mapping[str, A
     return resolve(entry.method, overrides, dataset=name, split=split)
 
 
-def _check_kind(method: Method, kind: str, dataset: str) -> None:
-    """Refuse a method for nodes on a data set of graphs, and the reverse; `kind` is empty where it is not known yet."""
+def _check_fits(method: Method, kind: str, several_labels: bool, dataset: str) -> None:
+    """Refuse a method for nodes on a data set of graphs, and the reverse, and one for a class an item where an item has
+    several labels; `kind` is empty where it is not known yet."""
     if kind and kind not in method.kinds:
         raise UserError(
             f"method {method.name!r}: expected {' or '.join(method.kinds)} tasks, got {dataset}, a {kind} task"
+        )
+    if several_labels and not method.multi_label:
+        raise UserError(
+            f"method {method.name!r}: expected a task of one class an item, got {dataset}, whose items have several "
+            "labels; leave it out here, or set multi_label = True in a method that handles them"
         )
 
 
@@ -226,7 +232,7 @@ class GroupMaker:
 
     def __init__(self, suite: Suite, data: Path | None, device: str, threads: int) -> None:
         self._suite, self._data, self._device, self._threads = suite, data, device, threads
-        self._facts: dict[tuple[str, str], tuple[DataInfo, str]] = {}
+        self._facts: dict[tuple[str, str], tuple[DataInfo, str, bool]] = {}
         self._groups: dict[str, Group] = {}
         self._resolved: dict[tuple[int, str, str], list[Method]] = {}
         self._teachers: dict[str, Method] = {}
@@ -247,7 +253,7 @@ class GroupMaker:
         """
         info = dataset_info(dataset)
         for method in self.resolved(entry, dataset, split):
-            _check_kind(method, info.kind, dataset)
+            _check_fits(method, info.kind, info.multi_label, dataset)
             for need in method.requires().values():
                 self._required(need, info.name, split)
 
@@ -268,8 +274,8 @@ class GroupMaker:
     ) -> Group:
         """The group of one configuration; its teachers are those of every other suite, and are not swept."""
         family = split_family(split)
-        data, kind = self.look(dataset, split)
-        _check_kind(method, kind, dataset)
+        data, kind, several_labels = self.look(dataset, split)
+        _check_fits(method, kind, several_labels, dataset)
         teachers = {
             role: self.group(self._required(need, data.name, split), dataset, split)
             for role, need in method.requires().items()
@@ -305,15 +311,16 @@ class GroupMaker:
             self._teachers[at] = resolve(need.method, overrides, dataset=dataset, split=split, recipe=need.recipe)
         return self._teachers[at]
 
-    def look(self, dataset: str, split: str) -> tuple[DataInfo, str]:
-        """Facts and kind of a data set as the split prepares it.
+    def look(self, dataset: str, split: str) -> tuple[DataInfo, str, bool]:
+        """Facts and kind of a data set as the split prepares it, and whether items have several labels.
 
         Raises:
             UserError: it cannot be read, or not be split so.
         """
         if (dataset, split) not in self._facts:
             split_task = prepare_named(dataset, split, 0, data=self._data)
-            self._facts[dataset, split] = (data_info(split_task), split_task.task.kind)
+            task = split_task.task
+            self._facts[dataset, split] = (data_info(split_task), task.kind, task.multi_label)
         return self._facts[dataset, split]
 
 

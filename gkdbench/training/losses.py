@@ -15,7 +15,7 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
     Args:
         logits: [M, C].
         labels: [M] int64, or [M, C] float32 with NaN where unknown.
-        smoothing: label smoothing in [0, 1) (single-label only).
+        smoothing: label smoothing s in [0, 1): targets ``(1 - s) y + s / C``; of several labels ``(1 - s) y + s / 2``.
 
     Example:
         >>> supervised(torch.zeros(2, 4), torch.tensor([0, 3]))  # log 4
@@ -29,7 +29,10 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
     known = ~torch.isnan(labels)
     if not known.any():
         return logits.sum() * 0.0
-    return F.binary_cross_entropy_with_logits(logits[known], labels[known])
+    targets = labels[known]
+    if smoothing:
+        targets = targets * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits[known], targets)
 
 
 def kl_to_teacher(
@@ -85,7 +88,16 @@ def hinton(
     return tau**2 / per_class * kl_to_teacher(student_logits, teacher_logits, tau=tau)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Mean over rows of the entropy of ``softmax(logits)``, in nats; ``logits: [M, C]``."""
+def entropy(logits: Tensor, known: Tensor | None = None) -> Tensor:
+    """Mean over rows of the entropy of ``softmax(logits)``, in nats; ``logits: [M, C]``.
+
+    Args:
+        known: [M, C] bool: for several labels an item, the mean of the Bernoulli entropies of these entries instead
+            (without any, 0).
+    """
+    if known is not None:
+        z = logits[known]
+        p = z.sigmoid()
+        return -(p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z)).sum() / max(z.numel(), 1)
     log_p = F.log_softmax(logits, dim=1)
     return -(log_p.exp() * log_p).sum(dim=1).mean()

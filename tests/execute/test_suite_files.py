@@ -10,6 +10,7 @@ import pytest
 
 from gkdbench.data.families import split_family
 from gkdbench.errors import UserError
+from gkdbench.execute.api import plan_suite
 from gkdbench.execute.grid import index_seed_pairs
 from gkdbench.execute.smoke import EPOCHS, smoke_suite
 from gkdbench.execute.suite import Suite, load_suite, parse_suite, suite_files
@@ -129,3 +130,9 @@ def test_smoke_holds_every_method_of_each_kind_within_the_budget() -> None:
         epochs = [entry.overrides["epochs"] for entry in grid.methods if "epochs" in entry.overrides]
         assert sum(epochs) * len(grid.splits) <= max(EPOCHS[kind], 2 * cells_of(suite, dataset))
         assert suite.requirement_overrides[dataset].keys() == set(fitting)
+
+
+def test_a_method_for_one_class_an_item_is_refused_where_items_have_several_labels() -> None:
+    grid = {"datasets": ["csbm-multilabel"], "splits": ["node-80-10-10"], "methods": [{"method": "krd"}]}
+    with pytest.raises(UserError, match="method 'krd': expected a task of one class an item, got csbm-multilabel"):
+        plan_suite(parse_suite({"suite": {"name": "x", "seeds": "0:1"}, "grid": [grid]}), device="cpu")

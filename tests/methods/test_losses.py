@@ -134,3 +134,19 @@ def test_entropy(c: int) -> None:
     assert entropy(logits).item() == pytest.approx(math.fsum(rows) / 7, rel=1e-12, abs=1e-14)
     assert entropy(torch.zeros(3, c)).item() == pytest.approx(math.log(c), abs=1e-6)
     assert torch.autograd.gradcheck(entropy, draw(7, c).requires_grad_())
+
+
+def test_several_labels_are_smoothed_towards_a_half_and_holes_left_out() -> None:
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5]])
+    labels = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
+    z, y = logits[~labels.isnan()], torch.tensor([1.0, 0.0, 1.0]) * 0.8 + 0.1
+    by_hand = -(y * z.sigmoid().log() + (1 - y) * (1 - z.sigmoid()).log()).mean()
+    torch.testing.assert_close(supervised(logits, labels, multi_label=True, smoothing=0.2), by_hand)
+
+
+def test_entropy_of_known_labels_is_the_mean_of_their_bernoulli_entropies() -> None:
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5]])
+    known = torch.tensor([[True, False], [True, True]])
+    p = logits[known].sigmoid()
+    torch.testing.assert_close(entropy(logits, known), -(p * p.log() + (1 - p) * (1 - p).log()).mean())
+    assert entropy(logits, torch.zeros(2, 2, dtype=torch.bool)) == 0

@@ -31,6 +31,7 @@ class ConfidencePenalty(SingleModelMethod):
     year: ClassVar[int | None] = 2017
     arxiv: ClassVar[str] = "1701.06548"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
     control: ClassVar[str] = "regularised"
 
@@ -38,7 +39,8 @@ class ConfidencePenalty(SingleModelMethod):
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            return supervised(logits, labels) - self.beta * entropy(logits)
+            known = ~labels.isnan() if view.multi_label else None
+            return supervised(logits, labels, multi_label=view.multi_label) - self.beta * entropy(logits, known)
 
         return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss)
 

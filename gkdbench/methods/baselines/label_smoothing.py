@@ -32,13 +32,14 @@ class LabelSmoothing(SingleModelMethod):
     arxiv: ClassVar[str] = "1512.00567"
     needs: ClassVar[str] = "features"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 30}
     control: ClassVar[str] = "regularised"
 
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        loss = partial(supervised, smoothing=self.smoothing)
+        loss = partial(supervised, multi_label=view.multi_label, smoothing=self.smoothing)
         return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss)
 
     @property
