@@ -18,13 +18,12 @@ import scipy.sparse as sp
 from numpy.typing import DTypeLike
 
 from gkdbench.data.build import MAX_IDS, NumpyArray
-from gkdbench.data.rawfiles import MIN_TEXT_BYTES, CorruptData, refuse_in_worker
+from gkdbench.data.rawfiles import MAX_CLASSES, MIN_TEXT_BYTES, CorruptData, refuse_in_worker
 from gkdbench.safe_arrays import read_npy, read_npz
 from gkdbench.safe_files import open_regular, read_json
 
 MAX_CODES = 2**14
 """Different values of a column that becomes one-hot."""
-MAX_CLASSES = 10**5
 MAX_COLUMNS = 10**7
 """Width of a feature matrix."""
 ARRAY_BYTES = 2**33

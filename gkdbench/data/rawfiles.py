@@ -20,6 +20,10 @@ MIN_TEXT_BYTES = 2**25
 """Text of one raw file that is read in any case, unpacked; documented sizes allow more, see `text_bytes`."""
 
 
+MAX_CLASSES = 10**5
+"""Classes of one set."""
+
+
 class MissingData(UserError):
     """Raw files that are not in the data folder."""
 

@@ -12,7 +12,7 @@ from gkdkernels.graph import CSRGraph
 
 from gkdbench.data.build import NumpyArray, features_of, mask_ids
 from gkdbench.data.consistency import check_task
-from gkdbench.data.decode import MAX_CLASSES
+from gkdbench.data.rawfiles import MAX_CLASSES
 from gkdbench.data.splits import PARTS
 from gkdbench.data.task import StoredFeatures, Task, TaskKind
 from gkdbench.errors import UserError

@@ -7,6 +7,8 @@ from support.import_graph import circles, graph_of, import_graph
 FLOORS = (
     ("gkdkernels",),
     ("errors",),
+    ("safe_files",),
+    ("safe_arrays",),
     ("controls", "moved", "registry"),
     ("metrics", "records"),
     ("data", "nn"),

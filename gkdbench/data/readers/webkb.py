@@ -11,8 +11,8 @@ import torch
 
 from gkdbench.data.build import NumpyArray, features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
-from gkdbench.data.decode import MAX_CLASSES, MAX_COLUMNS, in_range, table, text_of
-from gkdbench.data.rawfiles import CorruptData, RawFiles, refuse_in_worker
+from gkdbench.data.decode import MAX_COLUMNS, in_range, table, text_of
+from gkdbench.data.rawfiles import MAX_CLASSES, CorruptData, RawFiles, refuse_in_worker
 from gkdbench.data.readers.masks import numbered_mask_files
 from gkdbench.data.task import Task
 
