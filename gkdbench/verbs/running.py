@@ -247,12 +247,17 @@ def verify(args: argparse.Namespace) -> int:
     exit_code = 1 if again is not None and again.problems else report.exit_code
     if args.json:
         trained = {} if again is None else {"rerun": again.as_json()}
-        show({**vars(report), **trained, "exit_code": exit_code}, as_json=True)
+        show({**report.as_json(), **trained, "exit_code": exit_code}, as_json=True)
         return exit_code
     for line in report.problems:
         print(f"wrong: {line}")
     for line in report.not_checked:
         print(f"not checked: {line}")
+    for line in report.mixed:
+        print(f"mixed: {line}")
+    if report.dirty:
+        some = ", ".join(report.dirty[:3]) + (", ..." if len(report.dirty) > 3 else "")
+        print(f"{len(report.dirty)} rows come from code that differed from its commit (--json names all): {some}")
     print(
         f"{report.records} records, {report.scores} scores computed again, {len(report.problems)} wrong, "
         f"{len(report.not_checked)} not checked"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gkdbench.data.families import split_family
 from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.runner import RunSummary
@@ -188,14 +189,23 @@ def test_a_missing_side_car_and_a_broken_record_are_named(copy: Path) -> None:
     first.with_suffix(".npz").unlink()
     second.write_text("{")
     problems = "\n".join(verify(copy).problems)
-    assert f"{first}: side-car" in problems and f"{second} is not a valid record" in problems
+    assert f"{first}: side-car" in problems and f"{second}: is not a valid record" in problems
 
 
 def test_absent_data_are_said_and_not_taken_for_right(copy: Path, tmp_path: Path) -> None:
     source = record_paths(copy)[0]
     record = load_record(source)
-    moved = record.model_copy(update={"dataset": "cora", "split": "planetoid-public"})
+    family = split_family("planetoid-public")
+    facts = {"name": "cora", "preprocessing": dict(family.preprocessing)}
+    described = {"dataset": "cora", "split": family.id, "data": record.data.model_copy(update=facts)}
+    moved = record.model_copy(update=described)
     moved = moved.model_copy(update={"key": identity_of(moved).key})
+    command = f"gkdbench run toys --only split={family.id}"
+    rows = [
+        row.model_copy(update={"command": f"{command},index={row.index},seed={row.seed},key={moved.key[:12]}"})
+        for row in moved.rows
+    ]
+    moved = moved.model_copy(update={"rows": rows})
     name = f"toy-{moved.key[:12]}"
     assert moved.predictions is not None
     moved = moved.model_copy(update={"predictions": moved.predictions.model_copy(update={"path": f"{name}.npz"})})

@@ -1,0 +1,27 @@
+"""Where the rows of a record come from: changed code, and more than one origin in one record. Neither is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gkdbench.records.schema import Record
+
+
+def dirty_rows(path: Path, record: Record) -> Iterator[str]:
+    """Rows whose code was not that of the commit they name."""
+    for row in record.rows:
+        if record.provenance_of(row).git_dirty:
+            yield f"{path}: row {row.index}-{row.seed}"
+
+
+def mixed_origin(path: Path, record: Record) -> Iterator[str]:
+    """One line where rows of a record were made by more than one commit, torch or processor."""
+    found = [record.provenance_of(row) for row in record.rows]
+    differ = [
+        f"{len(values)} of {name}"
+        for name in ("git_commit", "torch", "cpu")
+        if len(values := {getattr(origin, name) for origin in found}) > 1
+    ]
+    if differ:
+        yield f"{path}: rows of more than one origin ({', '.join(differ)})"

@@ -1,0 +1,89 @@
+"""Fields of one row against each other and against its record."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+
+from gkdbench.execute.verification.findings import Difference
+from gkdbench.protocol.flatness import FLAT, is_flat
+from gkdbench.records.schema import ModelResult, Record, Row
+
+
+def row_differences(record: Record, row: Row) -> Iterator[Difference]:
+    """What is odd about a row, whatever its status."""
+    if (row.status == "ok") != bool(row.models):
+        text = f"has status {row.status} and {len(row.models)} models"
+        yield Difference("status", "ok" if row.models else "another", row.status, text)
+    if row.status == "ok" and row.predictions_sha256 is None:
+        yield Difference("predictions_sha256", "a hash", None, "has scores without predictions")
+    if row.status != "ok" and row.predictions_sha256 is not None:
+        text = f"has status {row.status} and predictions, which only rows that ended well have"
+        yield Difference("predictions_sha256", None, row.predictions_sha256, text)
+    if row.status == "ok" and (row.phase is not None or row.reason is not None):
+        yield Difference("reason", None, row.reason, "ended well and has the reason or the phase of a failure")
+    if row.provenance is not None and not 0 <= row.provenance < len(record.provenances):
+        yield Difference("provenance", f"below {len(record.provenances)}", row.provenance)
+    names = [model.name for model in row.models]
+    if len(set(names)) != len(names):
+        yield Difference("models", "each name once", names)
+    flat = any(is_flat(model.train_ce_ratio) for model in row.models)
+    if row.status == "ok" and flat != (FLAT in row.flags):
+        got = f"{FLAT!r}" if FLAT in row.flags else f"no {FLAT!r}"
+        yield Difference("flags", f"{FLAT!r}" if flat else f"no {FLAT!r}", got)
+    yield from _command_differences(record, row)
+    for model in row.models:
+        yield from _model_differences(record, row, model)
+
+
+def _command_differences(record: Record, row: Row) -> Iterator[Difference]:
+    """The command of a cell names its index, its seed and its key."""
+    try:
+        words = shlex.split(row.command)
+    except ValueError:
+        words = []
+    chosen = next((words[at + 1] for at, word in enumerate(words[:-1]) if word == "--only"), "")
+    named = dict(part.partition("=")[::2] for part in chosen.split(","))
+    known = {"index": str(row.index), "seed": str(row.seed), "key": record.key[:12]}
+    known |= {"method": record.method, "dataset": record.dataset, "split": record.split}
+    for name in ("index", "seed", "key"):
+        if name not in named:
+            yield Difference("command", f"one that names the cell's {name}", row.command)
+            return
+    for name, value in named.items():
+        if known.get(name) != value:
+            yield Difference("command", f"{name}={known.get(name)}", f"{name}={value}")
+
+
+def _model_differences(record: Record, row: Row, model: ModelResult) -> Iterator[Difference]:
+    of = f"models.{model.name}"
+    if (model.hops is not None) != (model.needs == "graph"):
+        yield Difference(f"{of}.hops", "a depth for models that read the graph, and for no other", model.hops)
+    if model.parameters < 0:
+        yield Difference(f"{of}.parameters", "0 or more", model.parameters)
+    if model.macs is not None and model.macs < 0:
+        yield Difference(f"{of}.macs", "0 or more", model.macs)
+    if model.name == "ensemble":
+        return
+    if record.protocol_version > 1 and model.train_ce_ratio is None:
+        yield Difference(f"{of}.train_ce_ratio", "a number", None)
+    if set(model.audit) != set(model.scores):
+        yield Difference(f"{of}.audit", sorted(model.scores), sorted(model.audit))
+
+
+def uneven_rows(record: Record) -> Iterator[tuple[Row, Difference]]:
+    """Rows whose model of a name reads other inputs than that of most rows: one configuration reads the same ones.
+
+    Parameters and macs may differ between splits, so nothing is said about them.
+    """
+    for field in ("needs", "hops"):
+        seen: dict[str, list[tuple[Row, str]]] = {}
+        for row in record.rows:
+            for model in row.models:
+                seen.setdefault(model.name, []).append((row, str(getattr(model, field))))
+        for name, values in seen.items():
+            usual = Counter(value for _, value in values).most_common(1)[0][0]
+            for row, value in values:
+                if value != usual:
+                    yield row, Difference(f"models.{name}.{field}", f"{usual}, as in other rows", value)

@@ -1,0 +1,268 @@
+"""Every leaf of a record, changed alone, is found by `verify`, or is in the list of leaves that nothing contradicts."""
+
+from __future__ import annotations
+
+import copy as copies
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gkdbench.execute.runner import RunSummary
+from gkdbench.execute.verification.data_fields import LARGEST_GENERATED, generated_size
+from gkdbench.execute.verification.findings import VerifyReport
+from gkdbench.execute.verify import verify
+from gkdbench.protocol.scoring import arrays_sha256
+from gkdbench.records.key import identity_of
+from gkdbench.records.schema import Record
+from gkdbench.records.sidecar import SidecarArrays, bytes_sha256, npz_bytes, read_npz, row_arrays
+from gkdbench.records.store import load_record, record_bytes, record_paths
+
+Plain = dict[str, Any]
+NOTHING_CONTRADICTS = (
+    r"schema_version",  # a version without a migration is refused; another one names other fields
+    r"data\.note",
+    r"threads|determinism",
+    r"rows\.looks",
+    r"rows\.flags",  # but for "flat" and "flat teacher"
+    r"rows\.extra.*",
+    r"rows\.models\.(hops|parameters|macs|train_ce_ratio)",
+    r"rows\.models\.weights_sha256",  # but where a student's row names the weights
+    r"rows\.(traceback|train_s|train_j|peak_memory_bytes|host|pid|finished|provenance)",
+    r"provenances.*",
+)
+"""Leaves, as in docs/protocol.md, section 4.7: only a second training, or nobody, can tell."""
+
+
+@pytest.fixture
+def copy(toy_run: tuple[Path, RunSummary], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_run[0], tmp_path / "copy", ignore=shutil.ignore_patterns(".*")))
+
+
+def student(copy: Path) -> Path:
+    """The inductive student's record: it has every column, and a teacher."""
+    return next(p for p in record_paths(copy) if "prod" in load_record(p).columns and load_record(p).teachers)
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every value without parts, with its place; of rows and models the first alone."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from leaves(part, (*place, key))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        yield from leaves(value[0], (*place, 0))
+    else:
+        yield place, value
+
+
+def others(value: Any) -> list[Any]:
+    """Other values of the same type, where there is one."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1]
+    if isinstance(value, float):
+        return [value - 0.01 if value > 0.5 else value + 0.01]
+    if isinstance(value, str):
+        return ["0" * len(value)] if re.fullmatch("[0-9a-f]{40,64}", value) else [value + "x"]
+    if value is None:
+        return ["x", 1]
+    return [{"x": 1.0}] if value == {} else [value[:-1] or ["x"]]
+
+
+def changed(facts: Plain, place: tuple[Any, ...], value: Any) -> Plain:
+    found = copies.deepcopy(facts)
+    target = found
+    for part in place[:-1]:
+        target = target[part]
+    target[place[-1]] = value
+    return found
+
+
+def named(report: VerifyReport, path: Path) -> bool:
+    """Whether the report is not clean, and what it says names the record."""
+    said = [*report.problems, *report.not_checked]
+    return report.exit_code in (1, 3) and any(line.startswith(f"{path}: ") for line in said)
+
+
+def test_every_changed_leaf_is_found_or_listed(copy: Path) -> None:
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    teacher = next(iter(facts["teachers"].values()))["key"]
+    for other in record_paths(copy):  # the student and its teacher alone: each change is one call
+        if other != path and load_record(other).key != teacher:
+            other.unlink()
+    assert verify(copy).exit_code == 0
+    missed, judged = [], 0
+    for place, value in leaves(facts):
+        name = ".".join(str(part) for part in place if not isinstance(part, int))
+        if any(re.fullmatch(pattern, name) for pattern in NOTHING_CONTRADICTS):
+            continue
+        for new in others(value):
+            path.write_text(json.dumps(changed(facts, place, new)))
+            judged += 1
+            if not named(verify(copy), path):
+                missed.append((name, new))
+    assert (missed, judged > 80) == ([], True)
+
+
+def test_the_list_of_leaves_has_no_leaf_that_is_found_anyway(copy: Path) -> None:
+    """The list says no more than is true."""
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    for place in (("threads",), ("rows", 0, "looks"), ("rows", 0, "models", 0, "parameters")):
+        old = facts[place[0]] if len(place) == 1 else None
+        value = 7 if old is None else old + 1
+        path.write_text(json.dumps(changed(facts, place, value)))
+        assert verify(path).exit_code == 0, place
+
+
+def seal(path: Path, arrays: SidecarArrays, facts: Plain) -> None:
+    """Write a record and its arrays with every hash made true."""
+    data = npz_bytes(arrays)
+    path.with_suffix(".npz").write_bytes(data)
+    for row in facts["rows"]:
+        row["predictions_sha256"] = arrays_sha256(row_arrays(arrays, row["index"], row["seed"]))
+    facts["predictions"] |= {"sha256": bytes_sha256(data), "size_bytes": len(data)}
+    path.write_bytes(record_bytes(Record.model_validate(facts)))
+
+
+def first(facts: Plain) -> Plain:
+    return facts["rows"][0]["models"][0]
+
+
+Change = Callable[[Plain, SidecarArrays], object]
+TEST = "0-0/model/tran/"
+
+
+def drop_row(facts: Plain, arrays: SidecarArrays) -> None:
+    facts["rows"].pop(0)
+    for name in [name for name in arrays if name.startswith("0-0/")]:
+        del arrays[name]
+
+
+def no_curves(facts: Plain, arrays: SidecarArrays) -> None:
+    for name in [name for name in arrays if "curve" in name or "epochs" in name]:
+        del arrays[name]
+    for row in facts["rows"]:
+        row["models"][0]["audit"] = {}
+
+
+def flat_curve(facts: Plain, arrays: SidecarArrays) -> None:
+    arrays["0-0/model/ind/curve"] = arrays["0-0/model/ind/curve"] * 0 + np.float32(0.01)
+    score = first(facts)["scores"]["ind"]["value"]
+    first(facts)["audit"]["ind"] |= {"peak": score, "gap": 0.0, "final": float(np.float32(0.01))}
+
+
+def selected(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    return lambda facts, arrays: arrays.update({f"{TEST}selected": change(arrays[f"{TEST}selected"])})
+
+
+CONSISTENT: dict[str, Change] = {
+    "a row dropped": drop_row,
+    "curves and audits dropped": no_curves,
+    "a flat test curve": flat_curve,
+    "one audit dropped": lambda facts, arrays: first(facts)["audit"].pop("ind"),
+    "another epoch selected": lambda facts, arrays: first(facts).update(
+        selected_epoch=1 + first(facts)["selected_epoch"] % 2
+    ),
+    "a validation curve reversed": lambda facts, arrays: arrays.update(
+        {"0-0/model/val/curve": arrays["0-0/model/val/curve"][::-1].copy() - np.float32(0.1)}
+    ),
+    "arrays of no row": lambda facts, arrays: arrays.update({"9-9/model/x": np.zeros(2)}),
+    "a column dropped": lambda facts, arrays: first(facts)["scores"].pop("ind"),
+    "floats": selected(lambda x: x.astype(np.float64) + 0.4),
+    "a class that is not there": selected(lambda x: np.where(x == 0, 200, x).astype(np.uint8)),
+    "one short": selected(lambda x: x[:-1]),
+    "a second axis": selected(lambda x: x[:, None]),
+    "negative": selected(lambda x: x.astype(np.int64) - 4),
+    "strings": selected(lambda x: x.astype("U3")),
+    "no columns": lambda facts, arrays: facts.update(columns=[]),
+    "flagged flat": lambda facts, arrays: facts["rows"][0].update(flags=["flat"]),
+    "a flat model without its flag": lambda facts, arrays: first(facts).update(train_ce_ratio=0.9),
+    "a flat teacher without one": lambda facts, arrays: facts["rows"][0].update(flags=["flat teacher"]),
+    "a role that the record lacks": lambda facts, arrays: facts["rows"][0]["teachers"].update(other="0" * 64),
+    "an unknown data set": lambda facts, arrays: facts.update(dataset="nosuchset"),
+    "an unknown split": lambda facts, arrays: facts.update(split="nosuchsplit"),
+    "a split of graphs": lambda facts, arrays: facts.update(split="tu-10fold"),
+    "a huge data set": lambda facts, arrays: facts.update(dataset="csbm:n=3000000000000"),
+    "protocol 0, other settings": lambda facts, arrays: (
+        facts.update(protocol_version=0),
+        facts["config"].update(lr=9.0),
+    ),
+    "a provenance that is not there": lambda facts, arrays: facts["rows"][0].update(provenance=99),
+}
+
+
+@pytest.mark.parametrize("name", CONSISTENT)
+def test_a_change_with_true_hashes_is_one_finding_of_its_record(copy: Path, name: str) -> None:
+    """And the other records are checked all the same."""
+    path = student(copy)
+    facts, arrays = json.loads(path.read_text()), read_npz(path.with_suffix(".npz"))
+    CONSISTENT[name](facts, arrays)
+    seal(path, arrays, facts)
+    other = next(p for p in record_paths(copy) if "prod" in load_record(p).columns and not load_record(p).teachers)
+    spoilt = json.loads(other.read_text())
+    first(spoilt)["val"] = 0.01
+    other.write_text(json.dumps(spoilt))
+    report = verify(copy)
+    assert named(report, path)
+    assert any(line.startswith(f"{other}: row 0-0: ") for line in report.problems), "the check ended too early"
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "", ".", "a/b.npz"])
+def test_nothing_outside_the_folder_is_read(copy: Path, path: str) -> None:
+    record = student(copy)
+    facts = json.loads(record.read_text())
+    facts["predictions"]["path"] = path
+    record.write_text(json.dumps(facts))
+    assert any("predictions.path: expected" in line for line in verify(copy).problems)
+
+
+def test_the_same_predictions_under_two_keys_are_said(copy: Path) -> None:
+    path = next(p for p in record_paths(copy) if not load_record(p).teachers)
+    facts = json.loads(path.read_text())
+    facts["config"]["lr"] = 0.25
+    key = identity_of(Record.model_validate(facts)).key
+    for row in facts["rows"]:
+        row["command"] = row["command"].replace(facts["key"][:12], key[:12])
+    facts["key"], target = key, path.with_name(f"toy-{key[:12]}.json")
+    facts["predictions"]["path"] = target.with_suffix(".npz").name
+    target.write_bytes(record_bytes(Record.model_validate(facts)))
+    shutil.copy(path.with_suffix(".npz"), target.with_suffix(".npz"))
+    report = verify(copy)
+    assert (report.exit_code, report.problems) == (3, [])
+    assert all("the same predictions as" in line for line in report.not_checked)
+
+
+def test_a_large_generated_set_is_not_built() -> None:
+    assert generated_size("csbm:n=400") < LARGEST_GENERATED < generated_size("csbm:n=40000000")
+    assert generated_size("cora") == 0
+
+
+def test_dirty_and_mixed_rows_are_said_and_not_wrong(copy: Path) -> None:
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    facts["provenances"].append(facts["provenances"][0] | {"git_dirty": True, "torch": "0.0"})
+    facts["rows"][0]["provenance"] = len(facts["provenances"]) - 1
+    path.write_text(json.dumps(facts))
+    report = verify(path)
+    found = report.as_json()
+    assert (report.problems, found["counts"]["dirty_rows"]) == ([], len(found["dirty_rows"]))
+    assert f"{path}: row 0-0" in report.dirty
+    assert any("torch" in line for line in report.mixed)
+
+
+def test_findings_name_record_row_and_field(copy: Path) -> None:
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    facts["data"]["nodes"] += 1
+    path.write_text(json.dumps(facts))
+    (found, _) = verify(path).as_json()["problems"]
+    wanted = {"record": str(path), "row": "0-0", "field": "data.nodes", "expected": "400", "got": "401"}
+    assert {name: found[name] for name in wanted} == wanted
