@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+ALLOW_DIRTY = "also write rows of code that differs from its commit into a folder that git tracks"
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments. Imports nothing heavy: ``--help`` is fast."""
     top = argparse.ArgumentParser(
@@ -82,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="CELL",
         help="train one cell (as in --only) in this process, with prints and breakpoint(); nothing of it is stored",
     )
+    sub.add_argument("--allow-dirty", action="store_true", help=ALLOW_DIRTY)
     sub.add_argument(
         "--keep-models",
         action="store_true",
@@ -89,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub = add("collect", "running:collect", "merge finished cells into records")
     sub.add_argument("out", nargs="?", default="gkdbench-runs", help="folder of records")
+    sub.add_argument("--allow-dirty", action="store_true", help=ALLOW_DIRTY)
     sub = add("verify", "running:verify", "compute every score again from side-cars and data")
     sub.add_argument("path", nargs="?", default="results", help="a record or a folder of records")
     sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")

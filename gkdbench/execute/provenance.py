@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gkdbench.errors import UserError
 from gkdbench.records.schema import Provenance
 
 
@@ -31,6 +32,7 @@ def provenance(method: type, *, device: str, allocator: Mapping[str, str]) -> Pr
         numpy=_version("numpy") or "",
         platform=platform.platform(),
         cpu=cpu_name(),
+        cpu_flags=cpu_flags(),
         gpu=gpu,
         cuda=cuda,
         driver=driver,
@@ -95,6 +97,56 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+_ARITHMETIC = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "i8mm")
+"""What flags begin with by which libraries choose how they add: other sets may give other bits."""
+
+
+@cache
+def cpu_flags() -> list[str]:
+    """The processor's instruction sets that change bits, sorted; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    found = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return sorted(flag for flag in set(found) if flag.startswith(_ARITHMETIC))
+
+
+def refuse_dirty(out: Path | str, dirty: bool, what: str) -> None:
+    """Refuse rows that nobody can make again where git would publish them.
+
+    Args:
+        out: folder of records.
+        dirty: whether there are rows from code that differs from its commit.
+        what: which rows these are, for the message.
+
+    Raises:
+        UserError: they would come into a folder that git tracks.
+    """
+    if dirty and is_tracked(Path(out)):
+        raise UserError(
+            f"{out}: expected rows of committed code in a folder that git tracks, got {what}; commit the changes, give "
+            "another --out, or give --allow-dirty: the rows will be marked"
+        )
+
+
+def code_is_dirty() -> bool:
+    """Whether tracked files of the checkout that this package is imported from differ from its commit."""
+    return bool(_git()[1])
+
+
+def is_tracked(folder: Path) -> bool:
+    """Whether git tracks a file below `folder`."""
+    if not folder.is_dir():
+        return False
+    try:
+        asked = ["git", "-C", str(folder), "ls-files", "--", "."]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return bool(found.stdout.strip())
 
 
 @cache

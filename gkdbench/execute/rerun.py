@@ -263,6 +263,7 @@ def compared(run: StoredRun, again: Row | None, here: Provenance) -> Rerun:
     """The stored row beside the one that was trained now, whose provenance is `here`."""
     stored, before = run.row, run.record.provenance_of(run.row)
     same_machine = (before.git_commit, before.torch, before.cpu) == (here.git_commit, here.torch, here.cpu)
+    same_machine &= not before.cpu_flags or before.cpu_flags == here.cpu_flags  # older rows hold none
     bits = same_machine and before.git_commit is not None and not (before.git_dirty or here.git_dirty)
     how = "bits" if bits else "scores"
     if again is None or again.status != "ok":

@@ -73,7 +73,7 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
             report.add(found, None, _odd(error))
     by_key = {record.key: record for _, record in records}
     for found, record in records:
-        _guarded(report, found, None, lambda record=record: other_records.teacher_differences(record, by_key))
+        _guarded(report, found, None, other_records.teacher_differences, record, by_key)
     other_records.check_teachers(runs, report)
     other_records.check_flat_teachers(runs, report)
     other_records.check_copies(runs, report)
@@ -83,13 +83,17 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
 
 
 def _odd(error: BaseException) -> Difference:
-    return Difference("", text=f"cannot be checked ({type(error).__name__}: {str(error)[:150]}); restore it from a copy")
+    return Difference(
+        "", text=f"cannot be checked ({type(error).__name__}: {str(error)[:150]}); restore it from a copy"
+    )
 
 
-def _guarded(report: VerifyReport, path: Path, row: Row | None, check: Callable[[], Iterable[Difference]]) -> None:
-    """Report what a check finds; what it raises is a finding, too."""
+def _guarded(
+    report: VerifyReport, path: Path, row: Row | None, check: Callable[..., Iterable[Difference]], *given: object
+) -> None:
+    """Report what `check` finds when it is called with `given`; what it raises is a finding, too."""
     try:
-        for difference in check():
+        for difference in check(*given):
             report.add(path, row, difference)
     except Exception as error:
         report.add(path, row, _odd(error))
@@ -97,10 +101,10 @@ def _guarded(report: VerifyReport, path: Path, row: Row | None, check: Callable[
 
 def _check_record(path: Path, record: Record, report: VerifyReport) -> list[CheckedRow]:
     """Everything that needs neither data nor other records."""
-    _guarded(report, path, None, lambda: record_differences(path, record))
-    _guarded(report, path, None, lambda: form_differences(record))
+    _guarded(report, path, None, record_differences, path, record)
+    _guarded(report, path, None, form_differences, record)
     for row in record.rows:
-        _guarded(report, path, row, lambda row=row: row_differences(record, row))
+        _guarded(report, path, row, row_differences, record, row)
     for row, difference in uneven_rows(record):
         report.add(path, row, difference)
     report.dirty += dirty_rows(path, record)
@@ -110,7 +114,7 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[Chec
     except UserError as error:
         report.add(path, None, Difference("predictions", text=str(error)))
         return []
-    _guarded(report, path, None, lambda: sidecar_differences(path, record, arrays))
+    _guarded(report, path, None, sidecar_differences, path, record, arrays)
     runs = []
     kept = record.predictions is None or record.predictions.kept
     for row in record.rows:
@@ -149,7 +153,7 @@ def _check_scores(runs: list[CheckedRow], data: str | Path | None, report: Verif
                 report.add(run.path, run.row, Difference("dataset", text=text))
             continue
         for run in same:
-            _guarded(report, run.path, run.row, lambda run=run: _run_differences(run, split_task, evaluation_graphs))
+            _guarded(report, run.path, run.row, _run_differences, run, split_task, evaluation_graphs)
             report.scores += sum(len(model.scores) + 1 for model in run.row.models)
             report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
 

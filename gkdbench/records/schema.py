@@ -175,6 +175,7 @@ class Provenance(Strict):
     numpy: str = ""
     platform: str = ""
     cpu: str = ""
+    cpu_flags: list[str] = []  # instruction sets that libraries choose their arithmetic by; written where known
     gpu: str | None = None
     cuda: str | None = None
     driver: str | None = None

@@ -262,6 +262,15 @@ class Store:
                     remove_if_empty(folder)
         return changed
 
+    def dirty(self) -> list[Path]:
+        """Finished cells whose code differed from its commit."""
+        cells = [(path, self._load(path)) for path in self._cell_files(".json")]
+        return [
+            path
+            for path, record in cells
+            if record is not None and any(record.provenance_of(row).git_dirty for row in record.rows)
+        ]
+
     def left(self) -> list[tuple[Path, int]]:
         """Finished cells that `collect` leaves alone, with the protocol version that they were made under."""
         cells = [(path, self._load(path)) for path in self._cell_files(".json")]
@@ -503,6 +512,8 @@ def record_bytes(record: Record) -> bytes:
     unread = set() if any(row.train_j is not None for row in record.rows) else {"train_j"}
     undeclared = {"control"} - record.model_fields_set
     absent: dict[str, Any] = dict.fromkeys(unswept | undeclared, True) | {"rows": {"__all__": unswept | unread}}
+    if not any(origin.cpu_flags for origin in record.provenances):
+        absent["provenances"] = {"__all__": {"cpu_flags"}}
     text = json.dumps(record.model_dump(mode="json", exclude=absent), indent=1, ensure_ascii=False, allow_nan=False)
     # One number a line would make a confusion matrix a page long.
     return (_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n").encode()

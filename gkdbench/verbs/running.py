@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from gkdbench.execute.api import run_suite
     from gkdbench.execute.failures import failures_of
     from gkdbench.execute.progress import progress_for
+    from gkdbench.execute.provenance import code_is_dirty, refuse_dirty
     from gkdbench.execute.runner import Interrupted
     from gkdbench.records.store import Store
 
@@ -123,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
         return run_cost(suite, args)
     if args.debug is not None:
         return _debug(suite, args)
+    refuse_dirty(args.out, code_is_dirty() and not args.allow_dirty, "code that differs from its commit")
     try:
         summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_options(args))
     except Interrupted as stop:
@@ -215,10 +217,14 @@ def collect(args: argparse.Namespace) -> int:
 
     Cells of another protocol version stay where they are, and are named on standard error.
     """
+    from gkdbench.execute.provenance import refuse_dirty
     from gkdbench.records.schema import PROTOCOL_VERSION
     from gkdbench.records.store import Store
 
     store = Store(args.out, mends=True)
+    if not args.allow_dirty:
+        dirty = store.dirty()
+        refuse_dirty(args.out, bool(dirty), ", ".join(map(str, dirty[:3])))
     paths = store.collect()
     for line in store.damaged.told:
         print(line, file=sys.stderr)

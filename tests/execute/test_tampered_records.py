@@ -31,7 +31,7 @@ NOTHING_CONTRADICTS = (
     r"rows\.looks",
     r"rows\.flags",  # but for "flat" and "flat teacher"
     r"rows\.extra.*",
-    r"rows\.models\.(hops|parameters|macs|train_ce_ratio)",
+    r"rows\.models\.(parameters|macs|train_ce_ratio)",
     r"rows\.models\.weights_sha256",  # but where a student's row names the weights
     r"rows\.(traceback|train_s|train_j|peak_memory_bytes|host|pid|finished|provenance)",
     r"provenances.*",
@@ -183,9 +183,9 @@ CONSISTENT: dict[str, Change] = {
     "negative": selected(lambda x: x.astype(np.int64) - 4),
     "strings": selected(lambda x: x.astype("U3")),
     "no columns": lambda facts, arrays: facts.update(columns=[]),
-    "flagged flat": lambda facts, arrays: facts["rows"][0].update(flags=["flat"]),
-    "a flat model without its flag": lambda facts, arrays: first(facts).update(train_ce_ratio=0.9),
-    "a flat teacher without one": lambda facts, arrays: facts["rows"][0].update(flags=["flat teacher"]),
+    "a flat model without its flag": lambda facts, arrays: facts["rows"][0]["flags"].remove("flat"),
+    "a flat teacher without its flag": lambda facts, arrays: facts["rows"][0]["flags"].remove("flat teacher"),
+    "a flag of a model that is not flat": lambda facts, arrays: first(facts).update(train_ce_ratio=0.1),
     "a role that the record lacks": lambda facts, arrays: facts["rows"][0]["teachers"].update(other="0" * 64),
     "an unknown data set": lambda facts, arrays: facts.update(dataset="nosuchset"),
     "an unknown split": lambda facts, arrays: facts.update(split="nosuchsplit"),

@@ -54,6 +54,7 @@ def _forged_model(
     if losses is not None:  # of equal scores, the first of the smallest losses' last is selected
         epoch = int(len(losses) - np.argmin(losses[::-1]))
         val_loss = float(losses[epoch - 1])
-    audit = {column: Audit(peak=1.0, epoch=one.epoch, gap=0.0, final=1.0) for column, one in model.audit.items()}
+    best = {column: int(own[f"{model.name}/epochs"][0]) for column in model.audit}  # the first of equal ones
+    audit = {column: Audit(peak=1.0, epoch=at, gap=0.0, final=1.0) for column, at in best.items()}
     changed = {"scores": scores, "val": val.value, "val_confusion": val.confusion, "audit": audit}
     return model.model_copy(update=changed | {"selected_epoch": epoch, "val_loss": val_loss})

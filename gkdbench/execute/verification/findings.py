@@ -34,7 +34,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Finding:
+class VerifyFinding:
     """A difference and where it is; `row` is ``INDEX-SEED``, None for the whole record."""
 
     record: str
@@ -85,8 +85,8 @@ class VerifyReport:
 
     records: int = 0
     scores: int = 0
-    wrong: list[Finding] = field(default_factory=list)
-    unchecked: list[Finding] = field(default_factory=list)
+    wrong: list[VerifyFinding] = field(default_factory=list)
+    unchecked: list[VerifyFinding] = field(default_factory=list)
     dirty: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
 
@@ -107,11 +107,11 @@ class VerifyReport:
 
     def add(self, path: Path, row: Row | None, difference: Difference) -> None:
         """Something is wrong in a record, or in one of its rows."""
-        self.wrong.append(Finding(str(path), None if row is None else f"{row.index}-{row.seed}", difference))
+        self.wrong.append(VerifyFinding(str(path), None if row is None else f"{row.index}-{row.seed}", difference))
 
     def leave(self, path: Path, row: Row | None, difference: Difference) -> None:
         """Something was not checked."""
-        self.unchecked.append(Finding(str(path), None if row is None else f"{row.index}-{row.seed}", difference))
+        self.unchecked.append(VerifyFinding(str(path), None if row is None else f"{row.index}-{row.seed}", difference))
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""

@@ -20,8 +20,8 @@ def mixed_origin(path: Path, record: Record) -> Iterator[str]:
     found = [record.provenance_of(row) for row in record.rows]
     differ = [
         f"{len(values)} of {name}"
-        for name in ("git_commit", "torch", "cpu")
-        if len(values := {getattr(origin, name) for origin in found}) > 1
+        for name in ("git_commit", "torch", "cpu", "cpu_flags")
+        if len(values := {str(getattr(origin, name)) for origin in found}) > 1
     ]
     if differ:
         yield f"{path}: rows of more than one origin ({', '.join(differ)})"

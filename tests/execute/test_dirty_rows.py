@@ -1,0 +1,42 @@
+"""Rows of code that differs from its commit do not enter a folder that git tracks unless somebody asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.one_run import arrays, record, row
+
+from gkdbench.cli import main
+from gkdbench.errors import UserError
+from gkdbench.execute.provenance import refuse_dirty
+from gkdbench.records.schema import Provenance
+from gkdbench.records.store import Store, load_record
+
+
+@pytest.fixture
+def tracked(tmp_path: Path) -> Path:
+    (tmp_path / "README.md").write_text("records")
+    for words in (["init", "-q"], ["add", "README.md"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    return tmp_path
+
+
+def test_dirty_rows_are_refused_where_git_tracks_files(tracked: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(UserError, match="--allow-dirty"):
+        refuse_dirty(tracked, True, "rows")
+    refuse_dirty(tracked, False, "rows")
+    refuse_dirty(tmp_path_factory.mktemp("untracked"), True, "rows")
+
+
+def test_collect_refuses_dirty_cells_and_keeps_their_mark_when_asked(tracked: Path) -> None:
+    store = Store(tracked)
+    dirty = record(row().model_copy(update={"provenance": 0}))
+    store.write(dirty.model_copy(update={"provenances": [Provenance(git_dirty=True)]}), arrays(0))
+    assert main(["collect", str(tracked)]) == 2
+    assert len(store.dirty()) == 1
+    assert main(["collect", str(tracked), "--allow-dirty"]) == 0
+    (path,) = [path for path, _ in store.records()]
+    found = load_record(path)
+    assert found.provenance_of(found.rows[0]).git_dirty
