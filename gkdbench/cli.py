@@ -13,10 +13,14 @@ from importlib import import_module
 
 from gkdbench import __version__
 from gkdbench.errors import UserError
+from gkdbench.options import COUNT, JOBS, SEED, THREADS, folder, seconds, whole
+from gkdbench.printable import printable
 
 Verb = Callable[[argparse.Namespace], int]
 FAMILIES = ("gnn_to_mlp", "baselines", "graph_tasks", "mixture", "mutual", "structure")
 """Folders of `gkdbench.methods`; a new method begins in the first, where the template belongs."""
+MAKES_DATA = ("datasets:data_fetch", "doctor:doctor")
+"""Verbs whose ``--data`` may not exist yet: one makes the folder, one reports it."""
 LISTS = ("methods", "recipes", "datasets", "splits", "backbones", "metrics", "suites")
 
 
@@ -35,10 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.words += words
     module, _, function = args.verb.partition(":")
     try:
+        data = getattr(args, "data", None)
+        if data is not None and args.verb not in MAKES_DATA and not os.path.isdir(data):
+            print(f"gkdbench: --data: expected a folder of raw files, got {data!r}, no folder", file=sys.stderr)
+            return 3
         verb: Verb = getattr(import_module(f"gkdbench.verbs.{module}"), function)
         return verb(args)
     except UserError as error:
-        print(f"gkdbench: {error}", file=sys.stderr)
+        print(printable(f"gkdbench: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gkdbench: interrupted", file=sys.stderr)
@@ -92,15 +100,15 @@ def parser() -> argparse.ArgumentParser:
         help="keep selected weights: OUT/models/METHOD-KEY/INDEX-SEED/MODEL.npz and .json, for gkdbench.load_model",
     )
     sub = add("collect", "running:collect", "merge finished cells into records")
-    sub.add_argument("out", nargs="?", default="gkdbench-runs", help="folder of records")
+    sub.add_argument("out", type=folder, nargs="?", default="gkdbench-runs", help="folder of records")
     sub.add_argument("--allow-dirty", action="store_true", help=ALLOW_DIRTY)
     sub = add("verify", "running:verify", "compute every score again from side-cars and data")
     sub.add_argument("path", nargs="?", default="results", help="a record or a folder of records")
-    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
-    sub.add_argument("--rerun", type=int, metavar="N", help="then train N rows again, drawn at random, and compare")
-    sub.add_argument("--seed", type=int, help="of that draw (default: drawn, and printed)")
+    sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--rerun", type=COUNT, metavar="N", help="then train N rows again, drawn at random, and compare")
+    sub.add_argument("--seed", type=SEED, help="of that draw (default: drawn, and printed)")
     sub.add_argument("--cheapest", action="store_true", help="draw from the methods that train fastest first")
-    sub.add_argument("--jobs", type=int, help="cells at a time (default: one per core)")
+    sub.add_argument("--jobs", type=JOBS, help="cells at a time (default: one per core)")
 
     sub = add("report", "reporting:report", "the board of records", json=False)
     sub.add_argument("paths", nargs="*", default=["gkdbench-runs"], help="records or folders (default: gkdbench-runs)")
@@ -122,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("latency", "inference", "training"),
         help="in place of scores: how much of B's time A takes, measured now, in turns",
     )
-    sub.add_argument("--data", help="folder of raw files for --measure (default: $GKDBENCH_DATA)")
+    sub.add_argument("--data", type=folder, help="folder of raw files for --measure (default: $GKDBENCH_DATA)")
 
     _data_verbs(verbs)
     _profile_verbs(verbs)
@@ -130,10 +138,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("kind", choices=("method",))
     sub.add_argument("name", help="lower case, words joined by underscores")
     sub.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="folder of gkdbench/methods")
-    sub.add_argument("--into", help="folder of a package of your own to begin (default: this checkout)")
+    sub.add_argument("--into", type=folder, help="folder of a package of your own to begin (default: this checkout)")
     sub = add("doctor", "doctor:doctor", "what this machine has, and what to fix")
-    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
-    sub.add_argument("--out", default="gkdbench-runs", help="folder that runs would write to")
+    sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--out", type=folder, default="gkdbench-runs", help="folder that runs would write to")
     return top
 
 
@@ -153,11 +161,11 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dataset", help="data set of --method")
     sub.add_argument("--split", help="split id of --method (default: the data set's first)")
     sub.add_argument("--seeds", help="seeds of --method: 0:3 (default), 4, or 0,2,5")
-    sub.add_argument("--out", default="gkdbench-runs", help="folder of records (default: gkdbench-runs)")
-    sub.add_argument("--jobs", type=int, help="worker processes (default: cores / threads)")
-    sub.add_argument("--threads", type=int, help="threads per worker (default: the suite's)")
+    sub.add_argument("--out", type=folder, default="gkdbench-runs", help="folder of records (default: gkdbench-runs)")
+    sub.add_argument("--jobs", type=JOBS, help="worker processes (default: cores / threads)")
+    sub.add_argument("--threads", type=THREADS, help="threads per worker (default: the suite's)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
-    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--only", metavar="KEY=VALUE,...", help="some cells: method=glnn,dataset=cora,seed=3")
     sub.add_argument("--tier", choices=("core", "full"), help="core leaves out what the suite marks full")
     sub.add_argument("--retry", action="store_true", help="run failed cells again")
@@ -168,7 +176,7 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
         help="run cells again although they have rows, and replace the rows; a teacher that the suite does not list "
         "only where --only names its method or key",
     )
-    sub.add_argument("--max-cells", type=int, help="stop after so many cells")
+    sub.add_argument("--max-cells", type=whole(0, 1_000_000_000), help="stop after so many cells")
 
 
 def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -181,7 +189,7 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ):
         sub = actions.add_parser(name, help=text, description=text)
         sub.set_defaults(verb=f"datasets:data_{name}")
-        sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+        sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
         sub.add_argument("--json", action="store_true", help="print JSON")
         if name == "check":
             sub.add_argument("names", nargs="*", help="data sets (default: all available)")
@@ -232,23 +240,25 @@ def _method_profile_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("words", metavar="KEY=VALUE", nargs="*", help="its hyper-parameters, such as lr=0.01")
     sub.add_argument("--dataset", help="default: a built-in set, digits-knn or digits-grid")
     sub.add_argument("--split", help="split id (default: the data set's first)")
-    sub.add_argument("--epochs", type=int, default=3, help="profiled; for inference, trained before (default: 3)")
-    sub.add_argument("--out", default="gkdbench-profiles", help="of page and traces (default: gkdbench-profiles)")
+    sub.add_argument("--epochs", type=COUNT, default=3, help="profiled; for inference, trained before (default: 3)")
+    sub.add_argument(
+        "--out", type=folder, default="gkdbench-profiles", help="of page and traces (default: gkdbench-profiles)"
+    )
     sub.add_argument("--quick", action="store_true", help="tiny arrays for the machine's peaks: rooflines mean nothing")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
-    sub.add_argument("--threads", type=int, default=1, help="of the CPU, as cells have them (default: 1)")
-    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--threads", type=THREADS, default=1, help="of the CPU, as cells have them (default: 1)")
+    sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--quick", action="store_true", help="tiny inputs: shows that all works, its numbers mean nothing")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda:i")
-    sub.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    sub.add_argument("--threads", type=THREADS, default=2, help="of the CPU (default: 2)")
     sub.add_argument("--caches", choices=("warm", "cold"), default="warm", help="before each call (default: warm)")
-    sub.add_argument("--rounds", type=int, default=15, help="samples of each candidate (default: 15)")
-    sub.add_argument("--budget", type=float, default=60.0, help="seconds a case, five rounds at least (default: 60)")
-    sub.add_argument("--data", help="folder of raw files (default: $GKDBENCH_DATA)")
+    sub.add_argument("--rounds", type=COUNT, default=15, help="samples of each candidate (default: 15)")
+    sub.add_argument("--budget", type=seconds, default=60.0, help="seconds a case, five rounds at least (default: 60)")
+    sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--json", metavar="FILE", help="write everything, samples and provenance included")
 
 

@@ -40,6 +40,11 @@ class Entry:
                 f"{self.name!r} of {self.owner} points to {self.target!r}, and {module} has no {attribute!r}; "
                 f"correct the entry point"
             ) from None
+        except Exception as error:  # a module of others may raise anything at its import
+            raise UserError(
+                f"{self.name!r} of {self.owner} cannot be imported from {self.target!r} "
+                f"({type(error).__name__}: {str(error)[:200]}); mend or uninstall {self.owner}"
+            ) from None
 
 
 class Registry(Generic[T]):
@@ -116,6 +121,22 @@ class Registry(Generic[T]):
         if name not in self._loaded:
             self._loaded[name] = self._check(name, self.entry(name).load())
         return self._loaded[name]
+
+    def usable(self) -> dict[str, T]:
+        """Every entry that can be loaded, by name; what others' packages break is left out (see `broken`)."""
+        broken = self.broken()
+        return {name: self.get(name) for name in self.names() if name not in broken}
+
+    def broken(self) -> dict[str, str]:
+        """Name -> why, of the entries of other packages that cannot be imported or are no such thing."""
+        found: dict[str, str] = {}
+        for name, entry in self.entries().items():
+            if not entry.target.startswith("gkdbench."):
+                try:
+                    self.get(name)
+                except UserError as error:
+                    found[name] = str(error)
+        return found
 
     def facts(self, name: str) -> dict[str, Any]:
         """The literal class attributes of an entry (paper, year, ...), read from its source, not imported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -120,9 +121,16 @@ def loader(name: str) -> Callable[[], Task] | None:
             raise UserError(
                 f"{base}: expected an argument of its generator, got no argument {key!r}; {nearest(key, known)}"
             )
+        if key in chosen:
+            raise UserError(f"{base}: {key}: expected one value, got a second, {value!r}; give it once")
         wanted = type(known[key].default)
         try:
             chosen[key] = wanted(value)
+            if not math.isfinite(chosen[key]):
+                raise ValueError
         except ValueError:
-            raise UserError(f"{base}: {key}: expected {wanted.__name__}, got {value!r}") from None
+            finite = "a finite number" if wanted is float else "a whole number"
+            raise UserError(f"{base}: {key}: expected {finite}, got {value!r}") from None
+        if key in ("seed", "degree") and chosen[key] < 0:
+            raise UserError(f"{base}: {key}: expected 0 or more, got {value!r}")
     return lambda: generator(**chosen).with_(name=name) if chosen else generator()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkdbench.execute.cell import Cell
+from gkdbench.printable import printable
 from gkdbench.records.files import remove_if_empty, write_atomically
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
@@ -81,7 +82,7 @@ class Failure:
             found.append(f"  where: {self.where}")
         if self.log is not None:
             found.append(f"  log:   {shown(self.log)} (what it printed, and the traceback)")
-        return [*found, f"  again: {command}{more}"]
+        return [printable(line) for line in [*found, f"  again: {command}{more}"]]
 
 
 def failures_of(failed: Iterable[tuple[Cell, Row]], store: Store) -> list[Failure]:

@@ -11,7 +11,7 @@ from typing import Any
 from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
 from gkdbench.data.splits import SplitTask, count_official, prepare_named, supported_splits
-from gkdbench.errors import UnknownName, UserError
+from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell, Group, plain
 from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
 from gkdbench.execute.tuning import best_trial, trial_settings, tuned
@@ -84,7 +84,7 @@ def expand(
     places = [(grid, dataset, split) for grid in grids for dataset in grid.datasets for split in grid.splits]
     # Every name and value first: a typo is refused before data are read, and also where they are absent.
     for grid, dataset, split in places:
-        check_pair(dataset, split, grid)
+        check_pair(dataset, split)
         for entry in _entries(grid, dataset, split):
             maker.check(entry, dataset, split)
     for grid, dataset, split in _named(places, only or {}):
@@ -120,7 +120,7 @@ class _Builder:
 
     def add_place(self, grid: Grid, dataset: str, split: str, seeds: tuple[int, ...]) -> None:
         """The cells of `grid` on one data set and split, run by run, so that early results compare all methods."""
-        family = check_pair(dataset, split, grid)
+        family = check_pair(dataset, split)
         entries = _entries(grid, dataset, split)
         there = available(dataset_of(dataset, split), data=self._data)
         if there and family.own:
@@ -176,15 +176,12 @@ def dataset_of(dataset: str, split: str) -> str:
     return dataset_info(dataset).views.get(split, dataset)
 
 
-def check_pair(dataset: str, split: str, grid: Grid) -> SplitFamily:
-    """The split family, after checking that the data set has it and that it has the requested settings."""
+def check_pair(dataset: str, split: str) -> SplitFamily:
+    """The split family, after checking that the data set has it."""
     family = split_family(split)
     info = dataset_info(dataset)
     if info.splits and split not in info.splits:
         raise UserError(f"{info.name} has no split {split!r}: expected one of {', '.join(supported_splits(dataset))}")
-    for setting in grid.settings or []:
-        if setting not in family.columns:
-            raise UnknownName(f"setting of split {split!r}", setting, family.columns)
     return family
 
 

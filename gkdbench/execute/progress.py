@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.failures import own_frame
 from gkdbench.execute.plan import Plan
+from gkdbench.printable import printable
 from gkdbench.records.schema import Row
 
 
@@ -68,7 +69,7 @@ class Lines:
         self.note(f"[{self._done}/{self._all}, {duration(left)} left] {cell}: {describe(row)}{place(cell, row)}")
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def ended(self) -> None:
         """Nothing is left to close."""
@@ -98,7 +99,7 @@ class Live:
 
     def planned(self, plan: Plan, jobs: int) -> None:
         for line in plan.lines():
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(printable(line), markup=False, highlight=False)
         self._task = self._bar.add_task(plan.suite.full_name, total=len(plan.todo), under_way="")
         self._bar.start()
 
@@ -120,7 +121,7 @@ class Live:
         self._bar.update(self._task, under_way=" | ".join(self._running.values()))
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(printable(text), markup=False, highlight=False)
 
     def ended(self) -> None:
         self._bar.stop()

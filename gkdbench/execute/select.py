@@ -36,6 +36,11 @@ def parse_only(text: str | None) -> dict[str, str]:
             raise UserError(f"--only: expected a field of cells, got no field {field!r}; {nearest(field, _OWN)}")
         if field in ("index", "seed") and not all(v.isdigit() for v in value.split("|")):
             raise UserError(f"--only {field}: expected an integer, got {value!r}")
+        if field in chosen:
+            raise UserError(
+                f"--only: expected {field} once, got {chosen[field]!r} and {value!r}; "
+                f"try {field}={chosen[field]}|{value} for either"
+            )
         chosen[field] = value
     return chosen
 

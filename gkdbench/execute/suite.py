@@ -15,6 +15,8 @@ from gkdbench.records.schema import SELECTION, TomlModel
 from gkdbench.records.selection import SelectionRule
 
 SMOKE = "smoke"
+MOST_SEEDS = 1000
+"""Training seeds of a suite at most: a range that never ends is a slip."""
 TIME_LIMIT_S = 6 * 3600.0
 """The time limit of a cell whose suite gives none. No key depends on it."""
 Tier = Literal["core", "full"]
@@ -59,14 +61,12 @@ class Grid(TomlModel):
     """Methods x data sets x split ids.
 
     Args:
-        settings: columns that the board shows; None: all of the split family.
         sweeps: kind of corruption -> levels in (0, 1] at which the selected models are tried after training.
     """
 
     datasets: Annotated[list[str], Field(min_length=1)]
     splits: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
-    settings: list[str] | None = None
     tier: Tier = "core"
     sweeps: dict[Literal["feature_noise", "edge_drop"], Levels] = {}
 
@@ -176,9 +176,11 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
     _refuse_unknown_in_grids(data["grids"], where)
     try:
         data["selection"] = str(SelectionRule.parse(str(data.get("selection", SELECTION))))
-        return Suite.model_validate(data)
+        suite = Suite.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+    _refuse_filters_of_nothing(suite, where)
+    return suite
 
 
 _HEAD_KEYS = [
@@ -191,8 +193,13 @@ def parse_seeds(value: Any, where: str) -> tuple[int, ...]:
     """``"0:10"`` (end left out) or a list of seeds; repeats are refused."""
     if isinstance(value, str):
         first, colon, last = value.partition(":")
-        if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-            raise UserError(f'{where}: seeds: expected a range such as "0:10" or a list of integers, got {value!r}')
+        digits = (first + last).isascii() and first.isdigit() and last.isdigit()
+        if not (colon and digits and (len(last) > 9 or len(first) > 9 or int(first) < int(last))):
+            raise UserError(
+                f'{where}: seeds: expected a range such as "0:10" or a list of integers, got {value!r:.100}'
+            )
+        if len(first) > 9 or len(last) > 9 or int(last) - int(first) > MOST_SEEDS:
+            raise UserError(f'{where}: seeds: expected at most {MOST_SEEDS} seeds, got {value[:60]!r}; try "0:10"')
         value = range(int(first), int(last))
     if not isinstance(value, Sequence) or not all(isinstance(s, int) and not isinstance(s, bool) for s in value):
         raise UserError(f'{where}: seeds: expected a range such as "0:10" or a list of integers, got {value!r}')
@@ -216,6 +223,24 @@ def _refuse_unknown_in_grids(grids: Any, where: str) -> None:
     for number, grid in enumerate(grids if isinstance(grids, list) else [], start=1):
         if isinstance(grid, Mapping):
             _refuse_unknown(grid, list(Grid.model_fields), f"{where}: grid {number}")
+
+
+def _refuse_filters_of_nothing(suite: Suite, where: str) -> None:
+    """A method's ``datasets``, ``splits`` and ``per_dataset`` name what its grid lists, as the grid writes it."""
+    for number, grid in enumerate(suite.grids, start=1):
+        for entry in grid.methods:
+            for key, names, known in (
+                ("datasets", entry.datasets, grid.datasets),
+                ("splits", entry.splits, grid.splits),
+                ("per_dataset", list(entry.per_dataset), grid.datasets),
+            ):
+                place = f"{where}: grid {number}: {entry.method}: {key}"
+                if names is not None and not names and key != "per_dataset":
+                    raise UserError(f"{place}: expected one name or more, got none; leave {key} out to run on all")
+                for name in names or ():
+                    if name not in known:
+                        near = nearest(name, known)
+                        raise UserError(f"{place}: expected names that the grid lists, got {name!r}; {near}")
 
 
 def _explain(error: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from gkdbench.printable import printable
 from gkdbench.report.cost import cost_fields
 from gkdbench.report.model import Board, Table, TableRow
 
@@ -20,6 +21,10 @@ FIELDS = (
 )  # fmt: skip
 
 
+FORMULA = tuple("=+-@\t\r\n")
+"""A text that begins with one of these may be a formula to a spreadsheet."""
+
+
 def to_csv(board: Board) -> str:
     """One header line, then one line per row; empty cells where a row has no such value."""
     out = io.StringIO()
@@ -28,8 +33,20 @@ def to_csv(board: Board) -> str:
     for table in board.tables:
         for section in table.sections:
             for entry in section.entries:
-                writer.writerow(_line(table, section.title, entry))
+                writer.writerow({key: cell(value) for key, value in _line(table, section.title, entry).items()})
     return out.getvalue()
+
+
+def cell(value: object) -> object:
+    """`value`; of a text that a spreadsheet would take for a formula, the text behind an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if value.lstrip(" ")[:1] in FORMULA else text
+    return text
 
 
 def _line(table: Table, section: str, entry: TableRow) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gkdbench.errors import UnknownName, UserError
+from gkdbench.printable import printable
 from gkdbench.report.cells import BY_KEY, CELLS, filled, score
 from gkdbench.report.model import Board, Summary, Table, TableRow
 from gkdbench.report.protocols import best_protocol, protocol_text
@@ -182,7 +183,7 @@ def _bold(entry: TableRow, key: str, text: str) -> str:
 
 def plain(text: str) -> str:
     """`text` without meaning for Markdown, on one line."""
-    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(printable(text).split()))
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from gkdbench.printable import printable
+
 
 class Markup(str):
     """A string that is HTML already."""
@@ -17,7 +19,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     Attribute names lose one trailing underscore (``class_``) and write "-" for "_"; an attribute of None is left out.
     """
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(str(value)), quote=True)}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -34,5 +36,5 @@ def join(*children: object) -> Markup:
         elif isinstance(child, list | tuple):
             parts.append(str(join(*child)))
         elif child is not None:
-            parts.append(escape(str(child), quote=False))
+            parts.append(escape(printable(str(child)), quote=False))
     return Markup("".join(parts))

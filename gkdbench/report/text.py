@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from gkdbench.printable import printable
 from gkdbench.report.cells import BY_KEY, filled
 from gkdbench.report.model import Board, Table
 
@@ -32,7 +33,7 @@ def to_text(board: Board, *, width: int = 120, color: bool = False) -> str:
         _print(table, console)
     for failure in board.failures:
         where = f"{failure.label} on {failure.dataset}, {failure.split}, run {failure.index}:{failure.seed}"
-        console.print(Text(f"{failure.status}: {where}: {failure.reason}\n  again: {failure.command}"))
+        console.print(Text(printable(f"{failure.status}: {where}: {failure.reason}\n  again: {failure.command}")))
     if board.missing:
         runs = sum(len(missing.runs) for missing in board.missing)
         console.print(
@@ -48,14 +49,14 @@ def _print(table: Table, console: Console) -> None:
 
     shown = {cell.key for cell in filled(table.entries)}
     keys = [key for key in SHOWN if key in shown]
-    title = " · ".join([table.dataset, *table.heading, *table.remarks])
+    title = printable(" · ".join([table.dataset, *table.heading, *table.remarks]))
     drawn = rich_table.Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for key in keys:
         drawn.add_column(Text(BY_KEY[key].title), justify="left" if key in LEFT else "right")
     for section in table.sections:
         if len(table.sections) > 1:
-            drawn.add_row(Text(section.title, "italic"))
+            drawn.add_row(Text(printable(section.title), "italic"))
         for entry in section.entries:
             style = "bold" if entry.bold else ""
-            drawn.add_row(*(Text(BY_KEY[key].text(entry), style) for key in keys))
+            drawn.add_row(*(Text(printable(BY_KEY[key].text(entry)), style) for key in keys))
     console.print(drawn)

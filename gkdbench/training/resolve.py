@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import math
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -79,8 +80,21 @@ def resolve(
         values["model"] = settings_of(backbone_config(backbone, settings))
     if "models" in known:
         values |= _settings_of_peers(cls, values, chosen.get("models", {}))
+    _refuse_non_finite(values, f"method {name!r}")
     method: Method = validate_dataclass(cls, values, f"method {name!r}")
     return method
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    """Refuse inf and nan among hyper-parameters, at any depth: no training has a use for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, got {value}; leave it out for the default")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}: {key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_non_finite(item, where)
 
 
 def recipes(name: str) -> list[str]:

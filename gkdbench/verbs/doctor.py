@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from gkdbench.registry import Registry
 from gkdbench.verbs.printing import show
 
 OLDEST_TORCH = (2, 11)
@@ -73,6 +74,7 @@ def findings(*, data: str | None = None, out: str = "gkdbench-runs") -> list[Fin
         ("cache", _cache),
         ("out", lambda: _folder("out", Path(out), "choose another folder with --out")),
         ("extras", _extras),
+        ("plugins", _plugins),
     ]
     found: list[Finding] = []
     for what, check in checks:
@@ -270,3 +272,16 @@ def _extras() -> Iterator[Finding]:
             yield Finding("extras", "ok", f"{module} ({purpose})")
         else:
             yield Finding("extras", "ok", f"no {module} ({purpose})", f"pip install 'gkdbench[{extra}]'")
+
+
+def _plugins() -> Iterator[Finding]:
+    """One line for each thing of another package that cannot be used; everything else works without it."""
+    from gkdbench.data.datasets import DATASETS
+    from gkdbench.metrics import METRICS
+    from gkdbench.nn.backbones import BACKBONES
+    from gkdbench.training.registry import METHODS
+
+    registries: list[Registry[Any]] = [METHODS, BACKBONES, DATASETS, METRICS]
+    for registry in registries:
+        for name, why in registry.broken().items():
+            yield Finding("plugins", "warn", f"{registry.kind} {name}: {why}", "nothing else is affected")

@@ -52,7 +52,7 @@ def _recipes() -> list[dict[str, Any]]:
     from gkdbench.training.registry import METHODS
     from gkdbench.training.resolve import recipes
 
-    return [{"recipe": recipe, "method": name} for name in METHODS.names() for recipe in recipes(name)]
+    return [{"recipe": recipe, "method": name} for name in METHODS.usable() for recipe in recipes(name)]
 
 
 def _datasets() -> list[dict[str, Any]]:
@@ -109,6 +109,14 @@ def show_one(args: argparse.Namespace) -> int:
     from gkdbench.training.registry import METHODS
     from gkdbench.training.resolve import recipes, resolve
 
+    if args.dataset is not None:
+        from gkdbench.data.datasets import dataset_info
+
+        args.dataset = dataset_info(args.dataset).name
+    if args.split is not None:
+        from gkdbench.data.families import split_family
+
+        split_family(args.split)
     if args.figure:
         return draw(args.name, args.figure)
     name, recipe = (args.name, args.recipe) if args.recipe else _named(args.name)

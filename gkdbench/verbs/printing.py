@@ -7,13 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gkdbench.printable import printable
+
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print `rows` under a head of `columns`, aligned; the last column is cut to the terminal's width."""
     import shutil
 
     width = shutil.get_terminal_size((120, 40)).columns
-    cells = [[str(row.get(column) if row.get(column) is not None else "") for column in columns] for row in rows]
+    cells = [
+        [printable(str(row.get(column) if row.get(column) is not None else "")) for column in columns] for row in rows
+    ]
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     for line in [list(columns), *cells]:
         text = "  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip()
@@ -26,6 +30,6 @@ def show(value: Any, *, as_json: bool, columns: Sequence[str] | None = None) -> 
         print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            print(f"{key}: {item}")
+            print(printable(f"{key}: {item}"))
     else:
         table(value, columns or list(value[0] if value else ()))

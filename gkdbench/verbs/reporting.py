@@ -98,6 +98,11 @@ def report(args: argparse.Namespace) -> int:
     from gkdbench.report.loading import load_curves
     from gkdbench.report.markdown import to_markdown
 
+    if args.claims and not any(Path(args.claims).glob("*.toml")):
+        raise UserError(f"--claims: expected a folder of TOML files, got {args.claims!r}, which has none")
+    for path in [*args.readme, *filter(None, [args.ties, args.published])]:
+        if not Path(path).is_file():
+            raise UserError(f"report: expected a file, got {path!r}, no file; correct the path")
     records = records_in(args.paths)
     expected = _expected(args.suite) if args.suite else None
     board = build(records, expected=expected, measurements=measurements_in(args.paths))

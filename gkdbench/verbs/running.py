@@ -84,7 +84,17 @@ def plan(args: argparse.Namespace) -> int:
         if args.cells:
             for cell in found.todo:
                 print(f"  {cell}")
-    return 0
+    return 0 if found.todo or found.cached or not found.absent else _nothing_there(args)
+
+
+def _nothing_there(args: argparse.Namespace) -> int:
+    """Exit code 3, with the folder in which no data set of the suite was found."""
+    from gkdbench.data.rawfiles import data_folder
+
+    where = data_folder(args.data)
+    got = "GKDBENCH_DATA is not set" if where is None else f"none of them is in {where}"
+    print(f"nothing to run: the suite's data sets are absent: {got}; try `gkdbench data list`", file=sys.stderr)
+    return 3
 
 
 def _key(listed: tuple[Cell, bool]) -> str:
@@ -163,16 +173,17 @@ def run(args: argparse.Namespace) -> int:
             f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",
             file=sys.stderr,
         )
-    if args.json:
-        return 1 if summary.failures or summary.refused or summary.lost else 0
-    for line in summary.absent:
+    for line in summary.absent if not args.json else ():
         print(f"skipped: {line}", file=sys.stderr)
-    for line in summary.refused:
+    for line in summary.refused if not args.json else ():
         print(f"refused: {line}", file=sys.stderr)
-    print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
-    if "html" in facts:
+    if not args.json:
+        print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
+    if "html" in facts and not args.json:
         print(f"board: {facts['html']}")
-    return 1 if summary.failures or summary.refused or summary.lost else 0
+    if summary.failures or summary.refused or summary.lost:
+        return 1
+    return _nothing_there(args) if summary.absent and not summary.ran + summary.cached else 0
 
 
 def _same_place(args: argparse.Namespace) -> str:
@@ -221,6 +232,8 @@ def collect(args: argparse.Namespace) -> int:
     from gkdbench.records.schema import PROTOCOL_VERSION
     from gkdbench.records.store import Store
 
+    if not Path(args.out).is_dir():
+        raise UserError(f"collect: expected the folder of a run, got {args.out!r}, no folder; `gkdbench run` makes one")
     store = Store(args.out, mends=True)
     if not args.allow_dirty:
         dirty = store.dirty()

@@ -25,7 +25,7 @@ def test_a_shell_sees_one_message_and_exit_code_2(tmp_path: Path) -> None:
         (["run", "smok"], "unknown suite 'smok'; did you mean 'smoke'"),
         (["run", "no-such.toml"], "no-such.toml cannot be read"),
         (["plan", "smoke", "--only", "method=mlpp"], "'mlpp'; did you mean 'mlp'"),
-        (["plan", "smoke", "--jobs", "0"], "jobs: expected 1 or more, got 0"),
+        (["plan", "smoke", "--jobs", "0"], "--jobs: expected a whole number from 1 to 4,096, got '0'"),
         (["data", "check", "coraa"], "unknown dataset 'coraa'; did you mean 'cora'"),
         (["data", "fetch", "cora"], "set GKDBENCH_DATA"),
         (["report", "nowhere"], "nowhere"),

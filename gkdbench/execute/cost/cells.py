@@ -121,7 +121,7 @@ def _measured(cell: Cell, maker: GroupMaker, device: str, threads: int) -> Measu
 
 
 def _with_short_teachers(suite: Suite) -> Suite:
-    names = [name for name in METHODS.names() if "epochs" in METHODS.get(name).__dataclass_fields__]
+    names = [name for name, method in METHODS.usable().items() if "epochs" in method.__dataclass_fields__]
     short = {name: {"epochs": TEACHER_EPOCHS} for name in names}
     datasets = {dataset_info(dataset).name for grid in suite.grids for dataset in grid.datasets}
     return suite.model_copy(update={"requirement_overrides": dict.fromkeys(datasets, short)})

@@ -1,0 +1,18 @@
+"""Texts of others, made safe for a terminal and a page."""
+
+from __future__ import annotations
+
+_BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDI)
+    if code not in (0x09, 0x0A)
+}
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (but tab and line feed) and changes of direction written out as ``\\x1b``.
+
+    A terminal obeys them: they can hide text, move the cursor or change the title. Lengths of other texts stay.
+    """
+    return text.translate(_ESCAPES)
