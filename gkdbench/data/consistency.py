@@ -6,14 +6,17 @@ A split that tests on training items, or a metric that does not fit the labels, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gkdbench.data.build import NumpyArray
-from gkdbench.data.splits import PARTS
-from gkdbench.data.task import Task
+from gkdbench.data.families import PARTS
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.metrics.registry import METRICS
+
+if TYPE_CHECKING:
+    from gkdbench.data.build import NumpyArray
+    from gkdbench.data.task import Task
 
 FITTING = {"accuracy": "one class an item", "micro_f1": "several labels an item", "rocauc": "two classes, or 0 and 1"}
 """Metric of this package -> the labels that it takes."""

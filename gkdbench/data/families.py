@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from gkdbench.errors import UnknownName
 
+PARTS = ("train", "val", "test")
+
 Setting = Literal["tran", "ind", "graph"]
 
 _RAW = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gkdbench.data.datasets import dataset_info, load_task
-from gkdbench.data.families import SPLIT_FAMILIES, SplitFamily, split_family
+from gkdbench.data.families import PARTS, SPLIT_FAMILIES, SplitFamily, split_family
 from gkdbench.data.rawfiles import refuse_in_worker
 from gkdbench.errors import UserError
 
@@ -32,8 +32,6 @@ __all__ = [
     "split_family",
     "supported_splits",
 ]  # fmt: skip
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)

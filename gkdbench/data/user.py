@@ -12,8 +12,8 @@ from gkdkernels.graph import CSRGraph
 
 from gkdbench.data.build import NumpyArray, features_of, mask_ids
 from gkdbench.data.consistency import check_task
+from gkdbench.data.families import PARTS
 from gkdbench.data.rawfiles import MAX_CLASSES
-from gkdbench.data.splits import PARTS
 from gkdbench.data.task import StoredFeatures, Task, TaskKind
 from gkdbench.errors import UserError
 
@@ -104,7 +104,7 @@ def task_from_pyg(data: Any, name: str, *, kind: TaskKind | None = None, **facts
     return task_from_arrays(
         name,
         edges,
-        _array(graphs[0].x) if single else np.concatenate([_dense(graph.x) for graph in graphs]),
+        graphs[0].x if single else np.concatenate([_array(graph.x) for graph in graphs]),
         np.concatenate([_pyg_labels(_array(graph.y), kind) for graph in graphs]),
         kind=kind,
         graph_ptr=None if single and kind == "node" else ptr,
@@ -146,7 +146,7 @@ def _instead(graphs: Sequence[Any], field: str) -> str:
 
 def _check_widths(name: str, field: str, graphs: Sequence[Any], kind: TaskKind) -> None:
     """Refuse graphs that have another number of columns than the first."""
-    values = [getattr(graph, field, None) for graph in graphs]
+    values: list[Any] = [getattr(graph, field, None) for graph in graphs]
     shapes = [tuple(value.shape) if hasattr(value, "shape") else () for value in values]
     widths = [shape[1:] for shape in shapes]
     if field == "y" and kind == "graph":
@@ -184,20 +184,23 @@ def _pyg_masks(data: Any, name: str) -> list[dict[str, NumpyArray]] | None:
 
 
 def _array(value: Any) -> NumpyArray:
-    """numpy's form of a tensor or a nested list; of a sparse tensor, a scipy matrix."""
+    """numpy's form of a tensor or a nested list."""
+    matrix = _matrix(value)
+    return matrix.toarray() if isinstance(matrix, sp.csr_array) else matrix
+
+
+def _matrix(value: Any) -> NumpyArray | sp.csr_array:
+    """As `_array`; what is sparse stays sparse."""
+    if bool(sp.issparse(value)):  # bool(): not a type guard, the stubs know too little of sparse inputs
+        return sp.csr_array(value)
     if not isinstance(value, torch.Tensor):
         return np.asarray(value)
-    tensor = value.detach().cpu()
+    tensor: Any = value.detach().cpu()
     tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     if tensor.layout == torch.strided:
-        return tensor.numpy()
+        return tensor.numpy()  # type: ignore[no-any-return]
     places = tensor.to_sparse_coo().coalesce()
     return sp.csr_array((places.values().numpy(), tuple(places.indices().numpy())), shape=tuple(tensor.shape))
-
-
-def _dense(value: Any) -> NumpyArray:
-    array = _array(value)
-    return array.toarray() if sp.issparse(array) else array
 
 
 def _integers(name: str, field: str, value: Any) -> NumpyArray:
@@ -210,9 +213,7 @@ def _integers(name: str, field: str, value: Any) -> NumpyArray:
 
 
 def _features(name: str, value: Any) -> StoredFeatures:
-    value = value if sp.issparse(value) else _array(value)
-    sparse = bool(sp.issparse(value))  # bool(): not a type guard, the stubs know too little of sparse inputs
-    matrix: NumpyArray | sp.csr_array = sp.csr_array(value) if sparse else value
+    matrix = _matrix(value)
     if isinstance(matrix, sp.csr_array):
         try:
             matrix.check_format(full_check=True)  # scipy reads memory by these indices without a look

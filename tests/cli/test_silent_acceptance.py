@@ -110,7 +110,7 @@ def test_a_number_of_any_verb(inside: Inside, words: list[str]) -> None:
         (["collect", "absent"], "expected the folder of a run, got 'absent'"),
         (["verify", "absent"], "absent"),
         (["report", ".", "--claims", "absent"], "--claims: expected a folder of TOML files"),
-        (["report", ".", "--readme", "absent.md"], "expected a file, got 'absent.md'"),
+        (["report", ".", "--readme", "absent.txt"], "expected a file, got 'absent.txt'"),
         (["report", ".", "--published", "absent.toml"], "expected a file, got 'absent.toml'"),
     ],
     ids=" ".join,

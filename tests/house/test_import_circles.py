@@ -7,7 +7,7 @@ from support.import_graph import circles, graph_of, import_graph
 FLOORS = (
     ("gkdkernels",),
     ("errors",),
-    ("safe_files",),
+    ("safe_files", "options", "printable"),
     ("safe_arrays",),
     ("controls", "moved", "registry"),
     ("metrics", "records"),

@@ -7,8 +7,8 @@ import torch
 from gkdbench.data.build import features_of, graph_of, mask_ids
 from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.decode import class_labels, in_range, int64, open_npz
+from gkdbench.data.families import PARTS
 from gkdbench.data.rawfiles import RawFiles, refuse_in_worker
-from gkdbench.data.readers.masks import PARTS
 from gkdbench.data.task import Task
 
 

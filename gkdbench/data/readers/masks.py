@@ -6,9 +6,8 @@ import re
 
 from gkdbench.data.build import NumpyArray
 from gkdbench.data.decode import open_npz
+from gkdbench.data.families import PARTS
 from gkdbench.data.rawfiles import RawFiles
-
-PARTS = ("train", "val", "test")
 
 
 def numbered_mask_files(raw: RawFiles) -> dict[str, NumpyArray]:

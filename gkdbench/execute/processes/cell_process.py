@@ -168,7 +168,7 @@ def _first_steps() -> None:
 
     from gkdbench.training.steps import adam
 
-    if torch.backends.cuda.is_built():
+    if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return
     with torch.random.fork_rng(devices=[]):
         model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2))
