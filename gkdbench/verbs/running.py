@@ -272,6 +272,8 @@ def verify(args: argparse.Namespace) -> int:
         print(f"wrong: {line}")
     for line in report.not_checked:
         print(f"not checked: {line}")
+    for line in report.incomplete:
+        print(f"incomplete: {line}")
     for line in report.mixed:
         print(f"mixed: {line}")
     if report.dirty:

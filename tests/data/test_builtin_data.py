@@ -93,7 +93,7 @@ def test_sizes_are_given_in_the_name() -> None:
     ("name", "message"),
     [
         ("powerlaw:nodes=5", "no argument 'nodes'"),
-        ("powerlaw:n=many", "n: expected int, got 'many'"),
+        ("powerlaw:n=many", "n: expected a whole number, got 'many'"),
         ("powerlaw:n=0", "n: expected a positive number, got 0"),
         ("powerlaw:exponent=2", "exponent: expected a number above 2"),
         ("csbm:within=2", "within: expected a share"),

@@ -86,7 +86,7 @@ def changed(facts: Plain, place: tuple[Any, ...], value: Any) -> Plain:
 
 def named(report: VerifyReport, path: Path) -> bool:
     """Whether the report is not clean, and what it says names the record."""
-    said = [*report.problems, *report.not_checked]
+    said = [*report.problems, *report.not_checked, *report.incomplete]
     return report.exit_code in (1, 3) and any(line.startswith(f"{path}: ") for line in said)
 
 

@@ -26,7 +26,7 @@ BACKBONES = ["mlp", "gcn", "sage", "gat", "appnp", "gin"]
         ("sgc", {"variant": "as_released"}, "'sgc': variant: expected one of corrected, got 'as_released'"),
         ("glnn", {"lr": "0.01"}, "lr: expected a valid number, got '0.01'"),
         ("glnn", {"lr": 0}, "lr: expected a value greater than 0, got 0.0"),
-        ("glnn", {"lr": float("nan")}, "lr: expected a value greater than 0, got nan"),
+        ("glnn", {"lr": float("nan")}, "lr: expected a finite number, got nan"),
         ("glnn", {"epochs": 0}, "epochs: expected a value greater than or equal to 1, got 0"),
         ("glnn", {"epochs": 5.0}, "epochs: expected a valid integer, got 5.0"),
         ("glnn", {"epochs": True}, "epochs: expected a valid integer, got True"),

@@ -92,7 +92,10 @@ def test_a_damaged_teacher_is_refused(banked: Any, name: str) -> None:
         array = np.load(path)
         array.flat[0] += 1e-3
         np.save(path, array)
-    with pytest.raises(UserError, match="expected weights of its hash, got others; delete the folder and run again"):
+    with pytest.raises(
+        UserError,
+        match="expected weights of its hash, got others; delete the folder and give",
+    ):
         entry.read(read_bundle(case.folder).view)
 
 

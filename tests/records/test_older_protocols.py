@@ -48,7 +48,7 @@ def test_collect_leaves_an_older_protocol_to_the_byte(out: Path) -> None:
 
 
 def test_the_verb_says_what_it_left_and_why(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert collect(argparse.Namespace(out=str(out), json=True)) == 0
+    assert collect(argparse.Namespace(out=str(out), json=True, allow_dirty=False)) == 0
     told = capsys.readouterr()
     assert str(record(row()).key[:12]) in told.out
     assert told.err.startswith("left: ") and "1-1.json is of protocol 1, this gkdbench collects protocol 2" in told.err

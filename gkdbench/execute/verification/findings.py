@@ -79,6 +79,7 @@ class VerifyReport:
         records, scores: how many were looked at, how many scores were computed again.
         wrong: what something contradicts.
         unchecked: what could not be computed again, and why.
+        incomplete: records with fewer rows than their suite plans: a run that is not finished, or rows left out.
         dirty: rows whose code differed from its commit: no error, and nobody can get that code again.
         mixed: one line for each record whose rows were made by more than one commit, torch or processor.
     """
@@ -87,6 +88,7 @@ class VerifyReport:
     scores: int = 0
     wrong: list[VerifyFinding] = field(default_factory=list)
     unchecked: list[VerifyFinding] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
     dirty: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
 
@@ -123,9 +125,11 @@ class VerifyReport:
             "counts": {
                 "problems": len(self.wrong),
                 "not_checked": len(self.unchecked),
+                "incomplete_records": len(self.incomplete),
                 "dirty_rows": len(self.dirty),
                 "mixed_records": len(self.mixed),
             },
+            "incomplete_records": self.incomplete,
             "dirty_rows": self.dirty,
             "mixed_records": self.mixed,
         }
