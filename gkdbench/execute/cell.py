@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,20 @@ class Cell:
         parts += [f"index={self.index}", f"seed={self.seed}", f"key={of.key[:12]}"]
         # The key alone is exact; names with a comma (powerlaw:n=1000,d=8) would be cut in two.
         return ",".join(part for part in parts if "," not in part)
+
+
+def with_teachers(cells: Iterable[Cell]) -> list[Cell]:
+    """`cells` and all that they require, each once, teachers before students."""
+    found: dict[str, Cell] = {}
+
+    def add(cell: Cell) -> None:
+        for teacher in cell.requires.values():
+            add(teacher)
+        found.setdefault(cell.key, cell)
+
+    for cell in cells:
+        add(cell)
+    return list(found.values())
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gkdbench.execute.cell import Cell
+from gkdbench.execute.cell import Cell, with_teachers
 from gkdbench.execute.changed import changed_line, changed_methods
 from gkdbench.execute.grid import Absent, expand
 from gkdbench.execute.select import select
@@ -100,7 +100,8 @@ def make_plan(
     chosen = cells = [cell for cell in expansion.cells if tier != "core" or cell.tier == "core"]
     if only:
         chosen = select(cells, only)
-        cells = _with_teachers(cells, chosen)
+        wanted = {cell.key for cell in with_teachers(chosen)}
+        cells = [cell for cell in cells if cell.key in wanted]
     for group in {cell.group for cell in cells}:
         store.check_threads(group.address, threads)
     missing = set(store.missing([cell.address for cell in cells], retry=retry or rerun))
@@ -128,19 +129,6 @@ def rerun_keys(chosen: Iterable[Cell], asked: Collection[str], only: Mapping[str
     """
     named = bool({"method", "key"} & set(only or {}))
     return frozenset(cell.key for cell in chosen if named or cell.key in asked)
-
-
-def _with_teachers(cells: Sequence[Cell], chosen: Iterable[Cell]) -> list[Cell]:
-    wanted: set[str] = set()
-
-    def add(cell: Cell) -> None:
-        wanted.add(cell.key)
-        for teacher in cell.requires.values():
-            add(teacher)
-
-    for cell in chosen:
-        add(cell)
-    return [cell for cell in cells if cell.key in wanted]
 
 
 def _weights_gone(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> list[Cell]:

@@ -16,11 +16,12 @@ from typing import Any
 from gkdbench.data.datasets import available
 from gkdbench.errors import UserError
 from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, run_plan
-from gkdbench.execute.cell import Cell, Group
+from gkdbench.execute.cell import Cell, Group, with_teachers
 from gkdbench.execute.grid import GroupMaker, dataset_of
 from gkdbench.execute.plan import Plan
 from gkdbench.execute.progress import Progress, Silent
 from gkdbench.execute.suite import Grid, MethodEntry, Suite
+from gkdbench.execute.verification.findings import StoredRun
 from gkdbench.records.schema import PROTOCOL_VERSION, Provenance, Record, Row
 from gkdbench.records.store import Store, load_record, record_paths
 from gkdbench.training.resolve import resolve
@@ -29,18 +30,6 @@ NEAR = 0.005
 """Largest difference of a score between machines, torch versions or commits: half a point."""
 SHARES = (0.05, 0.2, 0.5)
 """Shares of forged rows whose chance of being found is printed."""
-
-
-@dataclass(frozen=True, eq=False)
-class StoredRun:
-    """A row that could be trained again."""
-
-    path: Path
-    record: Record
-    row: Row
-
-    def __str__(self) -> str:
-        return f"{self.path}: row {self.row.index}-{self.row.seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +63,7 @@ class RerunReport:
         seed: of the draw; the same seed draws the same rows from the same folder.
         candidates: rows that could have been drawn.
         reruns: one for each row drawn.
-        left_out: why other rows cannot be trained here -> how many.
+        left_out: why records cannot be trained here -> how many.
     """
 
     seed: int
@@ -112,7 +101,7 @@ class RerunReport:
     def lines(self) -> list[str]:
         """The report as text."""
         found = [("wrong: " if one.problem else "") + one.line() for one in self.reruns]
-        found += [f"not drawn from {count} rows: {why}" for why, count in sorted(self.left_out.items())]
+        found += [f"not drawn from {count} records: {why}" for why, count in sorted(self.left_out.items())]
         if self.reruns:
             chances = ", ".join(f"{share:.0%}: {self.chance(share):.2f}" for share in SHARES)
             found.append(
@@ -154,7 +143,7 @@ def rerun(
     candidates = list(_candidates(Path(path), folder, report))
     report.candidates = len(candidates)
     if not candidates:
-        why = "; ".join(f"{reason} ({number} rows)" for reason, number in report.left_out.items()) or "no rows"
+        why = "; ".join(f"{reason} ({number} records)" for reason, number in report.left_out.items()) or "no rows"
         raise UserError(f"{path}: expected rows that can be trained again here, got none: {why}")
     drawn = draw(candidates, count, chosen_seed, cheapest=cheapest)
     for threads in sorted({run.record.threads for run, _ in drawn}):
@@ -233,20 +222,10 @@ def _suite(record: Record) -> Suite:
 def _train(
     drawn: Sequence[tuple[StoredRun, Cell]], threads: int, data: Path | None, jobs: int | None, progress: Progress
 ) -> list[Rerun]:
-    cells: dict[str, Cell] = {}
-
-    def add(cell: Cell) -> None:
-        for teacher in cell.requires.values():
-            add(teacher)
-        cells.setdefault(cell.key, cell)
-
-    for _, cell in drawn:
-        add(cell)
-    required = frozenset(teacher.key for cell in cells.values() for teacher in cell.requires.values())
-    plan = Plan(_suite(drawn[0][0].record), list(cells.values()), [], [], required, [], 0, 0.0, len(cells), 0)
-    settings = RunSettings(
-        jobs=job_count(jobs, threads), device=pick_device("auto"), threads=threads, data=data, tune_allocator=True
-    )
+    cells = with_teachers(cell for _, cell in drawn)
+    required = frozenset(teacher.key for cell in cells for teacher in cell.requires.values())
+    plan = Plan(_suite(drawn[0][0].record), cells, [], [], required, [], 0, 0.0, len(cells), 0)
+    settings = RunSettings(jobs=job_count(jobs, threads), device=pick_device("auto"), threads=threads, data=data)
     with tempfile.TemporaryDirectory(prefix="gkdbench-rerun-") as folder:
         store = Store(folder)
         run_plan(plan, store, progress, settings)

@@ -59,16 +59,22 @@ class VerifyFinding:
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedRow:
-    """A row with scores, and its arrays (names without the row's prefix)."""
+class StoredRun:
+    """A row and the record that it is in."""
 
     path: Path
     record: Record
     row: Row
-    arrays: SidecarArrays
 
     def __str__(self) -> str:
         return f"{self.path}: row {self.row.index}-{self.row.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedRow(StoredRun):
+    """A row with scores, and its arrays (names without the row's prefix)."""
+
+    arrays: SidecarArrays
 
 
 @dataclass

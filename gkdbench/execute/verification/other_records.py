@@ -11,7 +11,7 @@ from gkdbench.execute.grid import index_seed_pairs
 from gkdbench.execute.suite import load_suite, suite_files
 from gkdbench.execute.verification.findings import CheckedRow, Difference, VerifyReport
 from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER
-from gkdbench.records.key import MEMBER_STRIDE, TRIAL, TUNING_SEEDS, base_seed
+from gkdbench.records.key import MEMBER_STRIDE, TRIAL, base_seed, reported
 from gkdbench.records.schema import Record
 
 Records = Sequence[tuple[Path, Record]]
@@ -120,7 +120,7 @@ def _planned(records: Records) -> dict[tuple[str, str, str], set[tuple[int, int]
             found.update(index_seed_pairs(family, seeds[name]))
         elif name:
             at = ((row.index, row.seed) for row in record.rows)
-            found.update(pair for pair in at if pair[1] < MEMBER_STRIDE and pair[1] not in TUNING_SEEDS)
+            found.update(pair for pair in at if reported(pair[1]))
     return planned
 
 
