@@ -90,9 +90,15 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class MixtureTrace(Trace):
-    """A forward pass, with the routing of each layer (empty while only expert 0 is trained)."""
+    """A forward pass.
+
+    Args:
+        routings: of each layer; empty while only expert 0 is trained.
+        first: [N, H] output of the first layer, before norm and ReLU.
+    """
 
     routings: tuple[Routing, ...]
+    first: Tensor
 
 
 class ExpertLayer(RunningStatistics):
@@ -197,11 +203,13 @@ class MixtureModel(Model):
                 routings.append(routing)
             else:
                 y = layer.alone(x)
+            if depth == 0:
+                first = y
             if depth < len(self.norms):
                 y = self.norms[depth](y)
                 hidden.append(y)
                 x = F.relu(y)
-        return MixtureTrace(y, tuple(hidden), tuple(routings))
+        return MixtureTrace(y, tuple(hidden), tuple(routings), first)
 
     @torch.no_grad()
     def begin_routing(self, x: Features) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from gkdkernels import Features
 from torch import Tensor, nn
 
@@ -40,7 +39,8 @@ class MixtureObjective:
                     "layers, or similarity=0"
                 )
             widths = int(method.model["hidden"]), int(teacher.hidden.value.size(1))
-            self._similarity = Similarity(*widths, model.randomness).to(view.device)
+            dropout = float(method.model["dropout"])
+            self._similarity = Similarity(*widths, model.randomness, dropout=dropout).to(view.device)
         self.trained = nn.ModuleList([model, *([self._similarity] if self._similarity else [])])
 
     def __call__(self, rows: Features, batch: MixtureBatch) -> Tensor:
@@ -52,21 +52,26 @@ class MixtureObjective:
             attacked = adversarial_loss(
                 model,
                 rows,
-                lambda x: _sum(self._base(batch, model(x))),
+                lambda x: self._attacked(batch, x),
                 eps=method.adv_eps,
                 steps=method.adv_steps,
                 freeze_stats=not method.as_released,
             )
             terms["adversarial"] = method.adv_weight * attacked
-        if self._similarity and self._teacher.hidden is not None:
-            items = torch.cat([batch.observed, self._view.train.position[batch.labelled]])
-            target = self._teacher.hidden[NodeSet(self._view.items, items)]
-            terms["similarity"] = method.similarity * self._similarity(F.relu(trace.hidden[0]), target)
+        if self._similarity and self._teacher.hidden is not None and batch.labelled.numel():
+            target = self._teacher.hidden[NodeSet(self._view.items, self._view.train.position[batch.labelled])]
+            first = trace.first[batch.observed.numel() :]
+            terms["similarity"] = method.similarity * self._similarity(first, target)
         # last: the spread reads the memory as the forwards above left it
         terms |= method.routing_terms(model, trace)
         for name, term in terms.items():
             self._seen.setdefault(name, []).append(float(term.detach()))
         return _sum(terms)
+
+    def _attacked(self, batch: MixtureBatch, rows: Tensor) -> Tensor:
+        """What attacks raise and the student then lowers: the losses of labels, teacher and routing at ``rows``."""
+        trace = self._model.node_trace(rows, None)
+        return _sum(self._base(batch, trace.logits) | self._method.routing_terms(self._model, trace))
 
     def _base(self, batch: MixtureBatch, logits: Tensor) -> LossTerms:
         """``lambda * CE`` and ``(1 - lambda) * KL`` of ``logits: [B + B', C]``."""

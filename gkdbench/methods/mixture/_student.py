@@ -90,6 +90,8 @@ class MixtureStudent(MixtureFields):
             if epoch == self.pretrain + 1:
                 before = predictor.evaluate(view.inputs)
                 model.begin_routing(inputs.features)
+                if not self.as_released:
+                    forget_moments(optimiser, model)
                 ctx.extra["switch_jump"] = float((predictor.evaluate(view.inputs) - before).abs().max())
                 start = [memory.detach().clone() for memory in model.router_tensors()]
             objective.lessons.begin(epoch, model.randomness, partial(predictor.evaluate, view.inputs))
@@ -115,7 +117,8 @@ class MixtureStudent(MixtureFields):
             return
         labels = labelled_batches(view, model, self.batch_size)
         for batch in batches(model, len(everything), self.batch_size):
-            yield MixtureBatch(everything[batch], next(labels) if self.label_weight else batch[:0])
+            used = self.label_weight or self.similarity
+            yield MixtureBatch(everything[batch], next(labels) if used else batch[:0])
 
     def _apart(self, view: TrainView) -> Iterator[MixtureBatch]:
         """The official code's forwards of an epoch: labelled nodes, then all observed ones, each in their order."""
@@ -129,7 +132,19 @@ class MixtureStudent(MixtureFields):
     @property
     def label(self) -> str:
         used = f"{self.model['k']} of {self.model['experts']} experts"
-        return f"{type(self).__name__}, {used}, {self.model_label().partition(' ')[2]}"
+        return f"{' + '.join([type(self).__name__, *self.options])}, {used}, {self.model_label().partition(' ')[2]}"
+
+    @property
+    def options(self) -> list[str]:
+        """What is on beside the distillation loss, in words."""
+        named = {
+            "reliable sampling": self.reliable,
+            "attacks": self.adv_weight,
+            "encodings": self.encodings,
+            "similarity": self.similarity,
+            "propagated labels": self.label_propagation,
+        }
+        return [words for words, on in named.items() if on]
 
 
 def descend_together(
@@ -149,6 +164,18 @@ def descend_together(
         total += float(value.detach())
     optimiser.step()
     return total
+
+
+def forget_moments(optimiser: torch.optim.Optimizer, model: MixtureModel) -> None:
+    """Let `optimiser` begin anew for the layers of experts.
+
+    Before the switch experts 1 to E - 1, gates and temperatures had no gradient, or that of the weight decay: with
+    these moments and bias corrections that are spent, their first routed steps would be 2 to 10 times those of expert
+    0.
+    """
+    for layer in model.expert_layers:
+        for parameter in layer.parameters():
+            optimiser.state.pop(parameter, None)
 
 
 def propagated_labels(view: TrainView, *, own_label: bool, key: int) -> LabelHistogram:

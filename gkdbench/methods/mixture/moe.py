@@ -41,6 +41,7 @@ class MoE(MixtureStudent):
         "the load loss is differentiable (share times probability); the official code counts rows, without a gradient",
         "selection, KL, steps, temperature and options as in RbM's corrected form",
     )
+    revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
 
     backbone: Literal["moe"] = "moe"

@@ -62,6 +62,8 @@ class RbM(MixtureStudent):
         "the spread moves memories in proportion to its weight, without decay; in the official code Adam and "
         "decay move them",
         "patience runs from the switch; in the official code also before it",
+        "the optimiser begins anew for the experts at the switch; in the official code they keep the moments of "
+        "pre-training",
         "propagated labels belong to nodes by id and leave out a node's own; in the official code its own comes "
         "back, and its "
         "inductive runs read labels of other nodes, which neither form here can",
@@ -71,7 +73,7 @@ class RbM(MixtureStudent):
         "items come in a random order of their own in both forms; in the official code in the file's, in which its "
         "batches are cut",
     )
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 5, "pretrain": 2}
     control: ClassVar[str] = "fixed_routing"
     control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"model.routing": ("random", "random_each", "frozen")}

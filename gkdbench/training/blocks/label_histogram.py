@@ -28,7 +28,8 @@ class LabelHistogram:
         known: classes ([M] int64) on a space of the M labelled nodes alone.
         num_classes: C, the number of columns that are added.
         reach: "hops": labels at distance d count ``decay^d`` (Winter et al. 2024, section 3.2); "walks": as many as
-            walks lead to them, ``(I + decay P)^(depth - 2) decay P Y`` with P the mean over in-neighbours.
+            walks lead to them, ``(I + decay P)^(depth - 2) decay P Y`` with P the mean over in-neighbours, over loops
+            too where the graph has them (RbM's official code).
         depth: largest distance.
         own_label: a labelled node's own label counts in its histogram, as in the official code (docs/protocol.md, trap
             17). Otherwise no node's histogram depends on its own label: at distance 0 nothing counts, and walks, which
@@ -57,12 +58,12 @@ class LabelHistogram:
     def of(self, inputs: Inputs) -> Tensor:
         """[N, C] histograms of the nodes of `inputs`, from its graph and the known labels alone; rows sum to at
         most 1. Labelled nodes that are not among them count for nothing."""
-        graph, at = without_loops(inputs.graph), places(self.known.space, inputs.space)
+        at = places(self.known.space, inputs.space)
         here = at >= 0
         at, label = at[here], F.one_hot(self.known.value[here], self.num_classes).float()
         if self._reach == "hops":
-            return _normalised(self._hops(graph, at, label))
-        return _normalised(self._walks(graph, at, label, self._fold[here]))
+            return _normalised(self._hops(without_loops(inputs.graph), at, label))
+        return _normalised(self._walks(inputs.graph, at, label, self._fold[here]))
 
     def _hops(self, graph: CSRGraph, at: Tensor, label: Tensor) -> Tensor:
         count = label.new_zeros(graph.num_dst, self.num_classes)

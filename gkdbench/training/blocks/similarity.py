@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear
+from gkdbench.nn.parts import KeyedDropout
 from gkdbench.nn.random import Randomness
 
 
@@ -20,16 +21,18 @@ def gram_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Similarity(nn.Module):
-    """``gram_mse(ReLU(W h + b), t)``; the linear map serves training alone and is not deployed.
+    """``gram_mse(dropout(ReLU(W h + b)), t)``; the linear map serves training alone and is not deployed.
 
     Args:
         student, teacher: widths of the hidden layers compared.
+        dropout: on the mapped rows.
     """
 
-    def __init__(self, student: int, teacher: int, randomness: Randomness) -> None:
+    def __init__(self, student: int, teacher: int, randomness: Randomness, *, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = KeyedDropout(dropout, name="similarity.dropout", randomness=randomness)
         self.linear = FeatureLinear(student, teacher, name="similarity", randomness=randomness, init="torch")
 
     def forward(self, hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
         """Scalar loss of ``hidden: [M, H]`` against ``teacher_hidden: [M, H']``."""
-        return gram_mse(F.relu(self.linear(hidden)), teacher_hidden)
+        return gram_mse(self.dropout(F.relu(self.linear(hidden))), teacher_hidden)
