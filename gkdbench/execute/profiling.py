@@ -13,6 +13,7 @@ from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.api import device_class, pick_device
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.cost.cells import TEACHER_EPOCHS
 from gkdbench.execute.debug import as_worker, required_by_others
 from gkdbench.execute.inline_suite import suite_of
 from gkdbench.execute.plan import make_plan
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 DATASETS = {"node": "digits-knn", "graph": "digits-grid"}
 """Built-in set that a method is profiled on by default, by the kind of its tasks."""
-TEACHER_EPOCHS = 3
 WARM_UP = 2
 
 
@@ -164,12 +164,14 @@ def profile_inference(
 ) -> Iterator[tuple[str, Profile, Recorder]]:
     """(name, profile, recorder with the trace) of each way to ask the deployed predictor for answers, after `epochs`
     epochs of training."""
+    from gkdbench.measure.cost.inference import Deployed
     from gkdbench.measure.profiles.epochs import EndedSoon
     from gkdbench.measure.profiles.inference import profiled, ways
 
     context = runs.context(cell)
     fitted = EndedSoon(cell.group.method, epochs).fit(runs.given.view, context)
     members = list(fitted.predictors.values())
-    for way in ways(members if fitted.ensemble else members[:1], runs.given.view.inputs):
+    deployed = Deployed(members if fitted.ensemble else members[:1], multi_label=runs.given.view.multi_label)
+    for way in ways(deployed, runs.given.view.inputs):
         profile, recorder = profiled(way, peaks, context.device)
         yield way.name, profile, recorder

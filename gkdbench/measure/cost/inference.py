@@ -120,7 +120,7 @@ def measure_inference(
     found["everything"] = _batch(all_ours, all_theirs, clock, budget, count) | {"by": _by(model)}
     order = torch.from_numpy(np.random.default_rng(0).permutation(count)).to(device)
     if count > BATCH:
-        ours, theirs = (_call(one, inputs, order[:BATCH]) for one in (model, other))
+        ours, theirs = (query_of(one, inputs, order[:BATCH]) for one in (model, other))
         found["batch"] = _batch(ours, theirs, clock, budget, BATCH) | {"by": _by(model)}
     how, asked = _query(model, inputs, order, clock)
     found["query"] = _queries(asked, _each(other, inputs, order), clock, budget) | {"by": how}
@@ -155,7 +155,7 @@ def _batch(ours: TimedCall, theirs: TimedCall, clock: Clock, budget: InferenceBu
     return {"items": items, "call": timed_ratio(a, b)}
 
 
-def _call(model: Deployed, inputs: Inputs, positions: Tensor) -> TimedCall:
+def query_of(model: Deployed, inputs: Inputs, positions: Tensor) -> TimedCall:
     """A call that answers the items at `positions`: graphs are put together within it."""
     if inputs.segments is not None:
 
@@ -171,7 +171,7 @@ def _call(model: Deployed, inputs: Inputs, positions: Tensor) -> TimedCall:
 
 def _each(model: Deployed, inputs: Inputs, order: Tensor) -> Iterator[TimedCall]:
     """One call an item, in turn, without end."""
-    return cycle([_call(model, inputs, order[i : i + 1]) for i in range(min(QUERIES, len(order)))])
+    return cycle([query_of(model, inputs, order[i : i + 1]) for i in range(min(QUERIES, len(order)))])
 
 
 def _query(model: Deployed, inputs: Inputs, order: Tensor, clock: Clock) -> tuple[By, Iterator[TimedCall]]:

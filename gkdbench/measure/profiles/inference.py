@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
 
+from gkdbench.measure.cost.inference import BATCH, Deployed, query_of
 from gkdbench.measure.machine_peaks import MachinePeaks
 from gkdbench.measure.profiles.profile import Profile
 from gkdbench.measure.profiles.recorder import Recorder
 from gkdbench.measure.profiles.regions import Regions, kernels_by_name
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.predictor import Predictor
 
-BATCH = 1024
 QUERIES = 50
 PASSES = 3
 """So many times all items are answered."""
@@ -35,24 +34,28 @@ class Answering:
     calls: Sequence[Callable[[], object]]
 
 
-def ways(predictors: Sequence[Predictor], inputs: Inputs) -> Iterator[Answering]:
+def ways(model: Deployed, inputs: Inputs) -> Iterator[Answering]:
     """Preparation (where there is any), then all items, batches and single queries.
 
     Args:
-        predictors: all answer each call: one, or the members of an ensemble.
         inputs: [N] items of a node task, or [G] graphs.
     """
     number = len(inputs.items)
-    if any(predictor.prepare for predictor in predictors):
+    if any(predictor.prepare for predictor in model.predictors):
+
+        def prepare() -> None:
+            model.forget(inputs)
+            model.prepare(inputs)
+
         whole = f"what is prepared once for all {number} items"
-        yield Answering("prepare", whole, [lambda: [_prepared(one, inputs) for one in predictors]])
+        yield Answering("prepare", whole, [prepare])
     everything = torch.arange(number, device=inputs.graph.device)
     queries = everything[torch.linspace(0, number - 1, min(QUERIES, number)).long()]
-    yield Answering("all", f"all {number} items in one call", [_call(predictors, inputs, None)] * PASSES)
+    yield Answering("all", f"all {number} items in one call", [partial(model.answer, inputs)] * PASSES)
     if number > BATCH:
-        calls = [_call(predictors, inputs, batch) for batch in torch.split(everything, BATCH)]
+        calls = [query_of(model, inputs, batch) for batch in torch.split(everything, BATCH)]
         yield Answering("batches", f"batches of {BATCH:,} items", calls)
-    yield Answering("one", "one query", [_call(predictors, inputs, query[None]) for query in queries])
+    yield Answering("one", "one query", [query_of(model, inputs, query[None]) for query in queries])
 
 
 def profiled(way: Answering, peaks: MachinePeaks, device: torch.device) -> tuple[Profile, Recorder]:
@@ -74,19 +77,3 @@ def profiled(way: Answering, peaks: MachinePeaks, device: torch.device) -> tuple
             recorder.abandon()
     number = len(way.calls)
     return recorder.profile(way.what, peaks, unit="call", units=number, counted_units=number), recorder
-
-
-def _prepared(predictor: Predictor, inputs: Inputs) -> object:
-    ready = inputs.without_edges() if predictor.needs == "features" else inputs
-    return predictor.prepare(ready) if predictor.prepare else None
-
-
-def _call(predictors: Sequence[Predictor], inputs: Inputs, positions: Tensor | None) -> Callable[[], object]:
-    """One call; batches of graphs are cut out beforehand."""
-    if positions is None:
-        return lambda: [one.evaluate(inputs) for one in predictors]
-    if inputs.segments is not None:
-        taken = inputs.take(positions)
-        return lambda: [one.evaluate(taken) for one in predictors]
-    items = inputs.everything.take(positions)
-    return lambda: [one.evaluate(inputs, items) for one in predictors]
