@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,8 @@ def table(
         CorruptData: truncated, ragged rows, a field that is not a number of this type, or more text than `limit`.
     """
     convert: Callable[[str], float] | None = _number_or_nan if np.issubdtype(np.dtype(dtype), np.floating) else None
-    with text_of(path, limit, wanted="a readable table") as stream:
+    with text_of(path, limit, wanted="a readable table") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a table without rows is a table
         return np.loadtxt(stream, dtype, delimiter=delimiter, ndmin=2, converters=convert, skiprows=skip)
 
 
