@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if data is not None and args.verb not in MAKES_DATA and not os.path.isdir(data):
             print(f"gkdbench: --data: expected a folder of raw files, got {data!r}, no folder", file=sys.stderr)
             return 3
+        if data is None and hasattr(args, "data") and args.verb not in MAKES_DATA:
+            from gkdbench.verbs.datasets import warn_of_no_folder
+
+            warn_of_no_folder()
         verb: Verb = getattr(import_module(f"gkdbench.verbs.{module}"), function)
         return verb(args)
     except UserError as error:
@@ -75,12 +79,14 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = add("list", "listing:list_names", "what is registered: " + ", ".join(LISTS))
-    sub.add_argument("what", choices=LISTS, nargs="?", default="methods")
-    sub = add("show", "listing:show_one", "one method: source, settings, recipes, deviations")
-    sub.add_argument("name", help="a method, or one of its recipes (`gkdbench list recipes`)")
-    sub.add_argument("--dataset", help="with the settings for this data set")
-    sub.add_argument("--split", help="with the settings for this split id")
-    sub.add_argument("--recipe", help="with a published configuration")
+    sub.add_argument("what", choices=LISTS, nargs="?", default="methods", help="which list (default: methods)")
+    sub.add_argument("--data", type=folder, help="of datasets: folder of raw files (default: $GKDBENCH_DATA)")
+    sub = add("show", "showing:show_one", "one method, recipe, data set, split, backbone, metric or suite")
+    sub.add_argument("name", help="any name that `gkdbench list` prints")
+    sub.add_argument("--dataset", help="of a method: the settings for this data set")
+    sub.add_argument("--split", help="of a method: the settings for this split id")
+    sub.add_argument("--recipe", help="of a method: a published configuration")
+    sub.add_argument("--data", type=folder, help="of a data set: folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--figure", metavar="FILE", help="write the method's figure, where it declares one, as SVG")
 
     sub = add("plan", "running:plan", "what a run would do: cells, cached, hours, bytes")
@@ -100,10 +106,14 @@ def parser() -> argparse.ArgumentParser:
         help="keep selected weights: OUT/models/METHOD-KEY/INDEX-SEED/MODEL.npz and .json, for gkdbench.load_model",
     )
     sub = add("collect", "running:collect", "merge finished cells into records")
-    sub.add_argument("out", type=folder, nargs="?", default="gkdbench-runs", help="folder of records")
+    sub.add_argument(
+        "out", type=folder, nargs="?", default="gkdbench-runs", help="folder of records (default: gkdbench-runs)"
+    )
     sub.add_argument("--allow-dirty", action="store_true", help=ALLOW_DIRTY)
     sub = add("verify", "running:verify", "compute every score again from side-cars and data")
-    sub.add_argument("path", nargs="?", default="results", help="a record or a folder of records")
+    sub.add_argument(
+        "path", nargs="?", default="gkdbench-runs", help="a record or a folder of records (default: gkdbench-runs)"
+    )
     sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
     sub.add_argument("--rerun", type=COUNT, metavar="N", help="then train N rows again, drawn at random, and compare")
     sub.add_argument("--seed", type=SEED, help="of that draw (default: drawn, and printed)")
@@ -121,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--published", metavar="TOML", help="count the published numbers reproduced, write the page")
     sub.add_argument("--ties", metavar="FILE", help="fill a page's table of first against later of equal scores")
     sub.add_argument("--pareto", metavar="FOLDER", help="write pictures of score against latency and training (SVG)")
-    sub.add_argument("--title", default="gkdbench board")
+    sub.add_argument("--title", default="gkdbench board", help="of the page that --html writes")
     sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
     sub.add_argument("first", help="record or folder of records A")
     sub.add_argument("second", help="record or folder of records B")
@@ -135,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     _data_verbs(verbs)
     _profile_verbs(verbs)
     sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
-    sub.add_argument("kind", choices=("method",))
+    sub.add_argument("kind", choices=("method",), help="what to write")
     sub.add_argument("name", help="lower case, words joined by underscores")
     sub.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="folder of gkdbench/methods")
     sub.add_argument("--into", type=folder, help="folder of a package of your own to begin (default: this checkout)")
@@ -191,11 +201,13 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         sub.set_defaults(verb=f"datasets:data_{name}")
         sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
         sub.add_argument("--json", action="store_true", help="print JSON")
+        if name == "list":
+            sub.add_argument("names", nargs="*", help="data sets (default: all)")
         if name == "check":
             sub.add_argument("names", nargs="*", help="data sets (default: all available)")
             sub.add_argument("--decode", action="store_true", help="also read each set and check its content")
         if name == "fetch":
-            sub.add_argument("name")
+            sub.add_argument("name", help="a data set with raw files (`gkdbench data list`)")
             sub.add_argument("--print", action="store_true", help="only print source, files, sha256 and the command")
 
 

@@ -7,6 +7,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -55,10 +56,15 @@ def _with_files(name: str) -> DatasetInfo:
     return catalogue.info(name)
 
 
-def fetch(name: str, *, data: Path | str | None = None) -> list[Path]:
+def fetch(
+    name: str, *, data: Path | str | None = None, tell: Callable[[int, int, str], None] | None = None
+) -> list[Path]:
     """Download what is missing of `name` into the data folder; each file is checked before it takes its name.
 
     A file without a registered sha256 is kept only if its content can be what is documented, see `unverified`.
+
+    Args:
+        tell: called with (files done, files wanted, the path that comes next) before each download.
 
     Returns:
         The files that were written.
@@ -71,7 +77,7 @@ def fetch(name: str, *, data: Path | str | None = None) -> list[Path]:
     folder = rawfiles.data_folder(data)
     if folder is None:
         raise UserError(
-            f"expected a folder to fetch {info.name} into, got none; set GKDBENCH_DATA or pass data=\n"
+            f"expected a folder to fetch {info.name} into, got none; set GKDBENCH_DATA, or name one: --data FOLDER\n"
             f"{fetch_instructions(name)}"
         )
     wanted = [file for file in info.files if not (folder / file.path).is_file()]
@@ -80,7 +86,12 @@ def fetch(name: str, *, data: Path | str | None = None) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            return [_place(info, file, folder, Path(scratch)) for file in wanted]
+            written = []
+            for file in wanted:
+                if tell is not None:
+                    tell(len(written), len(wanted), file.path)
+                written.append(_place(info, file, folder, Path(scratch)))
+            return written
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}; name another GKDBENCH_DATA") from error
 

@@ -102,7 +102,8 @@ def locate(info: DatasetInfo, data: Path | str | None, instructions: str) -> Raw
     folder = data_folder(data)
     absent = missing_files(info, folder)
     if absent or folder is None:
-        where = f"in {folder}" if folder is not None else "(no folder given: set GKDBENCH_DATA or pass data=)"
+        unset = "(no folder given: set GKDBENCH_DATA, or name one: --data FOLDER)"
+        where = unset if folder is None else f"in {folder}" + ("" if folder.is_dir() else ", which is no folder")
         raise MissingData(f"{info.name}: {len(absent)} files not found {where}: {', '.join(absent)}\n{instructions}")
     present = [file for file in info.files if (folder / file.path).is_file()]
     total = sum((folder / file.path).stat().st_size for file in present)

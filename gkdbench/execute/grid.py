@@ -32,17 +32,19 @@ class Absent:
 
     Args:
         why: what was wrong with the data set or the split; "": its files are not there.
+        files: the data set whose files the split reads: cora on a CPF split reads those of cora-cpf.
     """
 
     dataset: str
     split: str
     cells: int
     why: str = ""
+    files: str = ""
 
     def __str__(self) -> str:
         if self.why:
             return f"{self.dataset} on {self.split}: {self.cells} cells left out: {self.why}"
-        fetch = f"`gkdbench data fetch {self.dataset}`"
+        fetch = f"`gkdbench data fetch {self.files or self.dataset}`"
         return f"{self.dataset} on {self.split}: {self.cells} cells skipped: data absent ({fetch})"
 
 
@@ -122,12 +124,16 @@ class _Builder:
         """The cells of `grid` on one data set and split, run by run, so that early results compare all methods."""
         family = check_pair(dataset, split)
         entries = _entries(grid, dataset, split)
-        there = available(dataset_of(dataset, split), data=self._data)
+        files = dataset_of(dataset, split)
+        there = available(files, data=self._data)
         if there and family.own:
             family = replace(family, indices=count_official(dataset, family, data=self._data))
         runs = index_seed_pairs(family, seeds)
         if not there:
-            self.found.absent.append(Absent(dataset_info(dataset).name, split, len(entries) * len(runs)))
+            missing = Absent(
+                dataset_info(dataset).name, split, len(entries) * len(runs), files=dataset_info(files).name
+            )
+            self.found.absent.append(missing)
             return
         try:
             self._maker.look(dataset, split)

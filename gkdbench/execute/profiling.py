@@ -107,7 +107,9 @@ def planned_cell(
     with tempfile.TemporaryDirectory(prefix="gkdbench-profile-") as nowhere:
         plan = make_plan(suite, Store(nowhere), data=data, device=device_class(pick_device(device)), threads=threads)
     if plan.absent:
-        name = plan.absent[0].dataset
+        if plan.absent[0].why:
+            raise UserError(plan.absent[0].why)
+        name = plan.absent[0].files
         raise UserError(
             f"{name}: expected its raw files, got none; try `gkdbench data fetch {name}`, --data FOLDER, or a built-in "
             f"set such as {DATASETS['node']}"

@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.failures import own_frame
 from gkdbench.execute.plan import Plan
+from gkdbench.meter import duration
 from gkdbench.printable import printable
 from gkdbench.records.schema import Row
 
@@ -145,10 +146,3 @@ def place(cell: Cell, row: Row) -> str:
     """`` at soft_mlp.py:41 in fit`` of a row that failed in its method's source; else nothing."""
     where = own_frame(cell, row.traceback) if row.status != "ok" else None
     return "" if where is None else f" at {where}"
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.2 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

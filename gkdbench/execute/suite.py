@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from gkdbench.errors import UnknownName, UserError, invalid, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
 from gkdbench.records.schema import SELECTION, TomlModel
 from gkdbench.records.selection import SelectionRule
+from gkdbench.text_files import read_toml
 
 SMOKE = "smoke"
 MOST_SEEDS = 1000
@@ -135,15 +135,7 @@ def load_suite(suite: str | Path | Suite) -> Suite:
         if asked not in named:
             raise UnknownName("suite", asked, [SMOKE, *named], "a path that ends in .toml is read as a file")
         path = named[asked]
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"suite file {path} cannot be read: {error.strerror}") from None
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
-    return parse_suite(document, where=str(path), asked=asked)
+    return parse_suite(read_toml(path, "suite file"), where=str(path), asked=asked)
 
 
 def suite_files() -> dict[str, Path]:

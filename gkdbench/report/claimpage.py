@@ -25,6 +25,7 @@ from gkdbench.report.published import published
 from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
 from gkdbench.report.sweeps import sweep_sections
 from gkdbench.report.tomlpage import read_page
+from gkdbench.text_files import write_text
 
 Studies = Callable[[str], tuple[Sequence[Record], Curves]]
 """Name -> the records of a study, and what reads their curves."""
@@ -37,9 +38,9 @@ def write_pages(
     written = []
     for path in sorted(folder.glob("*.toml")):
         text, plots = claim_page(path, records, curves, studies)
-        path.with_suffix(".md").write_text(text, encoding="utf-8")
+        write_text(path.with_suffix(".md"), text)
         for name, plot in plots.items():
-            (folder / name).write_text(plot, encoding="utf-8")
+            write_text(folder / name, plot)
         written.append(path.with_suffix(".md"))
     return written
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gkdbench.errors import UserError, invalid
+from gkdbench.text_files import read_toml
 
 PageModel = TypeVar("PageModel", bound=BaseModel)
 
@@ -20,9 +20,7 @@ def read_page(path: Path, kind: type[PageModel]) -> PageModel:
         UserError: not valid TOML, an unknown key or a wrong type.
     """
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        return kind.model_validate(read_toml(path, "page"))
     except ValidationError as error:
         wrong = "; ".join(invalid(".".join(map(str, e["loc"])), e["input"], e["msg"]) for e in error.errors())
         raise UserError(f"{path}: {wrong}") from None

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gkdbench.verbs.datasets import nothing_there
 from gkdbench.verbs.printing import show
 
 if TYPE_CHECKING:
@@ -36,16 +37,22 @@ def plan_cost(suite: Suite, args: argparse.Namespace) -> int:
         if args.cells:
             facts["cell_list"] = [_facts(cell, cell not in missing) for cell in cells]
         show(facts, as_json=True)
-        return 0
-    print(f"suite {facts['suite']}: {len(cells)} measurements, {facts['cached']} cached, {len(missing)} to take")
-    print("\n".join(facts["absent"] + [f"  {cell}" for cell in missing if args.cells]))
-    return 0
+    else:
+        _print_plan(facts, missing if args.cells else [])
+    return nothing_there(args.data) if absent and not cells else 0
+
+
+def _print_plan(facts: dict[str, Any], listed: list[Any]) -> None:
+    counts = f"{facts['measurements']} measurements, {facts['cached']} cached, {facts['to_run']} to take"
+    print(f"suite {facts['suite']}: {counts}")
+    for line in [*facts["absent"], *(f"  {cell}" for cell in listed)]:
+        print(line)
 
 
 def run_cost(suite: Suite, args: argparse.Namespace) -> int:
     """``gkdbench run SUITE``: the missing measurements are taken, one at a time.
 
-    Exit codes: 0 all measurements taken; 1 some failed; 130 interrupted.
+    Exit codes: 0 all measurements taken; 1 some failed; 3 all data are absent; 130 interrupted.
     """
     from gkdbench.execute.api import job_count
     from gkdbench.execute.cost.run import run_cost_suite
@@ -90,7 +97,9 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
             print(cost_table([load_measurement(path) for path in found.records]))
         print(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
         print("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
-    return 1 if found.failures else 0
+    if found.failures:
+        return 1
+    return nothing_there(args.data) if found.absent and not found.ok + found.cached else 0
 
 
 def _facts(cell: Any, cached: bool) -> dict[str, Any]:

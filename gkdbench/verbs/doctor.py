@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkdbench.registry import Registry
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import show, terminal_width, wrapped
 
 OLDEST_TORCH = (2, 11)
 PAIRS = {(2, 13): (3, 7)}
@@ -52,10 +52,10 @@ def doctor(args: argparse.Namespace) -> int:
     if args.json:
         show([asdict(finding) for finding in found], as_json=True)
     else:
+        width = terminal_width()
         for finding in found:
-            print(f"{finding.status:4}  {finding.what}: {finding.found}")
-            if finding.fix:
-                print(f"        {finding.fix}")
+            lines = wrapped(f"{finding.status:4}  {finding.what}: {finding.found}", width, indent=" " * 8)
+            print("\n".join(lines + (wrapped(f"        {finding.fix}", width, indent=" " * 8) if finding.fix else [])))
     return 1 if any(finding.status == "bad" for finding in found) else 0
 
 

@@ -1,24 +1,29 @@
-"""``list`` and ``show``: what is registered, read from source files and tables, without importing torch for a list."""
+"""``list``: what is registered, read from source files and tables, without importing torch."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping
 from typing import Any
 
 from gkdbench.verbs.methods_table import citation, family_of, method_lines, sentence_of
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import show, terminal_width, wrapped
 
 
 def list_names(args: argparse.Namespace) -> int:
     """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
     if args.what == "methods" and not args.json:
-        print("\n".join(method_lines(_methods())))
+        print("\n".join(method_lines(_methods(), terminal_width())))
+        return 0
+    if args.what == "datasets":
+        rows = _datasets(args.data)
+        if args.json:
+            show(rows, as_json=True)
+        else:
+            print("\n".join(dataset_lines(rows)))
         return 0
     rows = {
         "methods": _methods,
         "recipes": _recipes,
-        "datasets": _datasets,
         "splits": _splits,
         "backbones": _backbones,
         "metrics": _metrics,
@@ -55,18 +60,49 @@ def _recipes() -> list[dict[str, Any]]:
     return [{"recipe": recipe, "method": name} for name in METHODS.usable() for recipe in recipes(name)]
 
 
-def _datasets() -> list[dict[str, Any]]:
+def _datasets(data: str | None) -> list[dict[str, Any]]:
     from gkdbench.data.check import list_datasets
 
     return [
         {
             "dataset": row.info.name,
             "kind": row.info.kind,
+            **{size: row.info.stats.get(size) for size in ("graphs", "nodes", "edges", "features", "classes")},
+            "metric": row.info.metric,
+            "several_labels": row.info.multi_label,
             "available": "yes" if row.available else "no",
             "splits": " ".join(row.info.splits),
+            "licence": row.info.licence,
         }
-        for row in list_datasets()
+        for row in list_datasets(data)
     ]
+
+
+def dataset_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Sizes of every data set in one line ("?": not known without its files), splits and licence below it."""
+    names = ("dataset", "kind", "nodes", "edges", "features", "classes")
+    shown = [
+        {
+            name: "?" if row[name] is None else f"{row[name]:,}" if isinstance(row[name], int) else row[name]
+            for name in names
+        }
+        for row in rows
+    ]
+    sizes = [max(len(name), *(len(row[name]) for row in shown)) for name in names]
+    lines = []
+    for facts, row in zip([dict(zip(names, names, strict=True)), *shown], [None, *rows], strict=True):
+        cells = [
+            facts[name].ljust(size) if name in names[:2] else facts[name].rjust(size)
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+        if row is not None:
+            graphs = f"{row['graphs']:,} graphs; " if row["graphs"] else ""
+            there = "files there" if row["available"] == "yes" else "files absent"
+            splits, licence = row["splits"] or "as it brings", row["licence"] or "unknown"
+            text = f"    {graphs}{row['metric']}; {there}; splits: {splits}; licence: {licence}"
+            lines += wrapped(text, terminal_width(), indent="    ")
+    return lines
 
 
 def _splits() -> list[dict[str, Any]]:
@@ -99,106 +135,3 @@ def _suites() -> list[dict[str, Any]]:
 
     published = [{"suite": name, "what": load_suite(name).summary} for name in suite_files()]
     return [{"suite": SMOKE, "what": SUMMARY}, *published]
-
-
-def show_one(args: argparse.Namespace) -> int:
-    """``gkdbench show METHOD`` (or ``show RECIPE``): source, fields with their meaning, recipes, deviations."""
-    import dataclasses
-    import inspect
-
-    from gkdbench.training.registry import METHODS
-    from gkdbench.training.resolve import recipes, resolve
-
-    if args.dataset is not None:
-        from gkdbench.data.datasets import dataset_info
-
-        args.dataset = dataset_info(args.dataset).name
-    if args.split is not None:
-        from gkdbench.data.families import split_family
-
-        split_family(args.split)
-    if args.figure:
-        return draw(args.name, args.figure)
-    name, recipe = (args.name, args.recipe) if args.recipe else _named(args.name)
-    cls = METHODS.get(name)
-    facts: dict[str, Any] = {
-        "method": cls.name,
-        "paper": cls.paper,
-        "year": cls.year,
-        "arxiv": cls.arxiv,
-        "repository": f"{cls.repository} (licence: {cls.licence})" if cls.repository else "",
-        "revision": cls.revision,
-        "kinds": "+".join(cls.kinds),
-        "needs at inference": cls.needs,
-        "variants": "+".join(cls.variants),
-        "control": _control(cls.control, cls.control_when),
-        "recipes": " ".join(recipes(name)),
-        "sentence": sentence_of(name, METHODS.opening(name)),
-        "about": inspect.getdoc(cls),
-    }
-    method = resolve(name, {}, dataset=args.dataset, split=args.split, recipe=recipe)
-    facts["settings"] = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    facts["requires"] = {role: f"{r.method} {dict(r.overrides) or r.recipe}" for role, r in method.requires().items()}
-    facts["deviations"] = list(cls.deviations)
-    if args.json:
-        show(facts, as_json=True)
-        return 0
-    for key, value in facts.items():
-        if not value:
-            continue
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for name, item in value.items():
-                print(f"  {name} = {item!r}" if key == "settings" else f"  {name}: {item}")
-        elif isinstance(value, list):
-            print(f"{key}:")
-            for item in value:
-                print(f"  - {item}")
-        else:
-            print(f"{key}: {value}")
-    return 0
-
-
-def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:
-    """``no_transfer, at lam = 0.0``; "" for a method that is not a control."""
-    at = " and ".join(f"{field} = {' or '.join(map(str, values))}" for field, values in when.items())
-    return f"{kind}, at {at}" if kind and at else kind
-
-
-def _named(name: str) -> tuple[str, str | None]:
-    """(method, recipe) of the name of either. A student's recipe and its teacher's share one: the student's is meant.
-
-    Raises:
-        UserError: a recipe of several students.
-    """
-    from gkdbench.errors import UserError
-    from gkdbench.training.registry import METHODS
-
-    known = METHODS.names()
-    owners = [] if name in known else [row["method"] for row in _recipes() if row["recipe"] == name]
-    students = [owner for owner in owners if owner != "teacher"] or owners
-    if len(students) > 1:
-        raise UserError(
-            f"expected a method, got {name!r}, a recipe of "
-            f"{', '.join(students)}; try `gkdbench show METHOD --recipe {name}`"
-        )
-    return (students[0], name) if students else (name, None)
-
-
-def draw(name: str, path: str) -> int:
-    """``gkdbench show METHOD --figure FILE``: what the method declares as its figure (`Method.figure`)."""
-    from pathlib import Path
-
-    from gkdbench.errors import UserError
-    from gkdbench.report.layers import layer_figure
-    from gkdbench.training.registry import METHODS
-
-    figure = METHODS.get(name).figure()
-    if figure is None:
-        raise UserError(
-            f"{name} has no figure: expected a method whose class declares `figure`, got one without; "
-            f"`gkdbench show {name}` prints its settings"
-        )
-    Path(path).write_text(layer_figure(figure), encoding="utf-8")
-    print(Path(path).resolve())
-    return 0

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 WIDTH = 100
+"""The widest that the table is, however wide the terminal."""
 NAME, PAPER = 24, 26
 """Columns that a name and a paper take at most; a longer name has a line of its own."""
 HOME = "gkdbench.methods"
@@ -65,28 +66,29 @@ def citation(paper: str, year: int | None) -> str:
     return f"{named} {year}"
 
 
-def method_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table, at most 100 columns wide where no single word is wider.
+def method_lines(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> list[str]:
+    """The table, at most `width` and 100 columns wide where no single word is wider.
 
     Args:
         rows: per method its ``method`` (name), ``family``, ``sentence`` and ``cited`` paper.
     """
     families = sorted({row["family"] for row in rows}, key=lambda f: (f.startswith(THIRD_PARTY), f != BASELINES, f))
     name = min(NAME, max((len(row["method"]) for row in rows), default=0))
-    paper = min(PAPER, max((len(row["cited"]) for row in rows), default=0))
+    width = min(width, WIDTH)
+    paper = min(PAPER if width >= WIDTH else 14, max((len(row["cited"]) for row in rows), default=0))
     lines: list[str] = []
     for family in families:
         if family:
             lines += [*([""] if lines else []), family]
         for row in rows:
             if row["family"] == family:
-                lines += _lines_of(row, name, paper)
+                lines += _lines_of(row, name, paper, width)
     return lines
 
 
-def _lines_of(row: Mapping[str, Any], name: int, paper: int) -> list[str]:
+def _lines_of(row: Mapping[str, Any], name: int, paper: int, width: int) -> list[str]:
     """One method: name, sentence and paper; the rest of a long sentence below its beginning."""
-    space = WIDTH - 2 - name - 2 - 2 - paper
+    space = width - 2 - name - 2 - 2 - paper
     texts, papers = wrap(row["sentence"], space, break_on_hyphens=False) or [""], wrap(row["cited"], paper or 1)
     heads = [row["method"]]
     if len(row["method"]) > name:

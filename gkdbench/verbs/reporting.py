@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.text_files import read_text, write_text
 
 if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
@@ -85,9 +86,7 @@ def write_page(board: Board, path: Path, *, title: str) -> Path:
     """The board as one self-contained HTML page at `path`."""
     from gkdbench.report.html import to_html
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_html(board, title=title), encoding="utf-8")
-    return path.resolve()
+    return write_text(path, to_html(board, title=title))
 
 
 def report(args: argparse.Namespace) -> int:
@@ -110,8 +109,7 @@ def report(args: argparse.Namespace) -> int:
         print(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
         if path:
-            Path(path).write_text(make(board), encoding="utf-8")
-            print(Path(path).resolve())
+            print(write_text(Path(path), make(board)))
     for path in args.readme:
         fill_tables(Path(path), board, args.paths)
     if args.claims:
@@ -140,14 +138,12 @@ def write_pareto(folder: Path, board: Board) -> None:
     from gkdbench.report.pareto import KINDS, pareto_plot
 
     written = 0
-    folder.mkdir(parents=True, exist_ok=True)
     for table in board.tables:
         for kind in KINDS if not table.notes else ():
             plot = pareto_plot(table, kind)
             if plot is not None:
                 path = folder / f"pareto-{table.dataset}-{table.split}-{table.setting}-{kind}.svg"
-                path.write_text(f"{plot}\n", encoding="utf-8")
-                print(path.resolve())
+                print(write_text(path, f"{plot}\n"))
                 written += 1
     if not written:
         raise UserError("--pareto: expected tables with two measured rows or more, got none; try `gkdbench run cost@1`")
@@ -166,9 +162,7 @@ def count_published(path: Path, board: Board) -> None:
     from gkdbench.report.reproduction import counts_text, reproduction_page
 
     print(counts_text(path, board))
-    page = path.with_suffix(".md")
-    page.write_text(reproduction_page(path, board), encoding="utf-8")
-    print(page.resolve())
+    print(write_text(path.with_suffix(".md"), reproduction_page(path, board)))
 
 
 def _expected(suite: str) -> list[Expected]:
@@ -206,11 +200,10 @@ def fill_tables(path: Path, board: Board, sources: Sequence[str | Path] = ()) ->
     """
     from gkdbench.report.markdown import marked_tables, splice
 
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     for name, keys in marked_tables(text).items():
         text = splice(text, name, _selected(board, keys, sources))
-    path.write_text(text, encoding="utf-8")
-    print(path.resolve())
+    print(write_text(path, text))
 
 
 def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
@@ -218,9 +211,7 @@ def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
     from gkdbench.report.markdown import splice
     from gkdbench.report.ties import NAME, ties_section
 
-    text = path.read_text(encoding="utf-8")
-    path.write_text(splice(text, NAME, ties_section(records, curves)), encoding="utf-8")
-    print(path.resolve())
+    print(write_text(path, splice(read_text(path), NAME, ties_section(records, curves))))
 
 
 def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Path]) -> str:

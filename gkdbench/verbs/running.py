@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
 from gkdbench.verbs.cost import plan_cost, run_cost
+from gkdbench.verbs.datasets import nothing_there
 from gkdbench.verbs.printing import show
 
 if TYPE_CHECKING:
@@ -84,17 +85,7 @@ def plan(args: argparse.Namespace) -> int:
         if args.cells:
             for cell in found.todo:
                 print(f"  {cell}")
-    return 0 if found.todo or found.cached or not found.absent else _nothing_there(args)
-
-
-def _nothing_there(args: argparse.Namespace) -> int:
-    """Exit code 3, with the folder in which no data set of the suite was found."""
-    from gkdbench.data.rawfiles import data_folder
-
-    where = data_folder(args.data)
-    got = "GKDBENCH_DATA is not set" if where is None else f"none of them is in {where}"
-    print(f"nothing to run: the suite's data sets are absent: {got}; try `gkdbench data list`", file=sys.stderr)
-    return 3
+    return 0 if found.todo or found.cached or not found.absent else nothing_there(args.data)
 
 
 def _key(listed: tuple[Cell, bool]) -> str:
@@ -120,7 +111,7 @@ def _cell_facts(cell: Cell, cached: bool) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """``gkdbench run SUITE``: what is missing is run; then the board is printed and written as one HTML page.
 
-    Exit codes: 0 all cells ok; 1 some cell failed; 130 interrupted.
+    Exit codes: 0 all cells ok; 1 some cell failed; 3 all data are absent; 130 interrupted.
     """
     from gkdbench.execute.api import run_suite
     from gkdbench.execute.failures import failures_of
@@ -183,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"board: {facts['html']}")
     if summary.failures or summary.refused or summary.lost:
         return 1
-    return _nothing_there(args) if summary.absent and not summary.ran + summary.cached else 0
+    return nothing_there(args.data) if summary.absent and not summary.ran + summary.cached else 0
 
 
 def _same_place(args: argparse.Namespace) -> str:

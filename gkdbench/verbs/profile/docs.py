@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gkdbench.errors import UserError
+from gkdbench.text_files import read_text, write_text
 
 
 def docs(args: argparse.Namespace) -> int:
@@ -16,8 +17,8 @@ def docs(args: argparse.Namespace) -> int:
     into = Path(args.into)
     if not into.is_file():
         raise UserError(f"{into}: expected a Markdown file with marks like <!-- bench bars -->, got no file")
-    into.write_text(fill(into.read_text(encoding="utf-8"), stored), encoding="utf-8")
+    write_text(into, fill(read_text(into), stored))
     for name, text in plots(stored).items():
-        (into.parent / name).write_text(text, encoding="utf-8")
+        write_text(into.parent / name, text)
     print(f"filled: {into}")
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gkdbench.errors import UserError
+from gkdbench.text_files import write_text
 from gkdbench.verbs.profile.bench import wanted_environment
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _profiled(args: argparse.Namespace, action: str) -> int:
             recorder.write_trace(out / trace)
             found.append((profile, trace))
     path = out / f"{stem}.md"
-    path.write_text(_page(cell, action, args, found), encoding="utf-8")
+    write_text(path, _page(cell, action, args, found))
     if args.json:
         profiles = [profile.as_json() | {"trace": str(out / trace)} for profile, trace in found]
         print(json.dumps({"page": str(path), "cell": cell.selector(), "profiles": profiles}, indent=1))
