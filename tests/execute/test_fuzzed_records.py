@@ -22,7 +22,9 @@ from gkdbench.records.schema import Record
 from gkdbench.records.sidecar import bytes_sha256, read_npz, row_arrays
 from gkdbench.records.store import load_record, record_bytes, record_paths
 
-OFTEN, FULL = range(30), range(30, 330)
+OFTEN, FULL = range(40), range(40, 440)
+OFTEN_CHECKED, FULL_CHECKED = range(10), range(40, 190)
+"""Of records: each is a check of the whole folder."""
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def some_of_both(found: Iterator[bool]) -> None:
 
 
 def test_changed_records_are_named_or_harmless(copy: Path) -> None:
-    some_of_both(check_record(copy, seed) for seed in OFTEN)
+    some_of_both(check_record(copy, seed) for seed in OFTEN_CHECKED)
 
 
 def test_changed_sidecars_are_named_or_harmless(copy: Path) -> None:
@@ -127,7 +129,7 @@ def test_changed_suites_are_refused_or_suites(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_many_changed_records_are_named_or_harmless(copy: Path) -> None:
-    some_of_both(check_record(copy, seed) for seed in FULL)
+    some_of_both(check_record(copy, seed) for seed in FULL_CHECKED)
 
 
 @pytest.mark.full
