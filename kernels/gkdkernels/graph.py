@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkdkernels.core.kept import plain, to_keep
+
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
 
@@ -34,7 +36,7 @@ class CSRGraph:
 
     def __init__(self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> None:
         _check(indptr, index, num_src)
-        self.indptr, self.index, self.num_src = indptr, index, int(num_src)
+        self.indptr, self.index, self.num_src = plain(indptr), plain(index), int(num_src)
         self.num_dst, self.num_edges = int(indptr.numel() - 1), int(index.numel())
         if symmetric and self.num_dst != self.num_src:
             raise ValueError(f"symmetric=True: expected a square graph, got {self.num_dst} rows and {num_src} columns")
@@ -48,17 +50,20 @@ class CSRGraph:
         return self.index.device
 
     @cached_property
+    @to_keep
     def degree(self) -> Tensor:
         """[num_dst] in-degree, the dtype of `indptr`."""
         return self.indptr.diff()
 
     @cached_property
+    @to_keep
     def row(self) -> Tensor:
         """[E] destination of each edge (the COO row index)."""
         rows = torch.arange(self.num_dst, dtype=self.index.dtype, device=self.device)
         return torch.repeat_interleave(rows, self.degree.long(), output_size=self.num_edges)
 
     @cached_property
+    @to_keep
     def transposed(self) -> Transposed:
         """The transpose and, for each of its edges, the id of the edge it comes from. Computed once."""
         order = _stable_order(self.index, self.num_src)
@@ -73,6 +78,7 @@ class CSRGraph:
         return Transposed(CSRGraph.trusted(indptr, index, self.num_dst, self.symmetric), order)
 
     @cached_property
+    @to_keep
     def hubs(self) -> Hubs:
         """The rows with more than `HUB_EDGES` edges, and their chunks. Computed once (a host synchronisation)."""
         row = (self.degree > HUB_EDGES).nonzero().squeeze(1)
@@ -253,6 +259,7 @@ class SparseFeatures:
         return SparseFeatures(self.graph.to(device), self.value.to(device))
 
     @cached_property
+    @to_keep
     def transposed(self) -> Tensor:
         """[nnz] the values in the order of the transposed graph's edges. Computed once."""
         return self.value[self.graph.transposed.edge]

@@ -185,7 +185,7 @@ def _obstacle(backend: str, device: torch.device) -> str | None:
     if backend == "triton" and not (device.type == "cuda" or (device.type == "cpu" and interpreted())):
         hint = "; on the CPU, run its interpreter: set TRITON_INTERPRET=1" if device.type == "cpu" else ""
         return f"expected tensors on a CUDA device, got {device}{hint}"
-    if backend in ("triton", "numba", "torch_scatter") and find_spec(backend) is None:
+    if backend in _ABSENT:
         return f"expected the package {backend}, got none installed; try {_INSTALL[backend]}"
     return None
 
@@ -195,3 +195,4 @@ _INSTALL = {
     "numba": 'pip install "gkdbench[numba]"',
     "torch_scatter": 'pip install "gkdbench[torch-scatter]" --no-build-isolation (compiles against torch)',
 }
+_ABSENT = frozenset(name for name in _INSTALL if find_spec(name) is None)  # now: not to be looked up while traced

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.derivatives import Link, apply_once, link_to, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.dropout import keyed_mask
 from gkdkernels.core.registration import register
@@ -75,9 +76,9 @@ def gat_aggregate(
     _check(graph, h, el, er, negative_slope, dropout, key)
     chosen = choose("gat_aggregate", backend, _BACKENDS, h)
     if chosen != "reference":
-        out: Tensor = _OneGather.apply(  # type: ignore[no-untyped-call]
-            graph, h, el, er, float(negative_slope), float(dropout), key or 0, chosen
-        )
+        settings = (float(negative_slope), float(dropout), key or 0)
+        link = link_to(h, el, er)
+        out: Tensor = apply_once("gat_aggregate", _OneGather, graph, h, el, er, *settings, chosen, link)
         return out
     mask = None
     if dropout > 0 and key is not None:
@@ -100,19 +101,20 @@ class _OneGather(torch.autograd.Function):
         dropout: float,
         key: int,
         backend: str,
+        link: Link | None,
     ) -> Tensor:
         made = _forward(graph, h, el, er, slope, dropout, key, ctx.needs_input_grad[3], backend)
-        ctx.graph, ctx.settings, ctx.backend = graph, (slope, dropout, key), backend
+        ctx.graph, ctx.settings, ctx.backend, ctx.link = graph, (slope, dropout, key), backend, link
         ctx.save_for_backward(*_engine(backend).tensors_for_backward(made, h, el, er))
         return made[0]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("gat_aggregate")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         wanted, (slope, dropout, key) = ctx.needs_input_grad[1:4], ctx.settings
         grads = _backward(ctx.graph, list(ctx.saved_tensors), g, slope, dropout, key, wanted, ctx.backend)
         chosen = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
-        return None, *chosen, None, None, None, None
+        return None, *chosen, None, None, None, None, None
 
 
 def _engine(backend: str) -> ModuleType:

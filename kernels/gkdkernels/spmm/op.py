@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.derivatives import apply_once, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
+from gkdkernels.core.kept import to_keep
 from gkdkernels.core.registration import register
 from gkdkernels.graph import CSRGraph
 from gkdkernels.spmm import cpu as spmm_cpu
@@ -26,6 +28,7 @@ from gkdkernels.spmm.reference import max_reference, sum_by_torch_scatter, sum_r
 REDUCES = ("sum", "mean", "max")
 _BACKENDS = declare("spmm", "reference", "cpu", "triton", "torch_scatter")
 _MAX_BACKENDS = declare("spmm max", *_BACKENDS, "numba", same_bits=("numba",))
+_LONG = 1 << 18  # edges: the permutation of fewer takes no longer than a comparison
 _WORTH = 1 << 22  # edges x width: with less, hundreds of calls do not gain what loading the compiled loops takes
 
 
@@ -78,9 +81,9 @@ def spmm(
     else:
         layers = x if x.dim() == 3 else x[None]
         if reduce == "max":
-            y = _Max.apply(graph, layers, weight, chosen)  # type: ignore[no-untyped-call]
+            y = apply_once("spmm", _Max, graph, layers, weight, chosen)
         else:
-            y = _Sum.apply(graph, layers, weight, *norm, chosen)  # type: ignore[no-untyped-call]
+            y = apply_once("spmm", _Sum, graph, layers, weight, *norm, chosen)
         y = y if x.dim() == 3 else y[0]
     return y / graph.degree.clamp(min=1).to(y.dtype)[:, None] if reduce == "mean" else y
 
@@ -113,7 +116,7 @@ class _Sum(torch.autograd.Function):
         return _sum_rows(graph, x, weight, left, right, backend)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("spmm")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         graph, backend = ctx.graph, ctx.backend
         x, weight, left, right = ctx.saved_tensors
@@ -138,7 +141,7 @@ class _Max(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("spmm")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         graph, backend = ctx.graph, ctx.backend
         x, weight, arg = ctx.saved_tensors
@@ -269,16 +272,26 @@ _MAX_EDGE = register(
 
 
 def transposed_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
-    """``value: [E]`` in the edge order of the transpose; that of the last constant `value` is kept on the graph."""
-    if value.requires_grad or torch.compiler.is_compiling():
+    """``value: [E]`` in the edge order of the transpose; on a CPU that of the last long constant is kept on the graph.
+
+    What is kept counts for a `value` of the same bits alone: memory changes in ways that torch does not count.
+    """
+    length = value.numel()
+    if value.requires_grad or not value.is_cpu or length < _LONG or torch.compiler.is_compiling():
         return value.detach().index_select(0, graph.transposed.edge)
-    kept = graph.__dict__.get("_transposed_values")
-    # the kept tensor is alive, so that its address is its identity; its version counts changes in place
-    if kept is None or kept[0].data_ptr() != value.data_ptr() or kept[1:3] != (value._version, value.dtype):
-        transposed = value.index_select(0, graph.transposed.edge)
-        kept = graph.__dict__["_transposed_values"] = (value.detach(), value._version, value.dtype, transposed)
-    found: Tensor = kept[3]
-    return found
+    kept: tuple[Tensor, Tensor] | None = graph.__dict__.get("_transposed_values")
+    if kept is None or kept[0].dtype != value.dtype or not torch.equal(_bits(kept[0]), _bits(value)):
+        kept = graph.__dict__["_transposed_values"] = _with_transposed(graph, value)
+    return kept[1]
+
+
+@to_keep
+def _with_transposed(graph: CSRGraph, value: Tensor) -> tuple[Tensor, Tensor]:
+    return value.clone(), value.index_select(0, graph.transposed.edge)
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,8 +311,7 @@ def gcn_weight(graph: CSRGraph, dtype: torch.dtype = torch.float32) -> Tensor:
     """
     kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault("_gcn_weight", {})
     if dtype not in kept:
-        into, out_of = _inverse_roots(graph)
-        kept[dtype] = (into[graph.row.long()] * out_of[graph.index.long()]).to(dtype)
+        kept[dtype] = _edge_norms(graph, dtype)
     return kept[dtype]
 
 
@@ -318,6 +330,13 @@ def gcn_norm(graph: CSRGraph) -> NodeNorm:
     return kept
 
 
+@to_keep
+def _edge_norms(graph: CSRGraph, dtype: torch.dtype) -> Tensor:
+    into, out_of = _inverse_roots(graph)
+    return (into[graph.row.long()] * out_of[graph.index.long()]).to(dtype)
+
+
+@to_keep
 def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
     """fp64 ``degree^-1/2`` of the rows and of the columns; 0 where there are no edges."""
     out_of = torch.bincount(graph.index.long(), minlength=graph.num_src)
