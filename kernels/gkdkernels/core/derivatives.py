@@ -34,7 +34,7 @@ class Link:
 def link_to(*inputs: Tensor | None) -> Link | None:
     """For ``ctx.link`` of a `torch.autograd.Function` that saves results instead of its inputs; see `once`.
 
-    It keeps no memory of the inputs. None where no gradient is recorded, while a graph is traced and inside `torch.func`.
+    It keeps no memory of the inputs. None where no gradient is recorded, in a trace and inside `torch.func`.
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _transforms_active():
         return None
@@ -86,7 +86,7 @@ def tie(operator: str, grads: _Gradients, to: Iterable[Tensor | None]) -> _Gradi
 
 
 def apply_once(operator: str, function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """``function.apply(*arguments)``; inside `torch.func`'s transforms, with tangents: an error that says what to do."""
+    """``function.apply(*arguments)``; inside the transforms of `torch.func`, or with tangents, a clear error."""
     refuse_tangents(operator, arguments)
     if not torch.compiler.is_compiling():
         refuse_transforms(operator)
