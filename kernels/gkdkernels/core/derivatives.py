@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gkdkernels.core.autocast import shielded
+
 _Gradients = tuple[Tensor | None, ...]
 _transforms_active: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 
@@ -53,12 +55,14 @@ def once(operator: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
 
     def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
+        plain = shielded(backward)
+
         @functools.wraps(backward)
         def run(ctx: Any, *upstream: Tensor | None) -> Any:
             if torch.compiler.is_compiling():
                 return backward(ctx, *upstream)
             with torch.no_grad():
-                grads = backward(ctx, *upstream)
+                grads = plain(ctx, *upstream)
             if not torch.is_grad_enabled():
                 return grads
             link: Link | None = getattr(ctx, "link", None)

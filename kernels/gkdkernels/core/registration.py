@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gkdkernels.core.autocast import shielded
 from gkdkernels.core.derivatives import no_second_derivative, refuse_tangents, refuse_transforms
 from gkdkernels.core.dispatch import claim
 
@@ -33,7 +34,7 @@ def register(
 
     Args:
         schema: ``name(Tensor x, ...) -> Tensor``; no argument is changed in place, no output aliases an input.
-        run: the operator on real tensors of any device, without autograd.
+        run: the operator on real tensors of any device, without autograd and without autocast.
         fake: the same on tensors without data: shapes and dtypes of the outputs.
         setup_context: ``(ctx, inputs, output)``, saves what `backward` needs.
         backward: ``(ctx, *upstream)`` -> one gradient for each input, made of torch's and of registered operators;
@@ -45,7 +46,7 @@ def register(
     """
     claim(_OWNERS, schema.partition("(")[0], "registered")
     name: str = _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, shielded(run), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"gkdkernels::{name}", fake, lib=_LIBRARY)
 
     def refuse(*_: Any) -> Any:

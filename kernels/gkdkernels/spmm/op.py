@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off, autocast_on, promoted
 from gkdkernels.core.derivatives import apply_once, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.kept import to_keep
 from gkdkernels.core.registration import register
-from gkdkernels.graph import CSRGraph
+from gkdkernels.graph import CSRGraph, check_graph, same_graph
 from gkdkernels.spmm import cpu as spmm_cpu
 from gkdkernels.spmm.reference import max_reference, sum_by_torch_scatter, sum_reference
 
@@ -45,7 +46,8 @@ def spmm(
     Args:
         graph: num_dst x num_src, E edges; square or rectangular.
         x: [num_src, D] float, or [K, num_src, D] for K stacked inputs (one launch).
-        weight: [E] of `x`'s dtype, `gcn_norm(graph)`, or None for ones.
+        weight: [E] of `x`'s dtype (under `torch.autocast` both are cast to the wider), `gcn_norm(graph)`, or None for
+            ones.
         reduce: "sum"; "mean" divides by the number of in-edges; "max" takes the largest ``w_e x_j``, ties to the
             lowest edge. Rows without edges give 0. Half precision is accumulated in fp32.
         backend: "auto", "reference" (any device), "cpu", "triton", "torch_scatter" (its own autograd and rules), or
@@ -63,14 +65,22 @@ def spmm(
         >>> spmm(graph, x).flatten(), spmm(graph, x, reduce="max").flatten()
         (tensor([7., 0., 0.]), tensor([5., 0., 0.]))
     """
+    if autocast_on(x.device):
+        edge_weight = None if isinstance(weight, NodeNorm) else weight
+        wide_x, wide_weight = promoted(x, edge_weight)
+        with autocast_off(x.device):
+            return spmm(graph, wide_x, weight if edge_weight is None else wide_weight, reduce, backend=backend)
     if reduce not in REDUCES:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCES)}, got {reduce!r}")
     _check(graph, x, weight)
     chosen = _chosen(graph, x, reduce, backend)
+    wide = accumulation_dtype(x.dtype)
+    if reduce == "mean" and x.dtype != wide and chosen not in ("triton", "torch_scatter"):
+        y = spmm(graph, x.to(wide), weight.to(wide) if isinstance(weight, Tensor) else weight, "mean", backend=chosen)
+        return y.to(x.dtype)
     norm: tuple[Tensor | None, Tensor | None] = (None, None)
     if isinstance(weight, NodeNorm):
         if chosen == "triton" and reduce != "max":
-            wide = accumulation_dtype(x.dtype)
             norm, weight = (weight.left.to(wide), weight.right.to(wide)), None
         else:
             weight = gcn_weight(graph, x.dtype)
@@ -80,12 +90,26 @@ def spmm(
         return sum_by_torch_scatter(graph, x, weight, reduce)
     else:
         layers = x if x.dim() == 3 else x[None]
+        if reduce == "mean" and x.dtype != wide:
+            norm, weight = _over_degree(graph, weight, norm, wide)  # a sum of halves may not fit where the mean does
+            reduce = "sum"
         if reduce == "max":
             y = apply_once("spmm", _Max, graph, layers, weight, chosen)
         else:
             y = apply_once("spmm", _Sum, graph, layers, weight, *norm, chosen)
         y = y if x.dim() == 3 else y[0]
     return y / graph.degree.clamp(min=1).to(y.dtype)[:, None] if reduce == "mean" else y
+
+
+def _over_degree(
+    graph: CSRGraph, weight: Tensor | None, norm: tuple[Tensor | None, Tensor | None], wide: torch.dtype
+) -> tuple[tuple[Tensor | None, Tensor | None], Tensor | None]:
+    """The factors (left, right) of the rows, and the weight, of a mean that is summed up like a sum."""
+    inverse = graph.degree.clamp(min=1).to(wide).reciprocal()
+    if weight is not None:
+        return norm, weight.to(wide) * inverse.index_select(0, graph.row)
+    left, right = norm
+    return (inverse if left is None else left * inverse, right), None
 
 
 def _chosen(graph: CSRGraph, x: Tensor, reduce: str, backend: str) -> str:
@@ -345,6 +369,7 @@ def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
 
 
 def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None:
+    check_graph(graph)
     if x.dim() not in (2, 3) or x.size(-2) != graph.num_src:
         raise ValueError(f"x: expected shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}")
     if not x.is_floating_point():
@@ -354,7 +379,7 @@ def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None
     if weight is None:
         return
     if isinstance(weight, NodeNorm):
-        if weight.graph is not graph:
+        if not same_graph(weight.graph, graph):
             raise ValueError(f"weight: expected the norm of this graph, got that of {weight.graph}")
         return
     if weight.shape != (graph.num_edges,):
