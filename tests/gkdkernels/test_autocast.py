@@ -34,7 +34,7 @@ def test_features_in_half_with_weights_in_fp32(reduce: str, backend: str) -> Non
     assert y.dtype == torch.float32 and torch.equal(y, wanted)
     grads = torch.autograd.grad(y.sum(), (x, weight))
     assert [g.dtype for g in grads] == [LOW, torch.float32]
-    with pytest.raises(ValueError, match="weight: expected torch.bfloat16 .* like x, got torch.float32"):
+    with pytest.raises(ValueError, match=r"weight: expected torch\.bfloat16 .* like x, got torch\.float32"):
         spmm(GRAPH, x, weight, reduce, backend=backend)  # outside: nothing is cast behind one's back
 
 
@@ -62,7 +62,7 @@ def test_inputs_of_one_dtype_stay_as_they_are(dtype: torch.dtype) -> None:
 
 
 def test_products_inside_an_operator_are_not_cast() -> None:
-    """The registered operators multiply matrices: without the shield their fp32 would be bf16 inside, and fp32 outside."""
+    """Registered operators multiply matrices, which autocast would round behind their backs."""
     x, weight = draw(30, 16, seed=1), draw(3, 16, 8, seed=2)
     given = (None, torch.arange(30)[:, None] % 3, torch.ones(30, 1))
     wanted = torch.stack([x[i] @ weight[i % 3] for i in range(30)])

@@ -62,7 +62,8 @@ def test_a_fork_before_any_loop_may_run_them(monkeypatch: pytest.MonkeyPatch) ->
 
 def unguarded(source: str) -> list[int]:
     """Lines of launches ``kernel[grid](...)`` outside of ``with on_device(...)``."""
-    tree, found = ast.parse(source), []
+    tree = ast.parse(source)
+    found: list[int] = []
     kernels = {
         node.name
         for node in ast.walk(tree)
@@ -72,9 +73,9 @@ def unguarded(source: str) -> list[int]:
     def visit(node: ast.AST, guarded: bool) -> None:
         if isinstance(node, ast.With):
             guarded |= any("on_device" in ast.unparse(item.context_expr) for item in node.items)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript) and not guarded:
-            if isinstance(node.func.value, ast.Name) and node.func.value.id in kernels:
-                found.append(node.lineno)
+        launched = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript) else None
+        if isinstance(launched, ast.Name) and launched.id in kernels and not guarded:
+            found.append(launched.lineno)
         for child in ast.iter_child_nodes(node):
             visit(child, guarded)
 
