@@ -112,8 +112,8 @@ class CSRGraph:
         """The same graph on `device` (itself when it is there already, or with None)."""
         if device is None or on(self.index, device):
             return self
-        moved = (part.to(device, non_blocking=non_blocking) for part in (self.indptr, self.index))
-        return CSRGraph.trusted(*moved, self.num_src, self.symmetric)
+        indptr, index = (part.to(device, non_blocking=non_blocking) for part in (self.indptr, self.index))
+        return CSRGraph.trusted(indptr, index, self.num_src, self.symmetric)
 
     def cpu(self) -> CSRGraph:
         """`to` the CPU."""

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from gkdkernels import CSRGraph, expert_linear, gat_aggregate, gcn_norm, spmm
+from gkdkernels import CSRGraph, gat_aggregate, gcn_norm, matrix_product, spmm
 from gkdkernels.core.autocast import lowered, promoted, shielded
+from gkdkernels.core.matmul_cpu import _operator
 from torch import Tensor
 
 NUMBA = ["numba"] * (find_spec("numba") is not None)
@@ -63,17 +64,21 @@ def test_inputs_of_one_dtype_stay_as_they_are(dtype: torch.dtype) -> None:
 
 def test_products_inside_an_operator_are_not_cast() -> None:
     """Registered operators multiply matrices, which autocast would round behind their backs."""
-    x, weight = draw(30, 16, seed=1), draw(3, 16, 8, seed=2)
-    given = (None, torch.arange(30)[:, None] % 3, torch.ones(30, 1))
-    wanted = torch.stack([x[i] @ weight[i % 3] for i in range(30)])
-    shielded_product = shielded(torch.mm)
+    a, b = draw(30, 16, seed=1), draw(16, 8, seed=2)
+    with torch.backends.mkldnn.flags(enabled=False), on():
+        assert _operator(a, b).dtype == torch.float32
+        assert torch.mm(a, b).dtype == LOW  # positive control
+        assert shielded(torch.mm)(a, b).dtype == torch.float32
+
+
+def test_a_matrix_product_is_cast_as_that_of_torch() -> None:
+    a, b = draw(30, 16, seed=1), draw(16, 8, seed=2).requires_grad_()
     with on():
-        torch.testing.assert_close(
-            expert_linear(x, weight, *given, backend="cpu").float(), wanted, rtol=2e-2, atol=1e-2
-        )
-        assert shielded_product(x, weight[0]).dtype == torch.float32
-        assert torch.mm(x, weight[0]).dtype == LOW  # positive control
-    assert shielded_product(x, weight[0]).dtype == torch.float32
+        found, wanted = matrix_product(a, b), torch.mm(a, b)
+    assert found.dtype == wanted.dtype == LOW
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+    assert b.grad is not None and b.grad.dtype == torch.float32
 
 
 def test_what_is_cast() -> None:

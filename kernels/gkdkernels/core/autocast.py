@@ -28,8 +28,11 @@ def autocast_off(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def promoted(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The floating-point ones among `tensors` in the widest of their dtypes; as they are if one of them is fp64."""
+def promoted(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """The floating-point ones among `tensors` in the widest of their dtypes; as they are if one is fp64.
+
+    None stays None.
+    """
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None and tensor.is_floating_point()}
     if len(dtypes) < 2 or torch.float64 in dtypes:
         return tensors
@@ -37,8 +40,11 @@ def promoted(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(_cast(tensor, widest) for tensor in tensors)
 
 
-def lowered(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The floating-point ones among `tensors` in autocast's dtype of their device; as they are if one is fp64."""
+def lowered(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """The floating-point ones among `tensors` in autocast's dtype of their device; as they are if one is fp64.
+
+    None stays None.
+    """
     found = [tensor for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     if not found or any(tensor.dtype == torch.float64 for tensor in found):
         return tensors

@@ -131,7 +131,7 @@ def _may_have_a_tangent(tensor: Tensor) -> bool:
     """A trace does not know which tensors have one: there, all that could."""
     if torch.compiler.is_compiling():
         return tensor.is_floating_point()
-    return forward_ad.unpack_dual(tensor).tangent is not None
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def no_second_derivative(operator: str) -> NotImplementedError:

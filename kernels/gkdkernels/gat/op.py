@@ -75,10 +75,11 @@ def gat_aggregate(
         tensor([5., 0., 0.])
     """
     if autocast_on(h.device):
-        wide = promoted(h, el, er)
+        h, el, er = promoted(h, el, er)
         with autocast_off(h.device):
-            options = {"negative_slope": negative_slope, "dropout": dropout, "key": key, "backend": backend}
-            return gat_aggregate(graph, *wide, **options)
+            return gat_aggregate(
+                graph, h, el, er, negative_slope=negative_slope, dropout=dropout, key=key, backend=backend
+            )
     _check(graph, h, el, er, negative_slope, dropout, key)
     chosen = choose("gat_aggregate", backend, _BACKENDS, h)
     if chosen != "reference":

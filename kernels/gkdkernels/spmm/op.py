@@ -66,10 +66,10 @@ def spmm(
         (tensor([7., 0., 0.]), tensor([5., 0., 0.]))
     """
     if autocast_on(x.device):
-        edge_weight = None if isinstance(weight, NodeNorm) else weight
-        wide_x, wide_weight = promoted(x, edge_weight)
+        if isinstance(weight, Tensor):
+            x, weight = promoted(x, weight)
         with autocast_off(x.device):
-            return spmm(graph, wide_x, weight if edge_weight is None else wide_weight, reduce, backend=backend)
+            return spmm(graph, x, weight, reduce, backend=backend)
     if reduce not in REDUCES:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCES)}, got {reduce!r}")
     _check(graph, x, weight)
