@@ -464,6 +464,111 @@ FAULTS = [
     ),
 ]
 
+CORNERS = ("test_attention_corners.py",)
+FAULTS += [
+    Fault(
+        "gat cpu: slope 1 at a score of 0", "gat/cpu.py", "negative_part = (p <= 0)", "negative_part = (p < 0)", CORNERS
+    ),
+    Fault(
+        "gat numba: slope 1 at a score of 0, backward",
+        "gat/numba.py",
+        "steep[at + k] = less if score <= 0 else 1",
+        "steep[at + k] = less if score < 0 else 1",
+        CORNERS,
+        "numba",
+    ),
+    Fault(
+        "gat triton: slope 1 at a score of 0, forward",
+        "gat/triton.py",
+        "negative_part = tl.where(raw <= 0,",
+        "negative_part = tl.where(raw < 0,",
+        CORNERS,
+        "slope and triton",
+    ),
+    Fault(
+        "gat triton: slope 1 at a score of 0, backward",
+        "gat/triton.py",
+        "sloped = tl.where(raw <= 0,",
+        "sloped = tl.where(raw < 0,",
+        CORNERS,
+        "slope and triton",
+    ),
+    Fault(
+        "gat triton: a masked tile first",
+        "gat/triton.py",
+        "p = tl.exp(score - base[None, :])",
+        "p = tl.exp(score - higher[None, :])",
+        CORNERS,
+        "masked and triton",
+    ),
+    Fault(
+        "gat triton: a masked chunk first",
+        "gat/triton.py",
+        "shrink, grow = tl.exp(peak - base), tl.exp(chunk_peak - base)",
+        "shrink, grow = tl.exp(peak - higher), tl.exp(chunk_peak - higher)",
+        CORNERS,
+        "masked and triton",
+    ),
+    Fault(
+        "spmm: a mean of halves as a rounded sum",
+        "spmm/op.py",
+        'if reduce == "mean" and x.dtype != wide and chosen not in',
+        'if reduce == "median" and chosen not in',
+        ("test_half_precision.py",),
+        "mean",
+    ),
+    Fault(
+        "spmm cpu: products of halves are rounded",
+        "spmm/cpu.py",
+        "g.index_select(0, graph.row[edges]).to(wide).mul_(",
+        "g.index_select(0, graph.row[edges]).mul_(",
+        ("test_half_precision.py",),
+        "product",
+    ),
+    Fault(
+        "graph: strides are forgotten",
+        "graph.py",
+        "plain(indptr), plain(index), num_src",
+        "indptr, index, num_src",
+        ("test_graph.py",),
+        "strided",
+    ),
+    Fault(
+        "kept: in the mode of the first call",
+        "core/kept.py",
+        "with torch.inference_mode(False), torch.no_grad(), _no_transforms():",
+        "with _no_transforms():",
+        ("test_kept_values.py",),
+        "inference",
+        often=True,
+    ),
+    Fault(
+        "derivatives: no tie of a second derivative",
+        "core/derivatives.py",
+        "    if not wanted or not place:\n",
+        "    if True:\n",
+        ("test_derivatives.py",),
+        "second and cpu",
+        often=True,
+    ),
+    Fault(
+        "derivatives: tangents are lost",
+        "core/derivatives.py",
+        "    if forward_ad._current_level < 0:\n",
+        "    if True:\n",
+        ("test_derivatives.py",),
+        "forward_mode and cpu",
+    ),
+    Fault(
+        "autocast: registered operators are cast inside",
+        "core/registration.py",
+        "shielded(run)",
+        "run",
+        ("test_autocast.py",),
+        "inside_an_operator",
+    ),
+]
+
 
 def caught(fault: Fault | None, tests: tuple[str, ...], only: str = "") -> str:
     """What the tests say of a copy with the fault: "caught", "missed", or why nothing can be said."""

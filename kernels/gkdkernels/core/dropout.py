@@ -38,7 +38,7 @@ def keyed_dropout(x: Tensor, p: float, key: int) -> Tensor:
     Args:
         x: any shape, float.
         p: probability of a zero, in [0, 1]; 0 returns `x` itself.
-        key: seed of the mask, in [0, 2^63).
+        key: seed of the mask, in [0, 2^63); on a CPU its low 32 bits count.
 
     Example:
         >>> x = torch.ones(1000)

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off, autocast_on, lowered
 from gkdkernels.core.registration import register
 
 
 def matrix_product(a: Tensor, b: Tensor) -> Tensor:
-    """``a b``, differentiable any number of times.
+    """``a b``, differentiable any number of times; under `torch.autocast` cast as `torch.mm` is.
 
     Args:
         a: [M, K], any strides.
@@ -28,6 +29,10 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: other shapes, dtypes or devices.
     """
+    if autocast_on(a.device):
+        a, b = lowered(a, b)
+        with autocast_off(a.device):
+            return matrix_product(a, b)
     if a.dim() != 2 or b.dim() != 2 or a.size(1) != b.size(0):
         raise ValueError(f"a and b: expected shapes [M, K] and [K, N], got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.dtype != b.dtype or a.device != b.device:
@@ -70,5 +75,10 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 _operator = register(
-    "matrix_product(Tensor a, Tensor b) -> Tensor", multiply, fake=_fake, setup_context=_save, backward=_gradients
+    "matrix_product(Tensor a, Tensor b) -> Tensor",
+    multiply,
+    fake=_fake,
+    setup_context=_save,
+    backward=_gradients,
+    transforms=True,
 )
