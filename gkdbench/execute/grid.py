@@ -217,10 +217,11 @@ def _check_fits(method: Method, kind: str, several_labels: bool, dataset: str) -
         raise UserError(
             f"method {method.name!r}: expected {' or '.join(method.kinds)} tasks, got {dataset}, a {kind} task"
         )
-    if several_labels and not method.multi_label:
+    why = method.why_one_label() if several_labels else ""
+    if why:
         raise UserError(
             f"method {method.name!r}: expected a task of one class an item, got {dataset}, whose items have several "
-            "labels; leave it out here, or set multi_label = True in a method that handles them"
+            f"labels: {why}; leave it out here"
         )
 
 

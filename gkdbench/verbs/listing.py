@@ -129,6 +129,7 @@ def show_one(args: argparse.Namespace) -> int:
         "repository": f"{cls.repository} (licence: {cls.licence})" if cls.repository else "",
         "revision": cls.revision,
         "kinds": "+".join(cls.kinds),
+        "labels": _labels(cls.multi_label, cls.one_label),
         "needs at inference": cls.needs,
         "variants": "+".join(cls.variants),
         "control": _control(cls.control, cls.control_when),
@@ -157,6 +158,13 @@ def show_one(args: argparse.Namespace) -> int:
         else:
             print(f"{key}: {value}")
     return 0
+
+
+def _labels(several: bool, why_one: str) -> str:
+    """Which labels an item may have, and why not several."""
+    if several:
+        return "one class, or several with unknown ones left out"
+    return f"one class an item: {why_one}" if why_one else "one class an item"
 
 
 def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:
