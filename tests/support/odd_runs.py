@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.odd_data import Kind, odd_problem
-
 from gkdbench.errors import UserError
 from gkdbench.execute.grid import _check_fits
 from gkdbench.testing.runs import TracedRun, Workshop, small_method
 from gkdbench.training.registry import METHODS
+from support.odd_data import Kind, odd_problem
 
 LABELS = ("several labels", "labels with holes")
 SIZES = ("one class", "one training item", "zero features", "no edges")
