@@ -13,7 +13,7 @@ from typing import Any
 from gkdbench.data.splits import prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.api import RunSettings, device_class, job_count, pick_device, run_plan
-from gkdbench.execute.cell import Cell
+from gkdbench.execute.cell import Cell, with_teachers
 from gkdbench.execute.job import Job
 from gkdbench.execute.plan import make_plan
 from gkdbench.execute.processes.cell_folder import make_cell_folder
@@ -129,13 +129,7 @@ def one_cell(cells: Sequence[Cell], selector: str) -> Cell:
 
 def required_by_others(cells: Sequence[Cell]) -> set[str]:
     """Keys of the teachers of `cells`, and of their teachers."""
-    return {teacher.key for cell in cells for teacher in _teachers_of(cell)}
-
-
-def _teachers_of(cell: Cell) -> Iterator[Cell]:
-    for teacher in cell.requires.values():
-        yield teacher
-        yield from _teachers_of(teacher)
+    return {teacher.key for teacher in with_teachers(t for cell in cells for t in cell.requires.values())}
 
 
 def _train(job: Job, threads: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gkdbench.data.datasets import available, dataset_info
 from gkdbench.data.families import SplitFamily, split_family
 from gkdbench.data.splits import SplitTask, count_official, prepare_named, supported_splits
 from gkdbench.errors import UserError
-from gkdbench.execute.cell import Cell, Group, plain
+from gkdbench.execute.cell import Cell, Group, plain, with_teachers
 from gkdbench.execute.suite import Grid, MethodEntry, Suite, Tier
 from gkdbench.execute.tuning import best_trial, trial_settings, tuned
 from gkdbench.nn.backbones import BACKBONES
@@ -164,17 +164,12 @@ class _Builder:
         return self._maker.group(winner.method, dataset, split, how, grid.sweeps)
 
     def _ask(self, cell: Cell) -> None:
-        """Add a cell of an entry of the suite."""
-        self._add(cell)
+        """Add a cell of an entry of the suite, after its teachers."""
         self.found.asked.add(cell.key)
-
-    def _add(self, cell: Cell) -> None:
-        if cell.key in self._seen:
-            return
-        for teacher in cell.requires.values():
-            self._add(teacher)
-        self._seen.add(cell.key)
-        self.found.cells.append(cell)
+        for one in with_teachers([cell]):
+            if one.key not in self._seen:
+                self._seen.add(one.key)
+                self.found.cells.append(one)
 
 
 def dataset_of(dataset: str, split: str) -> str:
@@ -223,10 +218,11 @@ def _check_fits(method: Method, kind: str, several_labels: bool, dataset: str) -
         raise UserError(
             f"method {method.name!r}: expected {' or '.join(method.kinds)} tasks, got {dataset}, a {kind} task"
         )
-    if several_labels and not method.multi_label:
+    why = method.why_one_label() if several_labels else ""
+    if why:
         raise UserError(
             f"method {method.name!r}: expected a task of one class an item, got {dataset}, whose items have several "
-            "labels; leave it out here, or set multi_label = True in a method that handles them"
+            f"labels: {why}; leave it out here"
         )
 
 

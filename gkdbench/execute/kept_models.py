@@ -65,6 +65,7 @@ class KeptModel:
         inputs, classes, edge_width = (self.facts[name] for name in ("inputs", "classes", "edge_width"))
         config = backbone_config(self.backbone, self.settings)
         module = build_module(config, inputs, classes, edge_width, Randomness(0))
+        module.several_labels = bool(self.facts.get("several_labels"))
         module.load_state_dict(self.state)
         return module.eval()
 
@@ -122,7 +123,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return found
 
 
-def keep_models(store: Store, cell: Cell, row: Row, scratch: Path, edge_width: int) -> None:
+def keep_models(store: Store, cell: Cell, row: Row, scratch: Path, edge_width: int, several_labels: bool) -> None:
     """Keep what the worker left in `scratch` as the models of `row`; an earlier folder of the cell is replaced.
 
     Raises:
@@ -136,7 +137,7 @@ def keep_models(store: Store, cell: Cell, row: Row, scratch: Path, edge_width: i
         for model in row.models:
             if model.name != ENSEMBLE:
                 weights = scratch / f"{model.name}.weights.npz"
-                facts = _facts(cell, model, read_state(weights), edge_width)
+                facts = _facts(cell, model, read_state(weights), edge_width) | {"several_labels": several_labels}
                 shutil.move(weights, partial / f"{model.name}.npz")
                 text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
                 (partial / f"{model.name}.json").write_text(text, encoding="utf-8")

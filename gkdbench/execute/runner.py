@@ -335,7 +335,8 @@ class Runner:
             drop_log(self._store, cell)
         if row.status == "ok" and self._keep_models:
             edge_width = running.ready.evaluation_graphs.graphs["observed"].edge_width
-            keep_models(self._store, cell, row, running.folder.work, edge_width)
+            several = running.ready.split_task.task.multi_label
+            keep_models(self._store, cell, row, running.folder.work, edge_width, several)
         else:
             drop_other_models(self._store, cell, row)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gkdbench.nn.edges import edge_linear, edge_sums
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import EdgeBackbone, Model, Trace, check_choice, check_range, need_graph
-from gkdbench.nn.parts import KeyedDropout
+from gkdbench.nn.parts import BatchNorm, KeyedDropout
 from gkdbench.nn.pooling import POOLINGS, Pooling, Readout
 from gkdbench.nn.random import Randomness
 
@@ -77,7 +77,7 @@ class GINConv(nn.Module):
             in_features, hidden, name=f"{name}.first", randomness=randomness, bias=False, init="torch"
         )
         self.edges = edge_linear(edge_width, hidden, name=name, randomness=randomness)
-        self.norm = nn.BatchNorm1d(hidden)
+        self.norm = BatchNorm(hidden)
         self.second = FeatureLinear(hidden, hidden, name=f"{name}.second", randomness=randomness, init="torch")
 
     def forward(self, x: Features, graph: CSRGraph, edges: Tensor | None) -> Tensor:
@@ -110,7 +110,7 @@ class GIN(Model):
             )
             for i in range(config.layers)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(config.layers))
+        self.norms = nn.ModuleList(BatchNorm(hidden) for _ in range(config.layers))
         self.readout = Readout(config.readout, hidden, name="readout", randomness=randomness)
         self.dropout = KeyedDropout(config.dropout, name="dropout", randomness=randomness)
         self.head = FeatureLinear(hidden, out_features, name="head", randomness=randomness, init="torch")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import Backbone, Model, Trace, check_choice, check_range, need_graph
-from gkdbench.nn.parts import KeyedDropout
+from gkdbench.nn.parts import BatchNorm, KeyedDropout
 from gkdbench.nn.pooling import POOLINGS, Pooling, Readout
 from gkdbench.nn.random import Randomness
 
@@ -68,7 +68,7 @@ class GraphMLP(Model):
             self.neighbours = FeatureLinear(
                 in_features, config.hidden, name="neighbours", randomness=randomness, init="torch", bias=False
             )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
+        self.norms = nn.ModuleList(BatchNorm(width) for width in widths[1:])
         self.readout = Readout(config.readout, widths[-1], name="readout", randomness=randomness)
         self.dropout = KeyedDropout(config.dropout, name="dropout", randomness=randomness)
         self.head = FeatureLinear(widths[-1], out_features, name="head", randomness=randomness, init="torch")

@@ -121,7 +121,7 @@ class ExpertLayer(RunningStatistics):
     ) -> None:
         super().__init__()
         self.name, self.randomness, self.k, self.dropout_per = name, randomness, config.k, config.dropout_per
-        bound = in_features**-0.5
+        bound = max(in_features, 1) ** -0.5
         shape = (config.experts, in_features, out_features)
         self.weight = nn.Parameter(uniform(shape, bound, randomness, f"{name}.weight"))
         self.bias = nn.Parameter(uniform((config.experts, out_features), bound, randomness, f"{name}.bias"))

@@ -20,6 +20,8 @@ from gkdbench.nn.random import Randomness
 class MLPsConfig(StackedBackbone):
     """``log sum_k alpha_k softmax(z_k)`` of `members` MLPs; reads no graph.
 
+    With several labels per item, the logit of ``sum_k alpha_k sigmoid(z_k)``.
+
     Args:
         members: K. hidden, layers, dropout, norm, activation: of each, as in `MLPConfig`.
     """
@@ -90,9 +92,17 @@ class MLPs(Model):
 
     def node_trace(self, x: Features, graph: CSRGraph | None) -> Trace:
         traces = [self.member_trace(k, x) for k in range(len(self.members))]
-        log_p = torch.stack([F.log_softmax(trace.logits, dim=1) for trace in traces])  # [K, N, C]
+        z = torch.stack([trace.logits for trace in traces])  # [K, N, C]
+        if self.several_labels:
+            logits = self._mixed(F.logsigmoid(z)) - self._mixed(F.logsigmoid(-z))
+        else:
+            logits = self._mixed(F.log_softmax(z, dim=2))
         hidden = tuple(torch.cat(layer, dim=1) for layer in zip(*(trace.hidden for trace in traces), strict=True))
-        return Trace((log_p + self.alpha.log()[:, None, None]).logsumexp(dim=0), hidden)
+        return Trace(logits, hidden)
+
+    def _mixed(self, log_p: Tensor) -> Tensor:
+        """[N, C] ``log sum_k alpha_k p_k`` of ``log_p: [K, N, C]``."""
+        return (log_p + self.alpha.log()[:, None, None]).logsumexp(dim=0)
 
     def first_layer_parameters(self) -> list[nn.Parameter]:
         return [p for k in range(len(self.members)) for p in self.member(k).first_layer_parameters()]

@@ -56,9 +56,12 @@ class Model(nn.Module, ABC):
 
     Attributes:
         edge_width: columns of the edge features that it reads; 0: it reads none, and is given none.
+        several_labels: logits are read label by label (sigmoid), not as one distribution over classes (softmax): for
+            models that mix probabilities.
     """
 
     edge_width: int = 0
+    several_labels: bool = False
 
     def __init__(self, randomness: Randomness) -> None:
         super().__init__()

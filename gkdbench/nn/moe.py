@@ -98,7 +98,8 @@ class CosineRouted(ExpertLayer):
         self.projection = FeatureLinear(
             in_features, width, name=f"{name}.projection", randomness=randomness, init="torch"
         )
-        self.direction = nn.Parameter(uniform((config.experts, width), width**-0.5, randomness, f"{name}.direction"))
+        bound = max(width, 1) ** -0.5
+        self.direction = nn.Parameter(uniform((config.experts, width), bound, randomness, f"{name}.direction"))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(2.0)))
 
     def scores(self, x: Features) -> Tensor:

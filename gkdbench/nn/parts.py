@@ -22,8 +22,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.e
 def norm_layer(kind: Norm, width: int) -> nn.Module:
     """The norm called `kind` over [N, width]; "none" is the identity."""
     if kind == "batch":
-        return nn.BatchNorm1d(width)
+        return BatchNorm(width)
     return nn.LayerNorm(width) if kind == "layer" else nn.Identity()
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """``nn.BatchNorm1d``, but a single row, which has no variance, is normalised by the running moments, and they stay
+    as they are: one labelled item, or the one that a mini-batch leaves over."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[M, D] from ``input: [M, D]``."""
+        if self.training and input.size(0) == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 class KeyedDropout(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy, mean over items; for several labels per item binary cross-entropy, mean over known entries.
 
-    A batch without any known entry has loss 0, and gradient 0.
+    A batch without any label (no items, no known entry) has loss 0, and gradient 0.
 
     Args:
         logits: [M, C].
@@ -25,6 +25,8 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
         tensor(0.6931)
     """
     if not multi_label:
+        if not labels.numel():
+            return logits.sum() * 0.0
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     known = ~torch.isnan(labels)
     if not known.any():
@@ -33,6 +35,29 @@ def supervised(logits: Tensor, labels: Tensor, *, multi_label: bool = False, smo
     if smoothing:
         targets = targets * (1 - smoothing) + smoothing / 2
     return F.binary_cross_entropy_with_logits(logits[known], targets)
+
+
+def log_probabilities(logits: Tensor, *, multi_label: bool = False) -> Tensor:
+    """[M, C] log softmax; for several labels an item [M, 2 C]: that each label is there, then that it is not.
+
+    Example:
+        >>> log_probabilities(torch.zeros(1, 2)).exp(), log_probabilities(torch.zeros(1, 1), multi_label=True).exp()
+        (tensor([[0.5000, 0.5000]]), tensor([[0.5000, 0.5000]]))
+    """
+    if multi_label:
+        return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1)
+    return F.log_softmax(logits, dim=1)
+
+
+def row_kl(student_logits: Tensor, teacher_logits: Tensor, *, tau: float = 1.0, multi_label: bool = False) -> Tensor:
+    """[M] ``KL(softmax(z_T / tau) || softmax(z_S / tau))`` of every row, the teacher detached; both logits [M, C].
+
+    With several labels per item, the mean over labels of the Bernoulli KL.
+    """
+    log_p = log_probabilities(teacher_logits.detach() / tau, multi_label=multi_label)
+    log_q = log_probabilities(student_logits / tau, multi_label=multi_label)
+    total = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+    return total / student_logits.size(1) if multi_label else total
 
 
 def kl_to_teacher(

@@ -36,7 +36,8 @@ class Method(ABC):
 
     Class attributes (literals, so that tables and docs are made without importing the file):
         name: registered name. paper, year, arxiv, repository, licence: where it comes from (licence of that
-        repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item.
+        repository). kinds: task kinds it handles. multi_label: whether it handles several labels per item, NaN where
+        unknown. one_label: why it does not, which the plan says and ``show`` prints.
         deviations: how ``corrected`` differs from the official code, one sentence each. as_released_tie_break: what the
         official code keeps of equal validation scores, ``"first"`` or ``"later"``. revision: bumped when its numbers
         change. smoke: overrides for a run of seconds. needs: what it reads at inference. control: the kind of control
@@ -57,6 +58,7 @@ class Method(ABC):
     needs: ClassVar[str] = "features"
     kinds: ClassVar[tuple[str, ...]] = ("node",)
     multi_label: ClassVar[bool] = False
+    one_label: ClassVar[str] = ""
     variants: ClassVar[tuple[str, ...]] = ("corrected",)
     deviations: ClassVar[tuple[str, ...]] = ()
     as_released_tie_break: ClassVar[str] = "first"
@@ -79,6 +81,10 @@ class Method(ABC):
     def backbones(self) -> tuple[str, ...]:
         """Names of the backbones whose revision belongs to this method's key."""
         return ()
+
+    def why_one_label(self) -> str:
+        """Why these settings do not train on several labels an item, for the plan to refuse them; "": they do."""
+        return "" if self.multi_label else self.one_label or "its class does not set multi_label = True"
 
     @classmethod
     def figure(cls) -> Mapping[str, Sequence[int]] | None:

@@ -95,7 +95,9 @@ def build(config: Backbone, view: TrainView, *, seed: int, peer: int = 0, extra:
         torch.Size([210, 3])
     """
     inputs, edge_width = view.num_features + extra, view.inputs.edge_width
-    return build_module(config, inputs, view.num_classes, edge_width, Randomness(seed, peer)).to(view.device)
+    model = build_module(config, inputs, view.num_classes, edge_width, Randomness(seed, peer))
+    model.several_labels = view.multi_label
+    return model.to(view.device)
 
 
 def build_module(config: Backbone, inputs: int, classes: int, edge_width: int, randomness: Randomness) -> Model:

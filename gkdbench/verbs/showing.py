@@ -127,6 +127,7 @@ def method_facts(args: argparse.Namespace) -> Facts:
         "repository": f"{cls.repository} (licence: {cls.licence})" if cls.repository else "",
         "revision": cls.revision,
         "kinds": "+".join(cls.kinds),
+        "labels": _labels(cls.multi_label, cls.one_label),
         "needs at inference": cls.needs,
         "variants": "+".join(cls.variants),
         "control": _control(cls.control, cls.control_when),
@@ -270,6 +271,13 @@ _SHOWN: dict[str, Callable[[str], Facts]] = {
     "metric": metric_facts,
     "suite": suite_facts,
 }
+
+
+def _labels(several: bool, why_one: str) -> str:
+    """Which labels an item may have, and why not several."""
+    if several:
+        return "one class, or several with unknown ones left out"
+    return f"one class an item: {why_one}" if why_one else "one class an item"
 
 
 def _control(kind: str, when: Mapping[str, Collection[Any]]) -> str:

@@ -11,7 +11,6 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from gkdbench.data import consistency
 from gkdbench.data.datasets import load_task
 from gkdbench.data.rawfiles import CorruptData
 from gkdbench.data.readers.planetoid import restricted_load
@@ -53,27 +52,29 @@ def test_broken_pickles_are_named(payload: bytes, tmp_path: Path) -> None:
         restricted_load(tmp_path / "ind.tx")
 
 
-def test_layout_with_a_gap_in_the_test_ids(register: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 listed nodes, test ids 6 and 4, a gap at 5: as CiteSeer has it."""
-    monkeypatch.setattr(consistency, "check_task", lambda task: None)  # 7 nodes have no 500 for validation
-    seen = sp.csr_matrix(np.arange(8, dtype=np.float32).reshape(4, 2))
+def test_layout_with_a_gap_in_the_test_ids(register: Callable[..., Path]) -> None:
+    """502 listed nodes (2 to train, 500 to validate), test ids 504 and 502, a gap at 503: as CiteSeer has it."""
+    seen = sp.csr_matrix(np.arange(1004, dtype=np.float32).reshape(502, 2))
     unseen = sp.csr_matrix(np.array([[60, 61], [40, 41]], np.float32))
     classes = np.eye(2, dtype=np.int32)
+    lone: dict[int, list[int]] = {node: [] for node in range(505)}
     content = {
-        "x": seen[:2], "y": classes[[0, 1]], "allx": seen, "ally": classes[[0, 1, 0, 1]], "tx": unseen,
-        "ty": classes[[1, 0]], "graph": defaultdict(list, {0: [1, 1, 0], 1: [0], 4: [6], 6: [4], 2: [], 3: [], 5: []}),
+        "x": seen[:2], "y": classes[[0, 1]], "allx": seen, "ally": classes[np.arange(502) % 2], "tx": unseen,
+        "ty": classes[[1, 0]], "graph": defaultdict(list, {**lone, 0: [1, 1, 0], 1: [0], 502: [504], 504: [502]}),
     }  # fmt: skip
     files = {f"P/ind.tiny.{end}": pickle.dumps(part, protocol=4) for end, part in content.items()}
-    folder = register("tiny-planetoid", files | {"P/ind.tiny.test.index": b"6\n4\n"}, reader="planetoid")
+    folder = register("tiny-planetoid", files | {"P/ind.tiny.test.index": b"504\n502\n"}, reader="planetoid")
     task = load_task("tiny-planetoid", data=folder)
     features = task.features if isinstance(task.features, torch.Tensor) else task.features.dense()
-    assert features.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [40, 41], [0, 0], [60, 61]]
-    assert task.labels.tolist() == [0, 1, 0, 1, 0, -1, 1]
+    assert torch.equal(features[:502], torch.arange(1004.0).view(502, 2))
+    assert features[502:].tolist() == [[40, 41], [0, 0], [60, 61]]
+    assert task.labels.tolist() == [0, 1] * 251 + [0, -1, 1]
     assert sorted(zip(task.graph.index.tolist(), task.graph.row.tolist(), strict=True)) == [
-        (0, 1), (1, 0), (4, 6), (6, 4)
+        (0, 1), (1, 0), (502, 504), (504, 502)
     ]  # fmt: skip
     assert task.official["planetoid-public/0/train"].tolist() == [0, 1]
-    assert task.official["planetoid-public/0/test"].tolist() == [4, 6]
+    assert task.official["planetoid-public/0/val"].tolist() == list(range(2, 502))
+    assert task.official["planetoid-public/0/test"].tolist() == [502, 504]
 
 
 def test_public_and_inductive_masks_of_cora(real_data: Path) -> None:

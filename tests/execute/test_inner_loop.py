@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from gkdbench.execute import changed
 from gkdbench.execute.api import plan_suite, run_suite
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.failures import LOG_BYTES, Frame, failures_of, keep_log, log_path, own_frame, tail_of
+from gkdbench.execute.kept_models import KeptModel
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.verify import verify
+from gkdbench.nn.random import Randomness
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
+from gkdbench.training.models import backbone_config, build_module
 
 Run = tuple[Path, RunSummary]
 
@@ -200,6 +204,17 @@ def test_kept_models_are_those_of_the_records(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"expected a kept model|expected weights of the hash"):
         gkdbench.load_model(weights)
+
+
+def test_a_kept_model_of_several_labels_mixes_label_by_label() -> None:
+    settings, sizes = {"members": 2, "hidden": 4}, {"inputs": 3, "classes": 2, "edge_width": 0}
+    one = KeptModel({}, "adagmlp", {}, "mlps", settings, sizes)
+    state = build_module(backbone_config("mlps", settings), 3, 2, 0, Randomness(0)).state_dict()
+    one, several = replace(one, state=state), replace(one, state=state, facts=sizes | {"several_labels": True})
+    rows = torch.randn(4, 3)
+    assert torch.allclose(one.module(rows).exp().sum(dim=1), torch.ones(4))
+    members = several.module.members
+    assert torch.allclose(several.module(rows).sigmoid(), torch.stack([m(rows).sigmoid() for m in members]).mean(0))
 
 
 def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -266,3 +266,14 @@ def test_all_cells_of_the_release_are_there() -> None:
     sets = ("cora", "citeseer", "pubmed", "amazon-photo", "coauthor-cs", "coauthor-physics", "ogbn-arxiv")
     for teacher in ("gcn", "sage", "gat"):
         assert all(resolve("adagmlp", {"teacher": teacher}, dataset=d, split="planetoid-public").recipe for d in sets)
+
+
+def test_several_labels_are_mixed_label_by_label(bench: Any) -> None:
+    """The answer is the logit of the mean of the members' sigmoids, wherever the model is built."""
+    view = bench.given("multilabel").view
+    model = build(backbone_config("mlps", {"members": 3, "hidden": 8}), view, seed=0).eval()
+    assert isinstance(model, MLPs)
+    model.alpha.copy_(torch.tensor([0.5, 0.3, 0.2]))
+    each = torch.stack([model.member_trace(k, view.inputs.features).logits.sigmoid() for k in range(3)])
+    mean = (model.alpha[:, None, None] * each).sum(dim=0)
+    assert torch.allclose(model(view.inputs.features).sigmoid(), mean, atol=1e-6)

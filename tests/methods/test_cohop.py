@@ -171,9 +171,9 @@ def test_no_term_of_weight_zero(bench: Any) -> None:
 def test_held_out_labels_are_not_learnt_in_their_round(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
 
-    def counting(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def counting(logits: torch.Tensor, labels: torch.Tensor, *, multi_label: bool) -> torch.Tensor:
         counts.append(len(labels))
-        return supervised(logits, labels)
+        return supervised(logits, labels, multi_label=multi_label)
 
     monkeypatch.setattr(cohop, "supervised", counting)
     state = rounds(bench, mixing="held_out", held_out=0.2, threshold=1.0)

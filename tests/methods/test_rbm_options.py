@@ -129,13 +129,18 @@ def test_propagated_labels_stand_at_their_nodes_in_every_scene(bench: Any) -> No
     assert (histogram[reached].sum(1) > 0.9).all()
 
 
-def test_options_of_labels_refuse_several_per_item(bench: Any) -> None:
-    view = dataclasses.replace(bench.given("tran").view, multi_label=True)
-    for option in ("label_propagation", "reliable"):
-        method: Any = resolve("rbm", {option: True})
-        with pytest.raises(UserError, match=f"{option}=false"):
-            method._encoders(view, 0)
-            _targets.TeacherLoss(method, view, None)  # type: ignore[arg-type]
+def test_reliable_sampling_refuses_several_labels_and_propagation_counts_those_that_are_there(bench: Any) -> None:
+    view = bench.given("multilabel").view
+    method: Any = resolve("rbm", {"reliable": True})
+    assert "use reliable = false" in method.why_one_label()
+    with pytest.raises(UserError, match="use reliable = false"):
+        _targets.TeacherLoss(method, view, None)  # type: ignore[arg-type]
+    assert resolve("rbm", {}).why_one_label() == ""
+    labels = view.labels.clone()
+    labels[:, 0] = torch.nan  # unknown: counts for nothing
+    histogram = _student.propagated_labels(dataclasses.replace(view, labels=labels), own_label=True, key=0)
+    counted = histogram.of(view.inputs)
+    assert (counted[:, 0] == 0).all() and counted[:, 1:].sum() > 0
 
 
 @pytest.mark.parametrize("variant", ["corrected", "as_released"])

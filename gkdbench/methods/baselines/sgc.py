@@ -29,6 +29,7 @@ class SGCClassifier(SingleModelMethod):
     repository: ClassVar[str] = "Tiiiger/SGC"
     licence: ClassVar[str] = "MIT"
     needs: ClassVar[str] = "graph"
+    multi_label: ClassVar[bool] = True
     deviations: ClassVar[tuple[str, ...]] = (
         "the epoch is selected on validation; the official code scores the last epoch",
         "several training seeds; the official code has one",
@@ -43,7 +44,8 @@ class SGCClassifier(SingleModelMethod):
     patience: PositiveInt | None = None
 
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
-        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), partial(supervised))
+        loss = partial(supervised, multi_label=view.multi_label)
+        return train_solo(view, ctx, self.backbone_config(), self.training_settings(), loss)
 
     @property
     def label(self) -> str:

@@ -27,7 +27,7 @@ from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.blocks.adversarial import densified
 from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
-from gkdbench.training.losses import supervised
+from gkdbench.training.losses import log_probabilities, row_kl, supervised
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, descend
 from gkdbench.training.types import PositiveFloat, UnitFloat
@@ -43,6 +43,8 @@ class AdaGMLP(DistilledStudent):
     node weights are boosted: with ``e_i = 1 - exp(-beta KL_ki)`` at temperature 1 and its weighted mean e,
     ``alpha_k = max(log((1 - e) / e), 1e-16)`` and ``w_i <- w_i exp(alpha_k e_i)``, normalised. With lambda = 1 no
     teacher is used, and all members weigh the same.
+
+    With several labels per item CE is the BCE over known ones, KL the mean of the labels', p the sigmoid's.
 
     ``as_released`` never resets the node weights, drops the labelled nodes that K does not divide, scales masked rows
     to the sum 1, draws from seeds 52, 62, 82, 112, 152, ... and predicts unseen nodes with its second member alone.
@@ -61,6 +63,7 @@ class AdaGMLP(DistilledStudent):
     arxiv: ClassVar[str] = "2405.14307"
     repository: ClassVar[str] = "WeigangLu/AdaGMLP-KDD24"
     licence: ClassVar[str] = "not checked"
+    multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "all members predict together everywhere; the official code predicts unseen nodes with its second member alone",
@@ -182,7 +185,7 @@ class _Objective:
         order = torch.randperm(labelled, generator=generator)
         if self._released:
             order = order[order]  # parts of a permutation composed with itself are still disjoint
-            return list(torch.split(order[: labelled // count * count], labelled // count))
+            return list(order[: labelled // count * count].view(count, labelled // count))
         return list(torch.tensor_split(order, count))
 
     def _of_member(self, k: int, part: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -197,11 +200,14 @@ class _Objective:
         else:
             whole = self._model.member_trace(k, features)
             shown = Trace(whole.logits[items], tuple(hidden[items] for hidden in whole.hidden))
-            parts["kl"] = (1 - lamb) * (self._weight * row_kl(whole.logits, self._teacher, tau=method.tau)).sum()
-            self._weight, alpha = boosted(whole.logits.detach(), self._teacher, self._weight, beta=method.beta)
+            several = view.multi_label
+            kl = row_kl(whole.logits, self._teacher, tau=method.tau, multi_label=several)
+            parts["kl"] = (1 - lamb) * (self._weight * kl).sum()
+            given = (whole.logits.detach(), self._teacher, self._weight)
+            self._weight, alpha = boosted(*given, beta=method.beta, multi_label=several)
         if lamb:
-            parts["ce"] = lamb * supervised(shown.logits, labels)
-        if method.mask:
+            parts["ce"] = lamb * supervised(shown.logits, labels, multi_label=view.multi_label)
+        if method.mask and items.numel():  # a part may be empty
             key = self._model.randomness.key(f"mask {k}")
             masked = dropout_features(feature_rows(features, items), method.mask, key)
             copy = self._model.member_trace(k, scaled_to_one(masked) if self._released else masked)
@@ -209,7 +215,8 @@ class _Objective:
         return parts, alpha
 
     def _alignment(self, shown: Trace, masked: Trace) -> dict[str, Tensor]:
-        logits = F.mse_loss(F.log_softmax(shown.logits, dim=1), F.log_softmax(masked.logits, dim=1))
+        both = [log_probabilities(trace.logits, multi_label=self._view.multi_label) for trace in (shown, masked)]
+        logits = F.mse_loss(*both)
         parts = {"align_logits": self._method.align_logits * logits}
         if shown.hidden:
             pairs = zip(shown.hidden, masked.hidden, strict=True)
@@ -218,21 +225,17 @@ class _Objective:
         return parts
 
 
-def row_kl(student_logits: Tensor, teacher_logits: Tensor, *, tau: float = 1.0) -> Tensor:
-    """[N] ``KL(softmax(z_T / tau) || softmax(z_S / tau))``, the teacher detached; both logits [N, C]."""
-    log_p = F.log_softmax(teacher_logits.detach() / tau, dim=1)
-    return F.kl_div(F.log_softmax(student_logits / tau, dim=1), log_p, reduction="none", log_target=True).sum(dim=1)
-
-
 @torch.no_grad()
-def boosted(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
+def boosted(
+    student_logits: Tensor, teacher_logits: Tensor, weight: Tensor, *, beta: float, multi_label: bool = False
+) -> tuple[Tensor, Tensor]:
     """Node weights after a member, and the member's alpha (Lu et al. 2024, section 4.3).
 
     Args:
         student_logits, teacher_logits: [N, C].
         weight: w [N], sums to 1. beta: steepness of the error.
     """
-    error = 1 - torch.exp(-beta * row_kl(student_logits, teacher_logits))
+    error = 1 - torch.exp(-beta * row_kl(student_logits, teacher_logits, multi_label=multi_label))
     mean = ((weight * error).sum() / weight.sum()).clamp(1e-16, 1)
     alpha = torch.log((1 - mean) / mean + 1e-16).clamp_min(1e-16)
     weight = weight * torch.exp(alpha * error)

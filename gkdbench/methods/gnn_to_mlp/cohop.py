@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeTable, Space
 from gkdbench.nn.sampling import NeighbourSampler
-from gkdbench.protocol.predictor import Predictor, state_of
+from gkdbench.protocol.predictor import Predictor, mean_logits, state_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.label_histogram import LabelHistogram, Reach, disagreement, neighbour_mean
 from gkdbench.training.blocks.pairs import without_loops
@@ -40,6 +40,9 @@ class CoHOp(SingleModelMethod):
     the neighbours, ``w p + (1 - w) P p``, and label the nodes that are sure (largest entry above a threshold) for the
     next round. Weights carry over from round to round, the optimiser's moments do not.
 
+    With several labels per item each entry is a two-class problem of its own: CE and H are the mean Bernoulli ones, the
+    histogram counts labels that are there, and an entry is sure where the larger of p and 1 - p is above the threshold.
+
     ``as_released`` counts a training node's own label in its histogram, stops each round on validation and searches
     w on validation labels, so that these shape the pseudo-labels of the next. ``corrected`` leaves the own label out,
     trains each round for all its epochs (the last stops early), and takes a fixed w or searches it on labels that it
@@ -60,6 +63,7 @@ class CoHOp(SingleModelMethod):
     repository: ClassVar[str] = "dani3lwinter/CoHOp"
     licence: ClassVar[str] = "none stated"
     needs: ClassVar[str] = "graph"
+    multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "a node's own label is left out of its histogram; the official code counts it, and test nodes have none",
@@ -122,7 +126,8 @@ class _Rounds:
         self._features = self.predictor.prepared(view.inputs).features
         self._graph = without_loops(view.inputs.graph)
         self._epoch, self._round, self._loss = 0, 0, 0.0
-        self._label = torch.zeros(len(view.items), dtype=torch.int64, device=view.device)
+        self._several = view.multi_label
+        self._label = view.labels.new_zeros((len(view.items), *view.labels.shape[1:]))  # [N], or [N, L]
         self._label[view.train.position] = view.labels
         self._known = view.train.position  # nodes that have a label now, true or guessed
         self._hidden = self._hide()
@@ -179,11 +184,11 @@ class _Rounds:
                 else:
                     both = self._model(feature_rows(self._features, torch.cat([rows, chosen])))
                     logits, answers = both[: rows.numel()], both[rows.numel() :]
-                ce = supervised(answers, self._label[chosen])
+                ce = supervised(answers, self._label[chosen], multi_label=self._several)
                 reported["ce"].append(float(ce.detach()))
                 if not self._method.smoothness:
                     return ce
-                term = self._method.smoothness * disagreement(logits, graph)
+                term = self._method.smoothness * disagreement(logits, graph, multi_label=self._several)
                 reported["smoothness"].append(float(term.detach()))
                 return ce + term
 
@@ -202,20 +207,33 @@ class _Rounds:
     def relabel(self) -> None:
         """Label the nodes that are sure, for the next round."""
         view, train = self._view, self._view.train
-        guess = self.predictor.evaluate(view.inputs).softmax(dim=1)
-        truth = F.one_hot(view.labels, view.num_classes).to(guess.dtype)
+        logits = self.predictor.evaluate(view.inputs)
+        guess = logits.sigmoid() if self._several else logits.softmax(dim=1)
+        truth = self._truth(guess)
         seen = ~self._hidden
         guess[train.position[seen]] = truth[seen]
         weight = self._mixing_weight(guess, neighbour_mean(self._graph, guess))
         guess[train.position] = truth
         mixed = weight * guess + (1 - weight) * neighbour_mean(self._graph, guess)
-        sure, self._label = mixed.max(dim=1)
+        if self._several:
+            sure = torch.maximum(mixed, 1 - mixed) > self._method.threshold
+            self._label = torch.where(sure, (mixed > 0.5).to(mixed.dtype), torch.nan)
+            chosen = sure.any(dim=1)
+        else:
+            most, self._label = mixed.max(dim=1)
+            chosen = most > self._method.threshold
         self._label[train.position] = view.labels
-        chosen = sure > self._method.threshold
         chosen[train.position] = True
         self._known = chosen.nonzero().flatten()
         self._hidden = self._hide()
         self._ctx.extra |= {"mixing_weight": weight, "labelled_share": float(chosen.float().mean())}
+
+    def _truth(self, guess: Tensor) -> Tensor:
+        """[n_train, C] probabilities that the training labels are; of several labels those of `guess` where unknown."""
+        labels = self._view.labels
+        if self._several:
+            return torch.where(labels.isnan(), guess[self._view.train.position], labels)
+        return F.one_hot(labels, self._view.num_classes).to(guess.dtype)
 
     def _mixing_weight(self, guess: Tensor, smooth: Tensor) -> float:
         """w of ``w guess + (1 - w) smooth``, both [N, C]."""
@@ -224,12 +242,16 @@ class _Rounds:
         if self._method.mixing == "fixed":
             return self._method.mix
         hidden, labels = self._view.train.position[self._hidden], self._view.labels[self._hidden]
-        right = [int(((w * guess[hidden] + (1 - w) * smooth[hidden]).argmax(dim=1) == labels).sum()) for w in GRID]
+        mixtures = (w * guess[hidden] + (1 - w) * smooth[hidden] for w in GRID)
+        if self._several:  # an unknown label is equal to neither
+            right = [int(((mixed > 0.5).to(labels.dtype) == labels).sum()) for mixed in mixtures]
+        else:
+            right = [int((mixed.argmax(dim=1) == labels).sum()) for mixed in mixtures]
         return GRID[right.index(max(right))]
 
     def _searched_on_validation(self, guess: Tensor, smooth: Tensor) -> float:
         """The official code's w: best on validation, in an epoch that nothing can be selected from."""
-        mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w), needs="graph") for w in GRID}
+        mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w, self._several), needs="graph") for w in GRID}
         self._epoch += 1
         terms = {"loss": self._loss}
         val = self._ctx.monitor.report(self._epoch, mixtures, terms=terms, selectable=False).val
@@ -238,13 +260,16 @@ class _Rounds:
 
 
 class _Mixture(nn.Module):
-    """Predicts every observed node with ``log(w guess + (1 - w) smooth)``; has no state."""
+    """Predicts every observed node with ``log(w guess + (1 - w) smooth)``, the logit of it for several labels; has no
+    state."""
 
-    def __init__(self, guess: Tensor, smooth: Tensor, weight: float) -> None:
+    def __init__(self, guess: Tensor, smooth: Tensor, weight: float, several: bool) -> None:
         super().__init__()
-        self._parts, self._weight = (guess, smooth), weight
+        self._parts, self._weight, self._several = (guess, smooth), weight, several
 
     def forward(self, *_: Any) -> Tensor:
         guess, smooth = self._parts
         mixed = self._weight * guess + (1 - self._weight) * smooth
+        if self._several:
+            return mean_logits(mixed, multi_label=True)
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,6 +40,9 @@ class CPF(DistilledStudent):
     ``h_v <- ReLU(sigmoid(a_v) sum_u att_vu h_u + sigmoid(-a_v) MLP(x_v))``, after which V_L is put back. att is the
     softmax over in-neighbours u of their score, a_v a free number per node. Dropout is drawn again in each of the K.
 
+    With several labels per item each label has two columns of h, for there and not there, which start as its known
+    value or even; the softmax and the answer are over the two, and V_L stands for the known entries.
+
     An unseen node has no a_v of its own and takes the mean of the others; scores "tra" are free numbers too, which
     cannot be replaced: they are refused in inductive settings.
 
@@ -55,6 +59,7 @@ class CPF(DistilledStudent):
     repository: ClassVar[str] = "BUPT-GAMMA/CPF"
     licence: ClassVar[str] = "none stated"
     needs: ClassVar[str] = "graph"
+    multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "features are read as they are; the official code binarises them",
@@ -94,10 +99,13 @@ class CPF(DistilledStudent):
         optimiser = adam(module, lr=self.lr, weight_decay=self.weight_decay)
         others = torch.ones(len(view.items), dtype=torch.bool, device=view.device)
         others[view.train.position] = False
-        target = ctx.teachers["teacher"].logits[view.inputs.everything].softmax(dim=1)[others]
+        logits = ctx.teachers["teacher"].logits[view.inputs.everything][others]
+        target = logits.sigmoid() if view.multi_label else logits.softmax(dim=1)
+
+        distance = partial(imitation, multi_label=view.multi_label)
 
         def step(epoch: int) -> dict[str, float]:
-            loss = descend(module, optimiser, lambda: imitation(student(view.inputs)[others], target))
+            loss = descend(module, optimiser, lambda: distance(student(view.inputs)[others], target))
             return {"loss": loss}
 
         train(ctx, {"model": student}, step, epochs=self.epochs)
@@ -110,16 +118,23 @@ class CPF(DistilledStudent):
         return f"CPF-{self.score}, {self.steps} steps{beside}"
 
 
-def imitation(h: Tensor, target: Tensor) -> Tensor:
-    """``|| softmax(h) - target ||``, one norm over all entries; ``h: [M, C]``, ``target: [M, C]`` probabilities."""
-    distance: Tensor = torch.linalg.vector_norm(h.softmax(dim=1) - target.detach())
-    return distance
+def imitation(h: Tensor, target: Tensor, *, multi_label: bool = False) -> Tensor:
+    """``|| softmax(h) - target ||``, one norm over all entries; ``h: [M, C]``, ``target: [M, C]`` probabilities.
+
+    With several labels per item the sigmoid of h, and each entry counts as its two columns. 0 without rows.
+    """
+    gap = (h.sigmoid() if multi_label else h.softmax(dim=1)) - target.detach()
+    if not gap.numel():
+        return h.sum() * 0.0
+    distance: Tensor = torch.linalg.vector_norm(gap)
+    return 2**0.5 * distance if multi_label else distance
 
 
 class Propagation(nn.Module):
     """The module: K steps of one layer.
 
     Attributes:
+        several: each label has two columns of h, all that are there before all that are not.
         balance: [N] a_v of the observed nodes, from 0.
         source: w [D], or the score [N] of every observed node.
     """
@@ -134,21 +149,28 @@ class Propagation(nn.Module):
         bound = 2**0.5 * (6 / (size + 1)) ** 0.5  # Xavier's for ReLU, of one output
         self.balance = nn.Parameter(torch.zeros(nodes))
         self.source = nn.Parameter(uniform((size,), bound, randomness, "source"))
+        self.several = view.multi_label
+        columns = 2 * view.num_classes if self.several else view.num_classes
         self.mlp: MLP | None = None
         if method.transform:
-            self.mlp = MLP(config, width, view.num_classes, Randomness(randomness.seed, randomness.peer))
-        start = torch.full((nodes, view.num_classes), 1 / view.num_classes)
-        start[view.train.position.cpu()] = F.one_hot(view.labels.cpu(), view.num_classes).float()
-        fixed = torch.zeros(nodes, dtype=torch.bool)
-        fixed[view.train.position.cpu()] = True
+            self.mlp = MLP(config, width, columns, Randomness(randomness.seed, randomness.peer))
+        self.even = 1 / 2 if self.several else 1 / columns
+        start = torch.full((nodes, columns), self.even)
+        known = torch.zeros(start.shape, dtype=torch.bool)
+        labels, train = view.labels.cpu(), view.train.position.cpu()
+        if self.several:
+            both = torch.cat([labels, 1 - labels], dim=1)
+            known[train], start[train] = ~both.isnan(), both.nan_to_num(self.even)
+        else:
+            known[train], start[train] = True, F.one_hot(labels, columns).float()
         self.register_buffer("start", start, persistent=False)
-        self.register_buffer("fixed", fixed, persistent=False)
+        self.register_buffer("fixed", known, persistent=False)
 
     start: Tensor
     fixed: Tensor
 
     def forward(self, x: Features, graph: CSRGraph, at: Tensor) -> Tensor:
-        """[N, C] h after K steps.
+        """[N, C] h after K steps; of several labels the difference of each label's two columns.
 
         Args:
             x: [N, D]. graph: [N x N].
@@ -156,8 +178,8 @@ class Propagation(nn.Module):
         """
         known, place = at >= 0, at.clamp_min(0)
         balance = torch.where(known, self.balance[place], self.balance.mean())
-        start = torch.where(known[:, None], self.start[place], 1 / self.start.size(1))
-        fixed = (known & self.fixed[place])[:, None]
+        start = torch.where(known[:, None], self.start[place], self.even)
+        fixed = known[:, None] & self.fixed[place]
         h = start
         for step in range(self.steps):
             spread = self._spread(h, x, graph, place, step)
@@ -165,6 +187,9 @@ class Propagation(nn.Module):
                 share = balance.sigmoid()[:, None]
                 spread = share * spread + (1 - share) * self._transformed(x, step)
             h = torch.where(fixed, start, spread.relu())
+        if self.several:
+            there, absent = h.chunk(2, dim=1)
+            return there - absent
         return h
 
     def _spread(self, h: Tensor, x: Features, graph: CSRGraph, place: Tensor, step: int) -> Tensor:
@@ -228,7 +253,7 @@ def _macs(module: Propagation, inputs: Inputs) -> int:
     if module.mlp is None:
         return spreading
     first, *rest = (int(p.numel()) for name, p in module.mlp.named_parameters() if name.endswith("weight"))
-    mlp = nnz * first // int(inputs.features.shape[1]) + nodes * sum(rest)
+    mlp = nnz * first // max(int(inputs.features.shape[1]), 1) + nodes * sum(rest)
     return spreading + mlp + 2 * module.steps * nodes * classes
 
 

@@ -41,6 +41,7 @@ class FFG2M(DistilledStudent):
     arxiv: ClassVar[str] = "2305.10758"
     repository: ClassVar[str] = "LirongWu/FF-G2M"
     licence: ClassVar[str] = "not checked"
+    one_label: ClassVar[str] = "it compares distributions over classes that differences of logits make"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "an epoch is selected by strict improvement; the official code lets a tie win and reset patience",

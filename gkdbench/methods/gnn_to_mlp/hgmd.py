@@ -51,6 +51,7 @@ class HGMD(DistilledStudent):
     arxiv: ClassVar[str] = "2407.14768"
     repository: ClassVar[str] = "LirongWu/HGMD"
     licence: ClassVar[str] = "not checked"
+    one_label: ClassVar[str] = "its pairs are drawn by entropies and cosines of one distribution over classes"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "targets are the teacher's on all data sets; the official code adds 1e-6 to mixed ones off the citation sets",

@@ -44,6 +44,9 @@ class KRD(DistilledStudent):
     arxiv: ClassVar[str] = "2306.05628"
     repository: ClassVar[str] = "LirongWu/KRD"
     licence: ClassVar[str] = "not checked"
+    one_label: ClassVar[str] = (
+        "its pairs are drawn by the entropy of one distribution over classes and by agreement on the likeliest"
+    )
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "seeds are the suite's; the official code adds the counter of its loop to the seed: 42, 43, 45, 48, 52",

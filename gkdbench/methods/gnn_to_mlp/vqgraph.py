@@ -42,6 +42,8 @@ class VQGraph(SingleModelMethod):
     s are scores of a node against the tokenizer's codes: of its hidden layer, and of a linear map of the student's
     last hidden layer, which is used for nothing else.
 
+    With several labels per item the CE is the BCE over known ones, the KL of answers the mean of the labels'.
+
     ``as_released`` scores the teacher by cosine and the student by negative distance, passes the teacher's
     probabilities for log-probabilities (so that its gradient is that of a uniform target), and takes three passes an
     epoch, each with its own optimiser steps, the labels' too where lambda = 0.
@@ -58,6 +60,7 @@ class VQGraph(SingleModelMethod):
     arxiv: ClassVar[str] = "2308.02117"
     repository: ClassVar[str] = "YangLing0818/VQGraph"
     licence: ClassVar[str] = "none stated"
+    multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "an epoch is selected on validation; the transductive official code keeps the best test epoch: see the audit",
@@ -84,7 +87,8 @@ class VQGraph(SingleModelMethod):
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         config, released = self.backbone_config(), self.as_released
         if self.label_weight == 1 and not self.token_weight and not released:
-            return train_solo(view, ctx, config, self.training_settings(), supervised)
+            hard = partial(supervised, multi_label=view.multi_label)
+            return train_solo(view, ctx, config, self.training_settings(), hard)
         model = build(config, view, seed=ctx.seed)
         student = as_predictor(config, model, view.num_classes)
         objective = _Objective(self, view, ctx.teachers["teacher"], model)
@@ -164,10 +168,10 @@ class _Objective:
             own = self._map(trace.hidden[-1][:cut].relu())
             total = total + self._note("tokens", method.token_weight * self._tokens(own, self._h[observed]))
         if "kl" in batch.terms and (method.label_weight < 1 or self._released):
-            kl = kl_to_teacher(trace.logits[:cut], self._logits[observed])
+            kl = kl_to_teacher(trace.logits[:cut], self._logits[observed], multi_label=view.multi_label)
             total = total + self._note("kl", (1 - method.label_weight) * kl)
         if "ce" in batch.terms and (method.label_weight or self._released):
-            ce = supervised(trace.logits[cut:], view.labels[batch.labelled])
+            ce = supervised(trace.logits[cut:], view.labels[batch.labelled], multi_label=view.multi_label)
             total = total + self._note("ce", method.label_weight * ce)
         return total
 

@@ -41,6 +41,7 @@ class VQTeacher(SingleModelMethod):
     repository: ClassVar[str] = "YangLing0818/VQGraph"
     licence: ClassVar[str] = "none stated"
     needs: ClassVar[str] = "graph"
+    multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "edges are reconstructed on sampled pairs; the official code compares a dense N x N adjacency",
@@ -78,12 +79,12 @@ class VQTeacher(SingleModelMethod):
             tokens = model.tokens(view.inputs.features, graph)
             logits = model.logits(tokens.decoded, graph)[view.train.position]
             parts.clear()
-            parts["ce"] = supervised(logits, view.labels)
-            if self.node_weight:
+            parts["ce"] = supervised(logits, view.labels, multi_label=view.multi_label)
+            if self.node_weight and width:
                 parts["nodes"] = self.node_weight * F.mse_loss(back(tokens.quantised), tokens.h)
             if self.edge_weight:
                 parts["edges"] = self.edge_weight * self._edges(tokens.decoded, graph, model.randomness.key("pairs"))
-            if self.commitment:
+            if self.commitment and width:
                 parts["commitment"] = self.commitment * F.mse_loss(tokens.h, tokens.quantised.detach())
             model.update_codes(tokens, self.decay)
             return torch.stack(list(parts.values())).sum()

@@ -51,6 +51,11 @@ class MixtureFields(EncodedMethod, DistilledStudent):
     adv_steps: NonNegativeInt = 5
     similarity: NonNegativeFloat = 0.0
 
+    def why_one_label(self) -> str:
+        if self.reliable:
+            return "reliable sampling reads one distribution over classes; use reliable = false"
+        return super().why_one_label()
+
     @abstractmethod
     def student(self) -> MixtureConfig:
         """The backbone of this variant."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, NodeTable, Space
-from gkdbench.errors import UserError
 from gkdbench.methods.mixture._diagnostics import diagnose
 from gkdbench.methods.mixture._fields import MixtureFields
 from gkdbench.methods.mixture._objective import MixtureObjective
@@ -64,11 +63,6 @@ class MixtureStudent(MixtureFields):
             walks = 0 if self.as_released and view.setting == "tran" else seed
             found.append(self.encoder(view.inputs, walks, softmax=softmax, zeros_included=self.as_released))
         if self.label_propagation:
-            if view.multi_label:
-                raise UserError(
-                    f"{self.name}: label propagation: expected one label per item, got several; use "
-                    "label_propagation=false"
-                )
             found.append(propagated_labels(view, own_label=self.as_released, key=Randomness(seed).key("folds")))
         return found
 

@@ -29,9 +29,7 @@ class TeacherLoss:
 
     def __init__(self, method: MixtureFields, view: TrainView, teacher: Teacher) -> None:
         if method.reliable and view.multi_label:
-            raise UserError(
-                f"{method.name}: reliable sampling: expected one label per item, got several; use reliable=false"
-            )
+            raise UserError(f"{method.name}: expected one label per item, got several: {method.why_one_label()}")
         self._method, self._view, self._teacher = method, view, teacher
         self._logs = scaled if method.as_released else tempered
         self._reliability: Reliability | None = None

@@ -154,7 +154,7 @@ def item_weights(stages: Sequence[Tensor], labels: Tensor, *, multi_label: bool)
         else:
             log_p, classes = F.log_softmax(logits, dim=1), logits.size(1)
             own = log_p.gather(1, labels[:, None])[:, 0]
-            coded = own - (log_p.sum(dim=1) - own) / (classes - 1)
+            coded = own - (log_p.sum(dim=1) - own) / max(classes - 1, 1)  # one class: nothing is wrong
             log_w = log_w - (classes - 1) / classes * coded
     known = ~labels.isnan() if multi_label else torch.ones_like(labels, dtype=torch.bool)
     weights = log_w[known].softmax(dim=0) * known.sum()

@@ -66,11 +66,14 @@ class KDCL(LogitMutualMethod):
     tau: PositiveFloat = 3.0
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
+    def why_one_label(self) -> str:
+        if self.target == "minlogit":
+            return "minlogit compares the logits of classes; use target = linear, naive, mean or general"
+        return super().why_one_label()
+
     def fit(self, view: TrainView, ctx: Context) -> Fitted:
         if self.target == "minlogit" and view.multi_label:
-            raise UserError(
-                "KDCL's minlogit: expected one label per item, got several; use target = linear, naive, mean or general"
-            )
+            raise UserError(f"kdcl: expected one label per item, got several: {self.why_one_label()}")
         settings = self.mutual_settings()
         peers = build_peers(view, ctx.seed, self.configs(), settings)
         held = self._held_out(view, ctx.seed) if self.target == "general" and self.lam else None

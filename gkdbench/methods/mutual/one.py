@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import Model, Trace
+from gkdbench.nn.parts import BatchNorm
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.branches import Branch
@@ -111,7 +112,7 @@ class BranchGate(nn.Module):
     def __init__(self, width: int, branches: int, randomness: Randomness) -> None:
         super().__init__()
         self.linear = FeatureLinear(width, branches, name="gate", randomness=randomness, bias=False)
-        self.norm = nn.BatchNorm1d(branches)
+        self.norm = BatchNorm(branches)
 
     def forward(self, trace: Trace, segments: Tensor | None, z: Tensor) -> Tensor:
         """Mixed logits [N, C] of ``z: [N, B, C]``; gradient flows through both."""

@@ -47,6 +47,7 @@ class AEKD(SingleModelMethod):
     licence: ClassVar[str] = "none stated"
     needs: ClassVar[str] = "graph"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
+    one_label: ClassVar[str] = "its weights are solved for in the gradient of one softmax over classes"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "gradients are compared item by item; the official code averages them over the batch first, where opposite "

@@ -14,6 +14,7 @@ from gkdbench.data.nodes import NodeTable
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.training.blocks.encodings import beside, places
 from gkdbench.training.blocks.pairs import without_loops
+from gkdbench.training.losses import log_probabilities
 
 Reach = Literal["hops", "walks"]
 EPSILON = 1e-6
@@ -25,7 +26,8 @@ class LabelHistogram:
     """Turns Inputs into Inputs whose features have a label histogram next to them (`Predictor.prepare`).
 
     Args:
-        known: classes ([M] int64) on a space of the M labelled nodes alone.
+        known: classes ([M] int64) on a space of the M labelled nodes alone, or several labels ([M, C], NaN where
+            unknown), each of which counts where it is known to be there.
         num_classes: C, the number of columns that are added.
         reach: "hops": labels at distance d count ``decay^d`` (Winter et al. 2024, section 3.2); "walks": as many as
             walks lead to them, ``(I + decay P)^(depth - 2) decay P Y`` with P the mean over in-neighbours, over loops
@@ -60,7 +62,8 @@ class LabelHistogram:
         most 1. Labelled nodes that are not among them count for nothing."""
         at = places(self.known.space, inputs.space)
         here = at >= 0
-        at, label = at[here], F.one_hot(self.known.value[here], self.num_classes).float()
+        at, value = at[here], self.known.value[here]
+        label = value.nan_to_num(0.0) if value.dim() == 2 else F.one_hot(value, self.num_classes).float()
         if self._reach == "hops":
             return _normalised(self._hops(without_loops(inputs.graph), at, label))
         return _normalised(self._walks(inputs.graph, at, label, self._fold[here]))
@@ -106,13 +109,16 @@ def neighbour_mean(graph: CSRGraph, x: Tensor) -> Tensor:
     return spmm(graph, x) / graph.degree.clamp_min(1)[:, None]
 
 
-def disagreement(logits: Tensor, graph: CSRGraph) -> Tensor:
+def disagreement(logits: Tensor, graph: CSRGraph, *, multi_label: bool = False) -> Tensor:
     """``mean_i mean_{j -> i} -sum_c p_ic log p_jc`` with gradients into both ends; a node without in-edges adds 0.
+
+    With several labels per item, the mean over labels of the Bernoulli cross-entropy.
 
     Args:
         logits: [num_src, C]; destinations are the first rows of the sources.
         graph: num_dst x num_src.
     """
-    log_p = F.log_softmax(logits, dim=1)
+    log_p = log_probabilities(logits, multi_label=multi_label)
     p = log_p[: graph.num_dst].exp()
-    return -(p * neighbour_mean(graph, log_p)).sum(dim=1).mean()
+    term = -(p * neighbour_mean(graph, log_p)).sum(dim=1).mean()
+    return term / logits.size(1) if multi_label else term

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import FeatureLinear
+from gkdbench.nn.parts import BatchNorm
 from gkdbench.nn.random import Randomness
 
 
@@ -17,7 +18,7 @@ class Projection(nn.Module):
     def __init__(self, width: int, out: int, *, name: str, randomness: Randomness, over_graph: bool = False) -> None:
         super().__init__()
         self.linear = FeatureLinear(width, out, name=name, randomness=randomness, bias=False, init="torch")
-        self.norm = nn.BatchNorm1d(out)
+        self.norm = BatchNorm(out)
         self.over_graph = over_graph
 
     def forward(self, h: Tensor, graph: CSRGraph | None = None) -> Tensor:
