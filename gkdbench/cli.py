@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in words)}")
     if words:
         args.words += words
+    args.command = shlex.join(["gkdbench", *(sys.argv[1:] if argv is None else argv)])
     module, _, function = args.verb.partition(":")
     try:
         data = getattr(args, "data", None)
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+ONLY_RECORDS = "keys: method, dataset, split, setting, variant, backbone, recipe, key"
 ALLOW_DIRTY = "also write rows of code that differs from its commit into a folder that git tracks"
 
 
@@ -120,8 +123,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--cheapest", action="store_true", help="draw from the methods that train fastest first")
     sub.add_argument("--jobs", type=JOBS, help="cells at a time (default: one per core)")
 
-    sub = add("report", "reporting:report", "the board of records", json=False)
+    sub = add("report", "reporting:report", "the board of records; with --json, its rows")
     sub.add_argument("paths", nargs="*", default=["gkdbench-runs"], help="records or folders (default: gkdbench-runs)")
+    sub.add_argument("--only", metavar="KEY=VALUE,...", help=f"some rows: method=glnn|kd,dataset=cora; {ONLY_RECORDS}")
+    sub.add_argument("--records", action="store_true", help="of each row its record and the command that repeats it")
     sub.add_argument("--suite", help="list what is missing of this suite")
     sub.add_argument("--html", metavar="FILE", help="write one self-contained page")
     sub.add_argument("--markdown", metavar="FILE", help="write Markdown")
@@ -135,6 +140,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("compare", "reporting:compare", "two groups of records, paired by split index and seed")
     sub.add_argument("first", help="record or folder of records A")
     sub.add_argument("second", help="record or folder of records B")
+    sub.add_argument("--first-only", metavar="KEY=VALUE,...", help=f"some records of A: method=glnn; {ONLY_RECORDS}")
+    sub.add_argument("--second-only", metavar="KEY=VALUE,...", help="some records of B")
     sub.add_argument(
         "--measure",
         choices=("latency", "inference", "training"),
@@ -144,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
 
     _data_verbs(verbs)
     _profile_verbs(verbs)
-    sub = add("new", "scaffold:new_method", "write a new method: its file, settings and test", json=False)
-    sub.add_argument("kind", choices=("method",), help="what to write")
+    sub = add("new", "scaffold:new", "write a new method (file, settings, test), or data set", json=False)
+    sub.add_argument("kind", choices=("method", "dataset"), help="a data set goes into a package")
     sub.add_argument("name", help="lower case, words joined by underscores")
     sub.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help="folder of gkdbench/methods")
     sub.add_argument("--into", type=folder, help="folder of a package of your own to begin (default: this checkout)")

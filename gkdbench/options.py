@@ -1,10 +1,12 @@
-"""Types of command-line options: a value outside its range is refused by the parser, in one way for every verb."""
+"""Types of command-line options: a value outside its range is refused, in one way for every verb."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from gkdbench.errors import UserError, nearest
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -35,6 +37,32 @@ def folder(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a folder, got an empty name; write . for the current folder")
     return text
+
+
+def chosen_values(text: str, fields: Collection[str], option: str) -> dict[str, str]:
+    """``"method=glnn|kd,seed=3"`` -> ``{"method": "glnn|kd", "seed": "3"}``; ``|`` separates alternatives.
+
+    Args:
+        fields: names that may stand before a ``=``.
+        option: ``"--only"``: begins the errors.
+
+    Raises:
+        UserError: no ``=``, an unknown field, or a field twice.
+    """
+    chosen: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        field, _, value = part.strip().partition("=")
+        if not value:
+            raise UserError(f"{option}: expected field=value pairs, got {part!r}; fields: {', '.join(fields)}")
+        if field not in fields:
+            raise UserError(f"{option}: expected one of its fields, got no field {field!r}; {nearest(field, fields)}")
+        if field in chosen:
+            raise UserError(
+                f"{option}: expected {field} once, got {chosen[field]!r} and {value!r}; "
+                f"try {field}={chosen[field]}|{value} for either"
+            )
+        chosen[field] = value
+    return chosen
 
 
 COUNT = whole(1, 1_000_000)

@@ -59,8 +59,5 @@ def write_text(path: Path, text: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: expected a file in a folder that you may write to, got: {error.strerror}; "
-            "try another path"
-        ) from None
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from None
     return path.resolve()

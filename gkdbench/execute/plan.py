@@ -16,6 +16,9 @@ from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.schema import Row
 from gkdbench.records.store import Store
 
+START_S = 0.8
+"""What a cell takes beside its epochs: its process, its data, its row."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -175,7 +178,7 @@ def _estimate(todo: Sequence[Cell], store: Store) -> tuple[float, int]:
         of = cell.group.identity
         known = by_group.get(cell.group.key) or by_method.get((of.method, of.dataset))
         guessed += not known
-        seconds += statistics.fmean(known) if known else _guess_s(cell)
+        seconds += START_S + (statistics.fmean(known) if known else _guess_s(cell))
     return seconds, guessed
 
 

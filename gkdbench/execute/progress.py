@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.failures import own_frame
 from gkdbench.execute.plan import Plan
-from gkdbench.meter import duration
+from gkdbench.meter import LOG_S, duration
 from gkdbench.printable import printable
 from gkdbench.records.schema import Row
 
 
 class Progress(Protocol):
-    """Events of a run, in this order: planned, (started, finished | retried)*, ended. `note` comes at any time."""
+    """Events of a run, in this order: planned, (started, finished | retried)*, ended. `note`, `waiting` at any time."""
 
     def planned(self, plan: Plan, jobs: int) -> None: ...
 
@@ -24,6 +25,8 @@ class Progress(Protocol):
     def finished(self, cell: Cell, row: Row) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def waiting(self) -> None: ...
 
     def ended(self) -> None: ...
 
@@ -43,34 +46,48 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
+    def waiting(self) -> None:
+        """Nothing."""
+
     def ended(self) -> None:
         """Nothing."""
 
 
 class Lines:
-    """One plain line an event: for logs and pipes."""
+    """One plain line an event, and one now and then while cells take long: for logs and pipes."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream or sys.stderr
+        self._clock = clock
         self._done = self._all = 0
-        self._began = time.monotonic()
+        self._began = self._told = clock()
+        self._running: dict[str, tuple[str, float]] = {}
 
     def planned(self, plan: Plan, jobs: int) -> None:
         # planned once more when tuning has chosen the settings of the cells that waited for it
-        self._done, self._all, self._began = 0, len(plan.todo), time.monotonic()
+        self._done, self._all, self._began = 0, len(plan.todo), self._clock()
+        self._running.clear()
         for line in plan.lines():
             self.note(line)
 
     def started(self, cell: Cell) -> None:
-        """Lines are printed for ends only, not for starts."""
+        self._running[cell.key] = (f"{cell.group.label} on {cell.group.identity.dataset}, s{cell.seed}", self._clock())
 
     def finished(self, cell: Cell, row: Row) -> None:
+        self._running.pop(cell.key, None)
         self._done += 1
-        left = (time.monotonic() - self._began) / self._done * (self._all - self._done)
+        left = (self._clock() - self._began) / self._done * (self._all - self._done)
         self.note(f"[{self._done}/{self._all}, {duration(left)} left] {cell}: {describe(row)}{place(cell, row)}")
 
     def note(self, text: str) -> None:
+        self._told = self._clock()
         print(printable(text), file=self._stream, flush=True)
+
+    def waiting(self) -> None:
+        now = self._clock()
+        if self._running and now - self._told >= LOG_S:
+            under_way = ", ".join(f"{what} for {duration(now - since)}" for what, since in self._running.values())
+            self.note(f"[{self._done}/{self._all}] running: {under_way}")
 
     def ended(self) -> None:
         """Nothing is left to close."""
@@ -123,6 +140,9 @@ class Live:
 
     def note(self, text: str) -> None:
         self._bar.console.print(printable(text), markup=False, highlight=False)
+
+    def waiting(self) -> None:
+        """The bar counts the time by itself."""
 
     def ended(self) -> None:
         self._bar.stop()

@@ -155,6 +155,7 @@ class Runner:
                 self._prefetcher.request(cell.split_task for cell in self._waiting.values())
                 self._dispatch()
                 replies = self._pool.wait(POLL_S)
+                self._progress.waiting()
                 ended = [(self._running.pop(job.id), reply) for job, reply in replies]
                 self._dispatch()  # first new work, then the scoring: workers do not wait for it
                 for running, reply in ended:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gkdbench.errors import UnknownName, UserError, nearest
+from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.cell import Cell
+from gkdbench.options import chosen_values
 from gkdbench.records.key import MEMBER_STRIDE
 
 _OWN: dict[str, Callable[[Cell], str]] = {
@@ -27,21 +28,10 @@ def parse_only(text: str | None) -> dict[str, str]:
     Raises:
         UserError: no ``=``, an unknown field, an index or seed that is no integer.
     """
-    chosen: dict[str, str] = {}
-    for part in filter(None, (text or "").split(",")):
-        field, _, value = part.strip().partition("=")
-        if not value:
-            raise UserError(f"--only: expected field=value pairs, got {part!r}; fields: {', '.join(_OWN)}")
-        if field not in _OWN:
-            raise UserError(f"--only: expected a field of cells, got no field {field!r}; {nearest(field, _OWN)}")
-        if field in ("index", "seed") and not all(v.isdigit() for v in value.split("|")):
-            raise UserError(f"--only {field}: expected an integer, got {value!r}")
-        if field in chosen:
-            raise UserError(
-                f"--only: expected {field} once, got {chosen[field]!r} and {value!r}; "
-                f"try {field}={chosen[field]}|{value} for either"
-            )
-        chosen[field] = value
+    chosen = chosen_values(text or "", _OWN, "--only")
+    for field in ("index", "seed"):
+        if not all(value.isdigit() for value in chosen.get(field, "0").split("|")):
+            raise UserError(f"--only {field}: expected an integer, got {chosen[field]!r}")
     return chosen
 
 

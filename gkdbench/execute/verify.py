@@ -33,8 +33,10 @@ from gkdbench.records.store import load_record, record_paths
 
 __all__ = ["VerifyReport", "verify"]
 
+Tell = Callable[[int, int, str], None]
 
-def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
+
+def verify(path: str | Path, *, data: str | Path | None = None, tell: Tell | None = None) -> VerifyReport:
     """Check every record below `path` (or the one record `path`).
 
     Schema, key, name, settings against the registry and the split family, side-car hash, hash of every row's arrays,
@@ -44,6 +46,7 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
 
     Args:
         data: folder of raw files; default: ``$GKDBENCH_DATA``.
+        tell: called with (steps done, all steps, what is next); a step is a record, or the splits of a data set.
 
     Raises:
         UserError: there is no record.
@@ -57,7 +60,9 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
         )
     records: list[tuple[Path, Record]] = []
     runs: list[CheckedRow] = []
-    for found in paths:
+    for number, found in enumerate(paths):
+        if tell is not None:
+            tell(number, 2 * len(paths), found.name)
         report.records += 1
         try:
             with undisturbed(found):
@@ -78,7 +83,7 @@ def verify(path: str | Path, *, data: str | Path | None = None) -> VerifyReport:
     other_records.check_flat_teachers(runs, report)
     other_records.check_copies(runs, report)
     other_records.check_planned(records, report)
-    _check_scores(runs, data, report)
+    _check_scores(runs, data, report, tell)
     return report
 
 
@@ -129,11 +134,17 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[Chec
     return runs
 
 
-def _check_scores(runs: list[CheckedRow], data: str | Path | None, report: VerifyReport) -> None:
+def _check_scores(
+    runs: list[CheckedRow], data: str | Path | None, report: VerifyReport, tell: Tell | None = None
+) -> None:
     by_problem: dict[tuple[str, str, int], list[CheckedRow]] = defaultdict(list)
     for run in runs:
         by_problem[run.record.dataset, run.record.split, run.row.index].append(run)
+    done = 0
     for name, same in sorted(by_problem.items()):
+        if tell is not None:  # the scores take about as long as the records, which were the first half
+            tell(report.records + report.records * done // len(runs), 2 * report.records, f"{name[0]} {name[1]}")
+        done += len(same)
         try:
             if generated_size(name[0]) > LARGEST_GENERATED:
                 for run in same:

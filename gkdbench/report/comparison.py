@@ -196,7 +196,8 @@ def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str]
         if other is not record:
             raise UserError(
                 f"the {side} side has two records on {record.dataset}, {record.split}, {record.setting}: {other.label} "
-                f"({other.key[:12]}) and {record.label} ({record.key[:12]}); choose one by its method or file"
+                f"({other.key[:12]}) and {record.label} ({record.key[:12]}); choose one by its file, or by "
+                f"--{side}-only key={record.key[:12]}"
             )
     return places
 

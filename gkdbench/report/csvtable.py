@@ -30,11 +30,19 @@ def to_csv(board: Board) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for table in board.tables:
-        for section in table.sections:
-            for entry in section.entries:
-                writer.writerow({key: cell(value) for key, value in _line(table, section.title, entry).items()})
+    for line in row_facts(board):
+        writer.writerow({key: cell(value) for key, value in line.items()})
     return out.getvalue()
+
+
+def row_facts(board: Board) -> list[dict[str, object]]:
+    """The rows of all tables, by the names of `FIELDS`; scores are in [0, 1], None where a row has no such value."""
+    return [
+        _line(table, section.title, entry)
+        for table in board.tables
+        for section in table.sections
+        for entry in section.entries
+    ]
 
 
 def cell(value: object) -> object:

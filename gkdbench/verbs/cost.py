@@ -77,8 +77,7 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
             progress=Lines(sys.stderr),
         )
     except KeyboardInterrupt:
-        print(f"interrupted; what was taken is stored; go on with: gkdbench run {suite.command_name} --out {args.out}",
-              file=sys.stderr)  # fmt: skip
+        print(f"interrupted; what was taken is stored; go on with: {args.command}", file=sys.stderr)
         return 130
     failed = [f"{cell}: {why}" for cell, why in found.failures]
     facts = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
     from gkdbench.records.schema import Record
     from gkdbench.report.claimcheck import Curves
-    from gkdbench.report.model import Board, Expected
+    from gkdbench.report.model import Board, Expected, TableRow
 
 
 def board_of(
@@ -90,21 +90,26 @@ def write_page(board: Board, path: Path, *, title: str) -> Path:
 
 
 def report(args: argparse.Namespace) -> int:
-    """``gkdbench report PATH...``: the board as text, or as ``--html``, ``--markdown``, ``--csv`` files."""
+    """``gkdbench report PATH...``: the board as text, as JSON, or as ``--html``, ``--markdown``, ``--csv`` files."""
     from gkdbench.report.board import build
     from gkdbench.report.claimpage import write_pages
-    from gkdbench.report.csvtable import to_csv
+    from gkdbench.report.csvtable import row_facts, to_csv
     from gkdbench.report.loading import load_curves
     from gkdbench.report.markdown import to_markdown
+    from gkdbench.report.selecting import choose_records, parse_only, part_of
+    from gkdbench.verbs.printing import fact_lines, show, terminal_width
 
     if args.claims and not any(Path(args.claims).glob("*.toml")):
         raise UserError(f"--claims: expected a folder of TOML files, got {args.claims!r}, which has none")
     for path in [*args.readme, *filter(None, [args.ties, args.published])]:
         if not Path(path).is_file():
             raise UserError(f"report: expected a file, got {path!r}, no file; correct the path")
+    only = parse_only(args.only)
     records = records_in(args.paths)
     expected = _expected(args.suite) if args.suite else None
     board = build(records, expected=expected, measurements=measurements_in(args.paths))
+    if only:
+        board = part_of(board, choose_records(records, only))
     if args.html:
         print(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
@@ -124,9 +129,40 @@ def report(args: argparse.Namespace) -> int:
     if args.pareto:
         write_pareto(Path(args.pareto), board)
     wanted = (args.html, args.markdown, args.csv, args.readme, args.claims, args.published, args.ties, args.pareto)
-    if not any(wanted):
+    if args.json:
+        show(row_facts(board), as_json=True)
+    elif args.records:
+        for facts in record_facts(board, args.paths):
+            print("\n".join(fact_lines(facts, terminal_width())))
+    elif not any(wanted):
         print_board(board)
     return 0
+
+
+def record_facts(board: Board, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Of every record behind `board`: its row, its file below `paths`, the command that trains all its runs again."""
+    from gkdbench.records.store import record_paths
+
+    files = {file.stem.rpartition("-")[2]: file for path in paths for file in record_paths(Path(path))}
+    rows = {
+        entry.key: {
+            "row": f"{entry.name}: {section.title}; {', '.join([table.dataset, *table.heading])}",
+            "record": files.get(entry.key[:12], entry.key),
+            "again": _again(entry),
+        }
+        for table in board.tables
+        for section in table.sections
+        for entry in section.entries
+    }
+    return list(rows.values())
+
+
+def _again(entry: TableRow) -> str:
+    """The command that trains the runs of `entry` again; "" for a row without runs."""
+    if not entry.runs:
+        return ""
+    suite, _, _ = entry.runs[0].command.partition(" --only ")
+    return f"{suite} --only key={entry.key[:12]} --rerun"
 
 
 def write_pareto(folder: Path, board: Board) -> None:
@@ -242,14 +278,21 @@ def compare(args: argparse.Namespace) -> int:
     import dataclasses
 
     from gkdbench.report.comparison import compare as pair
-    from gkdbench.verbs.printing import show
+    from gkdbench.report.selecting import choose_records, parse_only
+    from gkdbench.verbs.printing import show, terminal_width
 
-    first, second = records_in([args.first]), records_in([args.second])
+    first, second = (
+        choose_records(records_in([path]), parse_only(only, option), option)
+        for path, only, option in (
+            (args.first, args.first_only, "--first-only"),
+            (args.second, args.second_only, "--second-only"),
+        )
+    )
     found: Any = _compared_cost(args, first, second) if args.measure else pair(first, second)
     if args.json:
         show(dataclasses.asdict(found), as_json=True)
     else:
-        print(found.to_text())
+        print(found.to_text() if args.measure else found.to_text(width=terminal_width()))
     return 0
 
 
@@ -259,7 +302,10 @@ def _compared_cost(args: argparse.Namespace, first: Sequence[Record], second: Se
 
     for path, records in ((args.first, first), (args.second, second)):
         if len(records) != 1:
-            raise UserError(f"compare --measure: expected one record in {path}, got {len(records)}; name its file")
+            raise UserError(
+                f"compare --measure: expected one record in {path}, got {len(records)}; name its file, or choose it "
+                "by --first-only and --second-only"
+            )
     return compare_cost(
         first[0],
         second[0],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.meter import Meter
 from gkdbench.verbs.cost import plan_cost, run_cost
 from gkdbench.verbs.datasets import nothing_there
 from gkdbench.verbs.printing import show
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_options(args))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(Interrupted(stop.summary, stop.left, args.command), file=sys.stderr)
         return 130
     from gkdbench.verbs.reporting import board_of, flat_facts, print_board, write_page
 
@@ -252,7 +253,9 @@ def verify(args: argparse.Namespace) -> int:
 
     if args.rerun is None and (args.seed is not None or args.cheapest or args.jobs is not None):
         raise UserError("--seed, --cheapest and --jobs belong to --rerun N; add it, or leave them out")
-    report = check(args.path, data=args.data)
+    meter = Meter(0, "steps")
+    report = check(args.path, data=args.data, tell=meter.step_of)
+    meter.end()
     again = _rerun(args) if args.rerun is not None else None
     exit_code = 1 if again is not None and again.problems else report.exit_code
     if args.json:

@@ -36,10 +36,11 @@ def smoke_run(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
-    """inside(*words, cwd=...): the command in this process, where torch is imported already; without raw data."""
+    """inside(*words, cwd=..., columns=...): the command in this process, where torch is imported; without raw data."""
     monkeypatch.delenv("GKDBENCH_DATA", raising=False)
 
-    def call(*words: str, cwd: Path = tmp_path) -> Done:
+    def call(*words: str, cwd: Path = tmp_path, columns: int = 160) -> Done:
+        monkeypatch.setenv("COLUMNS", str(columns))  # the paths of tests are long
         monkeypatch.chdir(cwd)
         try:
             code = main(words)

@@ -33,7 +33,7 @@ def test_lists(inside: Inside, what: str) -> None:
     if what == "methods":  # by family: a method's line is indented by two, the rest of its sentence by more
         assert sorted(line.split()[0] for line in lines if re.match("  [^ ]", line)) == names
     else:
-        assert [line.split()[0] for line in lines[1:]] == names
+        assert [line.split()[0] for line in lines[1:] if line[0] != " "] == names  # the rest of a row is indented
 
 
 def test_eight_methods_or_more(inside: Inside) -> None:
