@@ -85,9 +85,9 @@ def train_imitator(
 ) -> Fitted:
     """Train `config` on labels and on an objective of its hidden features; the model is called "model".
 
-    One optimiser step a batch of labelled items (or of graphs, as `settings` say); every term is a mean over its own rows. Without an objective this is
-    the solo run, bit for bit. The share of its terms in the gradient goes to ``ctx.extra`` and, where it vanishes, to
-    ``ctx.flags``.
+    One optimiser step a batch of labelled items (or of graphs); every term is a mean over its own rows. Without an
+    objective this is the solo run, bit for bit. The share of its terms in the gradient goes to ``ctx.extra`` and, where
+    it vanishes, to ``ctx.flags``.
 
     Args:
         objective_of: the objective of the student that it is given, or None.
