@@ -160,6 +160,11 @@ class ExpertLayer(RunningStatistics):
         """[N, H] expert 0 without gate and temperature: the layer before routing begins."""
         return feature_product(self.dropout(x), self.weight[0]) + self.bias[0]
 
+    @property
+    def copies_first(self) -> bool:
+        """Whether all experts begin routing as copies of expert 0."""
+        return True
+
     @torch.no_grad()
     def copy_first(self) -> None:
         """Give all experts the weights of expert 0."""
@@ -215,7 +220,8 @@ class MixtureModel(Model):
     def begin_routing(self, x: Features) -> None:
         """Copy expert 0 into all experts and route from now on; ``x: [N, D]`` are all observed rows."""
         for layer in self.expert_layers:
-            layer.copy_first()
+            if layer.copies_first:
+                layer.copy_first()
         self.routed = True
 
     def router_tensors(self) -> list[Tensor]:

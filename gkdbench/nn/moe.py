@@ -133,5 +133,7 @@ class AsReleased(CosineRouted):
         routing = Routing(x, index, torch.ones_like(index, dtype=self.weight.dtype), index)
         return self.mix(x, routing)
 
-    def copy_first(self) -> None:
-        """Nothing: every expert was pre-trained on its own slice."""
+    @property
+    def copies_first(self) -> bool:
+        """No: every expert was pre-trained on its own slice."""
+        return False

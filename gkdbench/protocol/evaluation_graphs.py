@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, Space
 from gkdbench.data.splits import SPLIT_FAMILIES, SplitTask
-from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.inputs import Inputs, in_order_of_appearance
 from gkdbench.protocol.monitor import ScoredSet
 
 PredictionArray = NDArray[Any]
@@ -137,9 +137,11 @@ def _graph_task_graphs(split_task: SplitTask, name: str) -> EvaluationGraphs:
 
 def _multigraph_nodes_graphs(split_task: SplitTask, name: str) -> EvaluationGraphs:
     """Node labels on several graphs (PPI): each part of the split is a union of whole graphs."""
-    full = _whole(split_task, f"{name}/full")
+    full, borders = _whole(split_task, f"{name}/full"), split_task.task.graph_ptr
+    assert borders is not None  # of several graphs
+    owner = torch.repeat_interleave(torch.arange(len(borders) - 1), borders.diff())
     graphs = {
-        part: _induced(full, torch.from_numpy(np.sort(ids)), f"{name}/{part}")
+        part: _induced(replace(full, parts=owner), torch.from_numpy(np.sort(ids)), f"{name}/{part}")
         for part, ids in (
             ("observed", split_task.split.train),
             ("val", split_task.split.val),
@@ -195,7 +197,8 @@ def _induced(full: Inputs, ids: Tensor, name: str) -> Inputs:
     graph, edges = edges_between(full, keep, number, int(ids.numel()))
     space = Space(name, full.space.ids[ids])
     edge_features = None if full.edge_features is None else full.edge_features[edges]
-    return Inputs(space, space, graph, feature_rows(full.features, ids), None, edge_features)
+    parts = None if full.parts is None else in_order_of_appearance(full.parts[ids])
+    return Inputs(space, space, graph, feature_rows(full.features, ids), None, edge_features, parts)
 
 
 def _without_edges_of(full: Inputs, nodes: NodeSet, name: str) -> Inputs:

@@ -25,6 +25,8 @@ class Inputs:
         features: [N, D].
         segments: [G + 1] int64 borders of the graphs (graph tasks), else None.
         edge_features: [E, F] in edge order, or None.
+        parts: [N] int64, of node tasks on several graphs (PPI) the graph of each node, 0, 1, ... as the nodes in their
+            order show them; else None.
     """
 
     space: Space
@@ -33,6 +35,7 @@ class Inputs:
     features: Features
     segments: Tensor | None = None
     edge_features: Tensor | None = None
+    parts: Tensor | None = None
 
     def arguments(self, module: object) -> tuple[Any, ...]:
         """What `module` is called with: ``(features, graph, segments)``, and edge features where it reads them."""
@@ -83,6 +86,45 @@ class Inputs:
             edge_features=None if self.edge_features is None else self.edge_features[edges],
         )
 
+    @property
+    def num_parts(self) -> int:
+        """How many graphs `parts` names; 1 without it."""
+        return 1 if self.parts is None or not self.parts.numel() else int(self.parts.max()) + 1
+
+    def take_parts(self, graphs: Tensor) -> tuple[Inputs, Tensor]:
+        """The graphs `graphs` ([B] int64) of a node task on several, as one block-diagonal Inputs of a node task.
+
+        Returns:
+            The batch, and the position here of each of its nodes ([M] int64).
+        """
+        whole, order = self._by_part
+        assert whole.segments is not None  # _by_part sets it
+        batch = whole.take(graphs)
+        first, size = whole.segments[graphs], whole.segments.diff()[graphs]
+        one = replace(batch, items=batch.space, segments=None)
+        return one, order[ranges(first, size)[0]]
+
+    @cached_property
+    def _by_part(self) -> tuple[Inputs, Tensor]:
+        """The same nodes, those of a graph together, as inputs of a graph task; and the position here of each."""
+        if self.parts is None:
+            raise ValueError("take_parts(): expected inputs of a node task on several graphs, got one graph")
+        order = torch.argsort(self.parts, stable=True)
+        number = torch.empty_like(order)
+        number[order] = torch.arange(order.numel(), device=order.device)
+        edges, indptr = ranges(self.graph.indptr.long()[order], self.graph.degree.long()[order])
+        sizes = torch.bincount(self.parts, minlength=self.num_parts)
+        graphs = Space(f"{self.space.name}/graphs", torch.arange(self.num_parts, device=order.device))
+        whole = Inputs(
+            space=Space(f"{self.space.name} by graph", self.space.ids[order]),
+            items=graphs,
+            graph=CSRGraph(indptr, number[self.graph.index.long()[edges]], order.numel(), self.graph.symmetric),
+            features=feature_rows(self.features, order),
+            segments=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+            edge_features=None if self.edge_features is None else self.edge_features[edges],
+        )
+        return whole, order
+
     def to(self, device: torch.device | str) -> Inputs:
         """A copy on `device`."""
 
@@ -92,7 +134,13 @@ class Inputs:
         space = Space(self.space.name, self.space.ids.to(device))
         items = space if self.items is self.space else Space(self.items.name, self.items.ids.to(device))
         return Inputs(
-            space, items, self.graph.to(device), self.features.to(device), move(self.segments), move(self.edge_features)
+            space,
+            items,
+            self.graph.to(device),
+            self.features.to(device),
+            move(self.segments),
+            move(self.edge_features),
+            move(self.parts),
         )
 
 
@@ -103,3 +151,16 @@ def ranges(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     total = int(borders[-1])
     offset = torch.repeat_interleave(start - borders[:-1], size, output_size=total)
     return torch.arange(total, device=size.device) + offset, borders
+
+
+def in_order_of_appearance(kinds: Tensor) -> Tensor:
+    """[N] int64, `kinds` under new numbers: 0 for the first that occurs, 1 for the next one, and so on.
+
+    Example:
+        >>> in_order_of_appearance(torch.tensor([7, 3, 7, 5]))
+        tensor([0, 1, 0, 2])
+    """
+    found, kind = torch.unique(kinds, return_inverse=True)
+    place = torch.arange(kinds.numel(), device=kinds.device)
+    first = place.new_full((found.numel(),), kinds.numel()).scatter_reduce(0, kind, place, "amin")
+    return torch.argsort(torch.argsort(first))[kind]

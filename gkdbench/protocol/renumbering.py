@@ -19,7 +19,7 @@ from torch import Tensor
 from gkdbench.data.nodes import NodeSet, Space
 from gkdbench.data.splits import SplitTask
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs, edges_between
-from gkdbench.protocol.inputs import Inputs
+from gkdbench.protocol.inputs import Inputs, in_order_of_appearance
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,8 @@ class _Moved:
             segments = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         edge_features = None if inputs.edge_features is None else inputs.edge_features[edges]
         features = feature_rows(inputs.features, order)
-        return cls(Inputs(space, items, graph, features, segments, edge_features), _inverse(item_order))
+        parts = None if inputs.parts is None else in_order_of_appearance(inputs.parts[order])
+        return cls(Inputs(space, items, graph, features, segments, edge_features, parts), _inverse(item_order))
 
     def items(self, old: NodeSet) -> tuple[NodeSet, NDArray[np.int64]]:
         """`old` in this graph, by ascending new position, and the place of each in `old`."""

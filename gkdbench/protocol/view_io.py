@@ -203,7 +203,7 @@ def _write_inputs(folder: Path, inputs: Inputs) -> None:
     for name, space in (("space", inputs.space), ("items", inputs.items)):
         _save(folder / f"{name}.ids.npy", space.ids)
         (folder / f"{name}.name").write_text(space.name)
-    for name in ("segments", "edge_features"):
+    for name in ("segments", "edge_features", "parts"):
         tensor = getattr(inputs, name)
         if tensor is not None:
             _save(folder / f"{name}.npy", tensor)
@@ -223,9 +223,9 @@ def _read_inputs(folder: Path) -> Inputs:
         features = SparseFeatures(columns, _load(folder / "features.value.npy"))
     extra = {
         name: _load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else None
-        for name in ("segments", "edge_features")
+        for name in ("segments", "edge_features", "parts")
     }
-    return Inputs(space, items, graph, features, extra["segments"], extra["edge_features"])
+    return Inputs(space, items, graph, features, extra["segments"], extra["edge_features"], extra["parts"])
 
 
 def _read_space(folder: Path, name: str) -> Space:

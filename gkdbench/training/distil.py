@@ -13,6 +13,7 @@ from torch import Tensor
 from gkdbench.data.nodes import NodeSet, NodeTable
 from gkdbench.nn.model import Backbone, Model
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.graph_batches import GraphBatch, graph_batches
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
@@ -77,7 +78,17 @@ def train_student(
         total = soft_weight * transfer.soft(logits[:split], target)
         return total + weight * hard(logits[split:], view.labels[labelled]) if weight else total
 
+    def of_graphs(part: GraphBatch) -> Tensor:
+        logits = predictor(part.inputs, part.inputs.everything)
+        soft_rows = slice(None) if transfer.nodes == "all" else part.rows
+        target = transfer.teacher[NodeSet(view.items, part.nodes[soft_rows])]
+        total = soft_weight * transfer.soft(logits[soft_rows], target)
+        return total + weight * hard(logits[part.rows], part.labels) if weight else total
+
     def step(epoch: int) -> dict[str, float]:
+        if settings.graphs_per_step is not None:
+            parts = graph_batches(view, model, settings.graphs_per_step)
+            return {"loss": mean_loss([descend(model, optimiser, partial(of_graphs, part)) for part in parts])}
         labels = labelled_batches(view, model, settings.batch_size) if weight else None
         losses = []
         for batch in batches(model, pool.numel(), settings.batch_size):

@@ -54,6 +54,20 @@ class SingleModelMethod(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GraphBatched(SingleModelMethod):
+    """A method whose model reads the graph, and may read some graphs a step where a node task has several (PPI).
+
+    Fields:
+        graphs_per_step: how many, in the place of `batch_size`; None: all of them in one step.
+    """
+
+    graphs_per_step: PositiveInt | None = field(default=None, metadata=OMIT_FROM_KEY_AT_DEFAULT)
+
+    def training_settings(self, **changes: Any) -> TrainingSettings:
+        return super().training_settings(**{"graphs_per_step": self.graphs_per_step, **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistilledStudent(SingleModelMethod):
     """A student of one frozen teacher from the bank.
 

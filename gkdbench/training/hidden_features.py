@@ -6,20 +6,22 @@ labels and the objective's terms; at the end the share of the terms in the gradi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
-from gkdkernels import segment_mean
+from gkdkernels import CSRGraph, segment_mean
 from torch import Tensor, nn
 
 from gkdbench.errors import UserError
 from gkdbench.nn.model import Backbone, Model, Trace
+from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.blocks.gradient_share import GradientShare, log_gradient_shares
 from gkdbench.training.blocks.logit_threshold import logit_threshold
+from gkdbench.training.graph_batches import graph_batches
 from gkdbench.training.loop import train
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
@@ -32,14 +34,16 @@ class StudentForward:
     """One forward pass of the student, row by row.
 
     Args:
-        items: [M] int64 positions of the rows: all nodes in order, or a batch of graphs.
+        items: [M] int64 positions of the rows: all nodes in order, those of some graphs, or a batch of graphs.
         logits: [M, C].
         hidden: per hidden layer [M, H] pre-activations; of a graph their mean over its nodes.
+        graph: over the M rows; None where they are graphs.
     """
 
     items: Tensor
     logits: Tensor
     hidden: tuple[Tensor, ...]
+    graph: CSRGraph | None
 
 
 class HiddenFeatureObjective(Protocol):
@@ -81,9 +85,9 @@ def train_imitator(
 ) -> Fitted:
     """Train `config` on labels and on an objective of its hidden features; the model is called "model".
 
-    One optimiser step a batch of labelled items; every term is a mean over its own rows. Without an objective this is
-    the solo run, bit for bit. The share of its terms in the gradient goes to ``ctx.extra`` and, where it vanishes, to
-    ``ctx.flags``.
+    One optimiser step a batch of labelled items (or of graphs); every term is a mean over its own rows. Without an
+    objective this is the solo run, bit for bit. The share of its terms in the gradient goes to ``ctx.extra`` and, where
+    it vanishes, to ``ctx.flags``.
 
     Args:
         objective_of: the objective of the student that it is given, or None.
@@ -104,10 +108,9 @@ def train_imitator(
     def step(epoch: int) -> dict[str, float]:
         traces: dict[str, list[float]] = {}
 
-        def loss(batch: Tensor) -> Tensor:
-            answer = student_forward(view, model, view.train.position[batch])
-            rows = torch.arange(batch.numel()) if view.kind == "graph" else view.train.position[batch]
-            hard = supervised(answer.logits[rows], view.labels[batch], multi_label=view.multi_label)
+        def loss(read: _Step) -> Tensor:
+            answer = student_forward(model, read.inputs, read.items)
+            hard = supervised(answer.logits[read.rows], read.labels, multi_label=view.multi_label)
             task = hard if plan.label_weight == 1 else plan.label_weight * hard
             terms = objective.terms(epoch, answer) if objective else {}
             for name, term in {"task": task, **terms}.items():
@@ -119,8 +122,7 @@ def train_imitator(
                 share.look(epoch, task, transfer)
             return task + transfer
 
-        steps = batches(model, len(view.train), settings.batch_size)
-        values = [descend(model, optimiser, partial(loss, batch)) for batch in steps]
+        values = [descend(model, optimiser, partial(loss, read)) for read in _steps(view, model, settings)]
         found = {"loss": mean_loss(values), **{name: mean_loss(trace) for name, trace in traces.items()}}
         return found | ({"gradient_share": share.value} if share else {})
 
@@ -130,15 +132,36 @@ def train_imitator(
     return Fitted({"model": predictor})
 
 
-def student_forward(view: TrainView, model: Model, items: Tensor) -> StudentForward:
-    """The student's forward pass: of the batch of graphs `items` ([B] int64), or of the whole observed graph."""
-    if view.kind == "graph":
-        batch = view.inputs.take(items)
-        trace: Trace = model.trace(*batch.arguments(model))
-        assert batch.segments is not None  # of graph tasks
-        return StudentForward(items, trace.logits, tuple(segment_mean(h, batch.segments) for h in trace.hidden))
-    trace = model.trace(*view.inputs.arguments(model))
-    return StudentForward(view.inputs.everything.position, trace.logits, trace.hidden)
+@dataclass(frozen=True, eq=False, slots=True)
+class _Step:
+    """What one step reads: inputs, the position of each of their items, which of these are labelled, and how."""
+
+    inputs: Inputs
+    items: Tensor
+    rows: Tensor
+    labels: Tensor
+
+
+def _steps(view: TrainView, model: Model, settings: TrainingSettings) -> Iterator[_Step]:
+    if settings.graphs_per_step is not None:
+        for part in graph_batches(view, model, settings.graphs_per_step):
+            yield _Step(part.inputs, part.nodes, part.rows, part.labels)
+        return
+    for batch in batches(model, len(view.train), settings.batch_size):
+        items, labels = view.train.position[batch], view.labels[batch]
+        if view.kind == "graph":
+            yield _Step(view.inputs.take(items), items, torch.arange(batch.numel()), labels)
+        else:
+            yield _Step(view.inputs, view.inputs.everything.position, items, labels)
+
+
+def student_forward(model: Model, inputs: Inputs, items: Tensor) -> StudentForward:
+    """The student's forward pass on `inputs`, whose items have the positions `items` ([M] int64)."""
+    trace: Trace = model.trace(*inputs.arguments(model))
+    if inputs.segments is None:
+        return StudentForward(items, trace.logits, trace.hidden, inputs.graph)
+    means = tuple(segment_mean(h, inputs.segments) for h in trace.hidden)
+    return StudentForward(items, trace.logits, means, None)
 
 
 def teacher_features(teacher: Teacher, view: TrainView) -> Tensor:

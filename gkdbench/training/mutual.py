@@ -20,6 +20,7 @@ from gkdbench.nn.stats import update_stats
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.graph_batches import graph_batches
 from gkdbench.training.loop import train
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.steps import adam, batches
@@ -35,6 +36,7 @@ class MutualTrainingSettings:
         lr, weight_decay: of every peer's own Adam.
         epochs: at most; the Monitor may stop earlier.
         batch_size: labelled items a step; None: all. Node tasks run on the whole observed graph in every step.
+        graphs_per_step: of node tasks on several graphs: how many graphs a step reads; None: all.
         update: one joint forward and K optimiser steps, or each peer in turn, who sees those before it after their
             step of this batch. Each peer's dropout is the same throughout the batch.
         clip: largest norm of a peer's gradient; None: any.
@@ -46,6 +48,7 @@ class MutualTrainingSettings:
     weight_decay: float
     epochs: int
     batch_size: int | None = None
+    graphs_per_step: int | None = None
     update: Update = "simultaneous"
     clip: float | None = None
     every: int = 1
@@ -205,7 +208,7 @@ def train_peers(
 
     def step(epoch: int) -> dict[str, float]:
         reported = []
-        for inputs, rows, labels in _batches(view, peers[0].model, settings.batch_size):
+        for inputs, rows, labels in _batches(view, peers[0].model, settings):
             for peer in peers:
                 peer.model.randomness.step += 1
             losses_of = _On(losses, epoch, inputs, rows, labels)
@@ -237,9 +240,15 @@ class _On:
         return self.losses(JointForward(self.epoch, self.inputs, tuple(traces), self.rows, self.labels, turn))
 
 
-def _batches(view: TrainView, first: Model, size: int | None) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
+def _batches(
+    view: TrainView, first: Model, settings: MutualTrainingSettings
+) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
     """(inputs, labelled rows in them, labels) of the steps of an epoch."""
-    for batch in batches(first, len(view.train), size):
+    if settings.graphs_per_step is not None:
+        for part in graph_batches(view, first, settings.graphs_per_step):
+            yield part.inputs, part.rows, part.labels
+        return
+    for batch in batches(first, len(view.train), settings.batch_size):
         items, labels = view.train.position[batch], view.labels[batch]
         if view.kind == "graph":
             yield view.inputs.take(items), torch.arange(items.numel(), device=items.device), labels

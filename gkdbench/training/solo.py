@@ -16,6 +16,7 @@ from gkdbench.nn.sampling import NeighbourSampler
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.encodings import InputEncoder, encoded
+from gkdbench.training.graph_batches import GraphBatch, graph_batches
 from gkdbench.training.loop import train
 from gkdbench.training.models import as_predictor, build
 from gkdbench.training.schedules import LRSchedule, schedule
@@ -35,6 +36,7 @@ class TrainingSettings:
         epochs: at most; the Monitor may stop earlier.
         decay: ``"first_layer"`` decays only the first layer's weights.
         batch_size: labelled items a step; None: all.
+        graphs_per_step: of node tasks on several graphs: how many graphs a step reads; None: all.
         fanouts: neighbours sampled per layer (node tasks, message-passing backbones); empty: full graph.
         drop_last: leave out a batch's remainder.
         schedule: of the learning rate.
@@ -45,6 +47,7 @@ class TrainingSettings:
     epochs: int
     decay: str = "all"
     batch_size: int | None = None
+    graphs_per_step: int | None = None
     fanouts: tuple[int, ...] = ()
     drop_last: bool = False
     schedule: LRSchedule = "constant"
@@ -82,6 +85,10 @@ def train_solo(
 
     def step(epoch: int) -> dict[str, float]:
         losses = []
+        if settings.graphs_per_step is not None:
+            for part in graph_batches(view, model, settings.graphs_per_step):
+                losses.append(descend(model, optimiser, partial(_on_graphs, loss, predictor, part)))
+            return {"loss": mean_loss(losses)}
         for batch in batches(model, len(view.train), settings.batch_size, drop_last=settings.drop_last):
             items, labels = view.train.position[batch], view.labels[batch]
             losses.append(descend(model, optimiser, partial(_on, loss, forward, items, labels)))
@@ -93,6 +100,10 @@ def train_solo(
 
 def _on(loss: LabelLoss, forward: ItemForward, items: Tensor, labels: Tensor) -> Tensor:
     return loss(forward(items), labels)
+
+
+def _on_graphs(loss: LabelLoss, predictor: Predictor, part: GraphBatch) -> Tensor:
+    return loss(predictor(part.inputs, part.inputs.everything)[part.rows], part.labels)
 
 
 def item_forward(view: TrainView, model: Model, predictor: Predictor, fanouts: tuple[int, ...] = ()) -> ItemForward:

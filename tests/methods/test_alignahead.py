@@ -325,6 +325,19 @@ def test_labels_tell_what_is_not_the_default(changes: dict[str, Any], end: str) 
     assert resolve("alignahead", {**SMALL, **changes}).label.endswith(end)
 
 
+def test_the_label_tells_the_direction_that_is_computed() -> None:
+    """The official code's "alignahead" follows the layer behind; its "OC" is layer by layer in both forms."""
+    found = {
+        (variant, direction): resolve("alignahead", {**SMALL, "variant": variant, "direction": direction})
+        for variant in ("corrected", "as_released")
+        for direction in ("ahead", "behind", "one-to-one")
+    }
+    said = {key: method.label.split(",")[0].removeprefix("Alignahead ") for key, method in found.items()}
+    followed: Any = {key: FOLLOWED[words] for key, words in said.items()}
+    assert followed == {key: method.target_layers(3) for key, method in found.items()}  # type: ignore[attr-defined]
+    assert said["as_released", "ahead"] == "behind"
+
+
 def test_auxiliary_terms_are_what_they_are_said_to_be() -> None:
     from gkdbench.methods.mutual._deep_supervision import DeepSupervision
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.distil import Transfer, train_student
-from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.fields import DistilledStudent, GraphBatched
 from gkdbench.training.losses import hinton
 from gkdbench.training.types import PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(DistilledStudent):
+class KD(GraphBatched, DistilledStudent):
     """``(1 - a) CE + a T^2 KL(softmax(z_T / T) || softmax(z_S / T))`` (Hinton et al. 2015, section 2.1).
 
     Several labels per item: ``(1 - a) BCE(y) + a BCE(sigmoid(z_T / T))``, unlabelled entries distilled too. Graph

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from gkdbench.nn.model import OMIT_FROM_KEY_AT_DEFAULT
 from gkdbench.protocol.view import Context, Fitted, TrainView
-from gkdbench.training.fields import SingleModelMethod
+from gkdbench.training.fields import GraphBatched
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import describe
 from gkdbench.training.schedules import LRSchedule
@@ -18,7 +18,7 @@ from gkdbench.training.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherMethod(SingleModelMethod):
+class TeacherMethod(GraphBatched):
     """A GNN (or any backbone) trained with cross-entropy on the labelled items.
 
     The standard configuration of each backbone is GLNN's, so that students of different methods share one teacher;

@@ -84,8 +84,7 @@ class MixtureStudent(MixtureFields):
             if epoch == self.pretrain + 1:
                 before = predictor.evaluate(view.inputs)
                 model.begin_routing(inputs.features)
-                if not self.as_released:
-                    forget_moments(optimiser, model)
+                forget_moments(optimiser, model)
                 ctx.extra["switch_jump"] = float((predictor.evaluate(view.inputs) - before).abs().max())
                 start = [memory.detach().clone() for memory in model.router_tensors()]
             objective.lessons.begin(epoch, model.randomness, partial(predictor.evaluate, view.inputs))
@@ -161,14 +160,14 @@ def descend_together(
 
 
 def forget_moments(optimiser: torch.optim.Optimizer, model: MixtureModel) -> None:
-    """Let `optimiser` begin anew for the layers of experts.
+    """Let `optimiser` begin anew for the layers whose experts are copies of expert 0.
 
     Before the switch experts 1 to E - 1, gates and temperatures had no gradient, or that of the weight decay: with
     these moments and bias corrections that are spent, their first routed steps would be 2 to 10 times those of expert
-    0.
+    0. In the official code, which has a module per expert, the copied ones begin so, too; expert 0 keeps its moments.
     """
     for layer in model.expert_layers:
-        for parameter in layer.parameters():
+        for parameter in layer.parameters() if layer.copies_first else ():
             optimiser.state.pop(parameter, None)
 
 

@@ -62,8 +62,8 @@ class RbM(MixtureStudent):
         "the spread moves memories in proportion to its weight, without decay; in the official code Adam and "
         "decay move them",
         "patience runs from the switch; in the official code also before it",
-        "the optimiser begins anew for the experts at the switch; in the official code they keep the moments of "
-        "pre-training",
+        "the optimiser begins anew for all experts at the switch, in both forms; in the official code for the copied "
+        "ones, while expert 0 keeps its moments of pre-training",
         "propagated labels belong to nodes by id and leave out a node's own; in the official code its own comes "
         "back, and its "
         "inductive runs read labels of other nodes, which neither form here can",

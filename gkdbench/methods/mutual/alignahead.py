@@ -27,7 +27,7 @@ from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.gradient_share import log_gradient_shares
 from gkdbench.training.blocks.logit_threshold import logit_threshold
 from gkdbench.training.blocks.structure import StructureMethod, log_layers
-from gkdbench.training.fields import SingleModelMethod
+from gkdbench.training.fields import GraphBatched
 from gkdbench.training.mutual import MutualTrainingSettings, Peer, Update, build_peers, train_peers
 from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -35,7 +35,7 @@ LayerDirection = Literal["ahead", "behind", "one-to-one", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignahead(StructureMethod, SingleModelMethod):
+class Alignahead(StructureMethod, GraphBatched):
     """``L_m = CE_m + a / (M - 1) sum_{m' != m} sum_l KL(sg LS(m', pi(l)) || LS(m, l))`` (Guo et al. 2022).
 
     LS(m, l) is the local structure (`gkdkernels.structure_kl`) of hidden layer l of student m before its activation,
@@ -84,8 +84,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
         "a student's distances are measured once, for all co-students; the official code measures them for each, and "
         "moves a second batch to the device that it never reads: time only, so that no variant does it",
         "SAGE students average their neighbours; the official code's take the maximum of a learned map (pool)",
-        "the observed graph is one batch, and students take turns by batches; the official code takes two of PPI's "
-        "graphs a step, and turns by epochs",
+        "students take turns by batches; in the official code by epochs",
     )
     smoke: ClassVar[Mapping[str, Any]] = {
         "epochs": 5,
@@ -146,11 +145,16 @@ class Alignahead(StructureMethod, SingleModelMethod):
 
     def target_layers(self, layers: int) -> list[int]:
         """Hidden layer (from 0) of a co-student that each hidden layer follows; empty where nothing is aligned."""
-        direction = "behind" if self.as_released and self.direction == "ahead" else self.direction
+        direction = self._followed_direction
         if direction == "none" or self.students == 1:
             return []
         shift = {"ahead": 1, "behind": -1, "one-to-one": 0}[direction]
         return [(layer + shift) % layers for layer in range(layers)]
+
+    @property
+    def _followed_direction(self) -> LayerDirection:
+        """What is computed: the official code's "alignahead" follows the layer behind."""
+        return "behind" if self.as_released and self.direction == "ahead" else self.direction
 
     def _config(self) -> Backbone:
         model = dict(self.model)
@@ -164,6 +168,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
             weight_decay=self.weight_decay,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            graphs_per_step=self.graphs_per_step,
             update="alternating" if self.as_released else self.update,
             clip=None if self.as_released else self.clip,
             every=self.eval_every,
@@ -191,7 +196,7 @@ class Alignahead(StructureMethod, SingleModelMethod):
     def label(self) -> str:
         plus = "Alignahead++ (reconstruction)" if self.deep_supervision else "Alignahead"
         alone = self.students == 1 or self.direction == "none" or self.a == 0
-        how = "no alignment" if alone else self.direction
+        how = "no alignment" if alone else self._followed_direction
         unusual = [] if alone or self.as_released else self._unusual()
         return ", ".join([f"{plus} {how}", f"{self.students} x {self.model_label()}", *unusual])
 

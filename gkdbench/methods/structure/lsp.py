@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from gkdkernels import edge_log_probs, structure_kl
+from gkdkernels import CSRGraph, edge_log_probs, structure_kl
 from torch import Tensor, nn
 
 from gkdbench.nn.model import Model
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.structure import StructureMethod
-from gkdbench.training.fields import DistilledStudent
+from gkdbench.training.fields import DistilledStudent, GraphBatched
 from gkdbench.training.hidden_features import (
     HiddenFeatureSchedule,
     StudentForward,
@@ -27,7 +27,7 @@ RELEASED_EPOCHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class LSP(StructureMethod, DistilledStudent):
+class LSP(StructureMethod, GraphBatched, DistilledStudent):
     """``CE(V_L) + lam * (1/N) sum_i KL(LS_T(i) || LS_S(i))`` with ``LS(i) = softmax_{j in N_in(i)} kernel(h_j, h_i)``
     (Yang et al. 2020, eq. 5), of one hidden layer before its activation on either side.
 
@@ -58,9 +58,10 @@ class LSP(StructureMethod, DistilledStudent):
         "an epoch is selected by strict improvement on validation; the official code stores on a lower training "
         "loss too",
         "the teacher is in its selected state; the official code never restores its best one",
-        "the observed graph is one batch; the official code takes two of PPI's graphs a step",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     backbone: str = "gcn"
     teacher: str = "gat"
@@ -72,11 +73,8 @@ class LSP(StructureMethod, DistilledStudent):
         released = self.as_released
         schedule = HiddenFeatureSchedule(every=self.eval_every, store_on_loss=released, logit_threshold=released)
         until = RELEASED_EPOCHS if released else self.epochs
-        target = None
-        if self.lam:
-            kernel, sigma = self.structure()
-            target = edge_log_probs(view.inputs.graph, teacher_features(ctx.teachers["teacher"], view), kernel, sigma)
-        objective = partial(_Structure, self, view, target, until) if target is not None else None
+        hidden = teacher_features(ctx.teachers["teacher"], view) if self.lam else None
+        objective = partial(_Structure, self, view.inputs.graph, hidden, until) if hidden is not None else None
         return train_imitator(view, ctx, self.backbone_config(), self.training_settings(), objective, schedule)
 
     @property
@@ -85,12 +83,17 @@ class LSP(StructureMethod, DistilledStudent):
 
 
 class _Structure:
-    """The objective: the divergence of the student's local structure from ``target: [E]`` up to epoch `until`."""
+    """The objective: the divergence of the student's local structure from the teacher's, up to epoch `until`.
 
-    def __init__(self, method: LSP, view: TrainView, target: Tensor, until: int, model: Model) -> None:
-        self._graph, self._target, self._until = view.inputs.graph, target, until
+    Args:
+        graph: the observed one. hidden: [N, H'] the teacher's features on it.
+    """
+
+    def __init__(self, method: LSP, graph: CSRGraph, hidden: Tensor, until: int, model: Model) -> None:
+        self._graph, self._hidden, self._until = graph, hidden, until
         self._lam, self._layer = method.lam, -1 if method.layer is None else method.layer
         self._kernel, self._sigma = method.structure()
+        self._whole = edge_log_probs(graph, hidden, self._kernel, self._sigma)  # [E]
 
     def modules(self) -> list[nn.Module]:
         """Only the student is trained."""
@@ -100,8 +103,10 @@ class _Structure:
         """``lam`` times the divergence."""
         if epoch > self._until:
             return {}
-        hidden = hidden_layer(answer.hidden, self._layer)
-        return {
-            "structure": self._lam
-            * structure_kl(self._graph, hidden, self._target, kernel=self._kernel, sigma=self._sigma)
-        }
+        hidden, graph = hidden_layer(answer.hidden, self._layer), answer.graph
+        if graph is None:
+            raise TypeError("lsp: expected rows that are nodes, got graphs")
+        target = self._whole
+        if graph is not self._graph:  # some of the graphs
+            target = edge_log_probs(graph, self._hidden[answer.items], self._kernel, self._sigma)
+        return {"structure": self._lam * structure_kl(graph, hidden, target, kernel=self._kernel, sigma=self._sigma)}
