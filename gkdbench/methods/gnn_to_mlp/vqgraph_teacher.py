@@ -123,7 +123,8 @@ def sampled_reconstruction(decoded: Tensor, graph: CSRGraph, key: int) -> Tensor
     drawn = drawn[~torch.isin(drawn, row * count + index)]
     first, second = torch.cat([row, drawn // count]), torch.cat([index, drawn % count])
     linked = torch.cat([torch.ones_like(row), torch.zeros_like(drawn)]).to(decoded.dtype)
-    return _distance((decoded[first] * decoded[second]).sum(dim=1), linked)
+    # not ``decoded[first]``, whose gradient adds the same terms in the same order, number by number instead of by rows
+    return _distance((decoded.index_select(0, first) * decoded.index_select(0, second)).sum(dim=1), linked)
 
 
 def _distance(products: Tensor, linked: Tensor) -> Tensor:
