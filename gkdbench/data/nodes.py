@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from gkdkernels.graph import tensor_rows
 from torch import Tensor
 
 from gkdbench.errors import UserError
@@ -60,7 +61,7 @@ class NodeSet:
     @property
     def ids(self) -> Tensor:
         """[M] int64 global ids."""
-        return self.space.ids[self.position]
+        return tensor_rows(self.space.ids, self.position)
 
     def take(self, which: Tensor) -> NodeSet:
         """The members at places `which` ([B] int64) of this set."""
@@ -102,4 +103,4 @@ class NodeTable:
             )
         if nodes.space.name != self.space.name:
             raise ForeignPositions(nodes.space.name, self.space.name)
-        return self.value[nodes.position]
+        return tensor_rows(self.value, nodes.position)

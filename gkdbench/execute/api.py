@@ -176,6 +176,7 @@ def run_suite(
         return _plan(loaded, store, data, where, count, threads, only, tier, retry, rerun, done, max_cells)
 
     plan = planned()
+    hours, low, high = plan.hours, *plan.interval
     settings = RunSettings(
         jobs=count,
         device=where,
@@ -190,6 +191,7 @@ def run_suite(
         rest = planned({cell.key for cell in plan.todo})
         if rest.waiting < plan.waiting:
             done, plan = summary, rest
+            hours, low, high = hours + rest.hours, low + rest.interval[0], high + rest.interval[1]
             summary = run_plan(plan, store, progress, settings)
             summary.ok, summary.failures = summary.ok + done.ok, [*done.failures, *summary.failures]
     summary.records = _records(store, [*plan.todo, *plan.cached])
@@ -198,6 +200,7 @@ def run_suite(
         summary.set_aside = list(store.damaged.told)
         summary.lost = sum(store.row(cell.address) is None for cell in [*plan.todo, *plan.cached])
     summary.seconds = time.monotonic() - began
+    summary.planned_hours, summary.planned_interval = hours, (low, high)
     return summary
 
 

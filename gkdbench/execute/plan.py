@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from gkdbench.execute.cell import Cell, with_teachers
 from gkdbench.execute.changed import changed_line, changed_methods
 from gkdbench.execute.grid import Absent, expand
+from gkdbench.execute.planning.forecast import forecast
 from gkdbench.execute.select import select
 from gkdbench.execute.suite import Suite, Tier
 from gkdbench.records.schema import Row
@@ -34,8 +33,9 @@ class Plan:
         absent: data sets whose files are not there.
         waiting: tuned groups whose runs are planned once their trials are done.
         hours: estimated wall-clock time of `todo` on the given number of jobs.
-        guessed: how many cells of `todo` have no earlier row to estimate from.
+        guessed: how many cells of `todo` are of a method that was never measured on their data set.
         bytes: estimated size of records, side-cars and kept teachers.
+        interval: hours that eight of ten such plans end within.
         changed: methods of `cached` whose source is no longer that of their rows, see `gkdbench.execute.changed`.
     """
 
@@ -50,16 +50,20 @@ class Plan:
     guessed: int
     bytes: int
     changed: list[str] = field(default_factory=list)
+    interval: tuple[float, float] = (0.0, 0.0)
 
     def lines(self) -> list[str]:
         """The plan as text, one fact a line."""
         sure = (
-            "" if not self.guessed else f" ({self.guessed} of {len(self.todo)} cells by a rough guess: no earlier rows)"
+            ""
+            if not self.guessed
+            else f" ({self.guessed} of {len(self.todo)} cells never measured: a guess from others)"
         )
         found = [
             f"suite {self.suite.full_name}: {len(self.todo) + len(self.cached)} cells, {len(self.cached)} cached, "
             f"{len(self.todo)} to run",
-            f"estimated {_hours(self.hours)}{sure}, {self.bytes / 1e6:.1f} MB",
+            f"estimated {_hours(self.hours)}, {_hours(self.interval[0])} to {_hours(self.interval[1])} in eight of ten "
+            f"such plans{sure}; {self.bytes / 1e6:.1f} MB",
         ]
         if self.again:
             found.append(f"{len(self.again)} teachers are trained again: their rows are stored, their weights are not")
@@ -115,13 +119,25 @@ def make_plan(
     cached = [
         cell for cell in cells if cell.address not in missing and cell.key not in rerun_now and cell not in set(again)
     ]
-    seconds, guessed = _estimate(todo, store)
+    expected = forecast(todo, store)
     planned = {cell.key for cell in cells}
     waiting = sum(not trials.isdisjoint(planned) for trials in expansion.waiting)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
-    hours, size = seconds / 3600 / jobs, sum(_bytes(cell, cell.key in required) for cell in todo)
-    changed = changed_methods(cached, store)
-    return Plan(suite, todo, cached, again, required, expansion.absent, waiting, hours, guessed, size, changed)
+    hours, low, high = (seconds / 3600 / jobs for seconds in (expected.seconds, expected.low, expected.high))
+    return Plan(
+        suite=suite,
+        todo=todo,
+        cached=cached,
+        again=again,
+        required=required,
+        absent=expansion.absent,
+        waiting=waiting,
+        hours=hours,
+        interval=(low, high),
+        guessed=expected.guessed,
+        bytes=sum(_bytes(cell, cell.key in required) for cell in todo),
+        changed=changed_methods(cached, store),
+    )
 
 
 def rerun_keys(chosen: Iterable[Cell], asked: Collection[str], only: Mapping[str, str] | None) -> frozenset[str]:
@@ -165,30 +181,6 @@ def has_weights(store: Store, cell: Cell, row: Row | None) -> bool:
     return row is not None and bool(row.models) and meta["weights_sha256"] == row.models[0].weights_sha256
 
 
-def _estimate(todo: Sequence[Cell], store: Store) -> tuple[float, int]:
-    """(seconds, cells without an earlier row): mean training time of the group, else of its method on the data set."""
-    by_group: dict[str, list[float]] = defaultdict(list)
-    by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for _, record in store.records():
-        times = [row.train_s for row in record.rows if row.train_s is not None]
-        by_group[record.key] += times
-        by_method[record.method, record.dataset] += times
-    seconds, guessed = 0.0, 0
-    for cell in todo:
-        of = cell.group.identity
-        known = by_group.get(cell.group.key) or by_method.get((of.method, of.dataset))
-        guessed += not known
-        seconds += START_S + (statistics.fmean(known) if known else _guess_s(cell))
-    return seconds, guessed
-
-
-def _guess_s(cell: Cell) -> float:
-    """Epochs x (3 ms + 5 ns per node and edge and hidden unit): the right order of magnitude, no more."""
-    data, config = cell.group.data, cell.group.identity.config
-    epochs = config.get("epochs", 200)
-    return float(epochs) * (0.003 + 5e-9 * (data.nodes + data.edges) * 64)
-
-
 def _bytes(cell: Cell, kept: bool) -> int:
     """Row and side-car (a quarter of a byte per item and column after compression), a kept teacher's logits and hidden
     features (128 wide at a guess)."""
@@ -201,3 +193,16 @@ def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} h"
     return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+
+
+def verdict(hours: float, interval: tuple[float, float], took: float) -> str:
+    """One line: how far off a plan was.
+
+    Args:
+        hours, interval: what it said. took: hours.
+    """
+    inside = interval[0] <= took <= interval[1]
+    return (
+        f"planned {_hours(hours)} ({_hours(interval[0])} to {_hours(interval[1])}), took {_hours(took)}: "
+        f"{took / hours:.2f} times the plan, {'inside' if inside else 'outside'} its interval"
+    )

@@ -56,6 +56,8 @@ class RunSummary:
         without_model: cached cells whose model was requested and is not kept.
         set_aside: sentences on damaged files that were moved out of the way (see `gkdbench.records.damaged`).
         lost: cells of the plan that have no row because of that.
+        seconds: wall-clock time of everything.
+        planned_hours, planned_interval: what the plan said of it, 0 where nothing had to run.
     """
 
     ok: int = 0
@@ -68,6 +70,8 @@ class RunSummary:
     set_aside: list[str] = field(default_factory=list)
     lost: int = 0
     seconds: float = 0.0
+    planned_hours: float = 0.0
+    planned_interval: tuple[float, float] = (0.0, 0.0)
 
     @property
     def ran(self) -> int:

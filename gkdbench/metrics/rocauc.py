@@ -33,9 +33,6 @@ class RocAuc(Metric):
 
     def __call__(self, predictions: ArrayLike, labels: ArrayLike) -> float:
         """[N, T] float, [N, T] -> [0, 1]; refused when no task has both classes."""
-        # imported here: a second of start-up that only ranking tasks need
-        from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
-
         scores, truth = matrix(predictions, "scores"), np.asarray(labels, dtype=np.float64)
         if truth.ndim == 1 and scores.shape[1] == 2:
             scores, truth = scores[:, 1:] - scores[:, :1], truth[:, None]
@@ -43,8 +40,31 @@ class RocAuc(Metric):
         areas = []
         for score, target in zip(scores.T, truth.T, strict=True):
             known = ~np.isnan(target)
-            if {0.0, 1.0} <= set(target[known]):
-                areas.append(float(roc_auc_score(target[known], score[known])))
+            values = set(target[known].tolist())
+            if not values <= {0.0, 1.0}:
+                raise UserError(f"labels: expected 0, 1 or NaN, got {sorted(values - {0.0, 1.0})[0]:g}")
+            if len(values) == 2:
+                areas.append(area_under_roc(target[known], score[known]))
         if not areas:
             raise UserError("labels: expected a task with positive and negative labels, got none; ROC-AUC is undefined")
         return float(np.mean(areas))
+
+
+def area_under_roc(truth: Array, scores: Array) -> float:
+    """The area under the ROC curve of one task, by trapezoids between the corners of the curve.
+
+    To the bit what scikit-learn's `roc_auc_score` gives, without its import: a second of processor time in each cell of
+    a molecule set.
+
+    Args:
+        truth: [N] of 0 and 1, both present. scores: [N] float64, finite.
+    """
+    order = np.argsort(scores, kind="stable")[::-1]
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of the items with one score
+    hits = np.cumsum(truth[order])[last]
+    misses = 1 + last - hits
+    if len(last) > 2:
+        corner = np.concatenate([[True], (np.diff(misses, 2) != 0) | (np.diff(hits, 2) != 0), [True]])
+        hits, misses = hits[corner], misses[corner]
+    right, up = (np.concatenate([[0.0], part]) / part[-1] for part in (misses, hits))
+    return float(np.trapezoid(up, right))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,21 @@ class Tokens(NamedTuple):
     decoded: Tensor
 
 
+class _Nearest(NamedTuple):
+    """A question to the codebook, and its answer: rows [N, D], codes [K, D] and how often they had been written, the
+    nearest code [N] of each row."""
+
+    h: Tensor
+    codes: Tensor
+    version: int
+    code: Tensor
+
+    def answers(self, h: Tensor, codes: Tensor) -> bool:
+        """Whether `h` and `codes` are the question's."""
+        same_codes = codes is self.codes and codes._version == self.version
+        return same_codes and h.shape == self.h.shape and h.dtype == self.h.dtype and torch.equal(h, self.h)
+
+
 class VQ(Model):
     """The module of `VQConfig`. A forward never changes the codebook: training calls `update_codes`.
 
@@ -88,13 +103,29 @@ class VQ(Model):
         self.decoder = FeatureLinear(width, width, name="decoder", randomness=randomness, init="torch")
         self.second = FeatureLinear(width, config.hidden, name="second", randomness=randomness)
         self.head = FeatureLinear(config.hidden, out_features, name="head", randomness=randomness, init="torch")
+        self._last: _Nearest | None = None
+
+    def encoded(self, x: Features, graph: CSRGraph) -> Tensor:
+        """[N, D] the hidden layer before the codebook, of ``x: [N, D]``."""
+        h: Tensor = self.dropout(convolved(self.encoder, x, graph).relu())
+        return h
 
     def tokens(self, x: Features, graph: CSRGraph) -> Tokens:
         """The first half on ``x: [N, D]``."""
-        h: Tensor = self.dropout(convolved(self.encoder, x, graph).relu())
-        code = cosine_scores(h.detach(), self.codes).argmax(dim=1)
+        h = self.encoded(x, graph)
+        code = self._nearest(h.detach())
         quantised = h + (self.codes[code] - h).detach()
         return Tokens(h, code, quantised, self.decoder(quantised))
+
+    def _nearest(self, h: Tensor) -> Tensor:
+        """[N] int64 the nearest code of each row; the last answer when neither the rows nor the codes have changed.
+
+        N K D multiply-adds, half of an epoch: without dropout, the step after a validation asks for the same.
+        """
+        if self._last is None or not self._last.answers(h, self.codes):
+            code = cosine_scores(h, self.codes).argmax(dim=1)
+            self._last = _Nearest(h, self.codes, self.codes._version, code)
+        return self._last.code
 
     def logits(self, decoded: Tensor, graph: CSRGraph) -> Tensor:
         """[N, C] the second half on ``decoded: [N, D]``."""
@@ -130,4 +161,30 @@ def cosine_scores(x: Tensor, codes: Tensor) -> Tensor:
 
 def distance_scores(x: Tensor, codes: Tensor) -> Tensor:
     """[N, K] negative Euclidean distances of ``x: [N, D]`` and ``codes: [K, D]``."""
-    return -torch.cdist(x, codes)
+    if codes.requires_grad or max(x.size(0), codes.size(0)) <= FEW:
+        return -torch.cdist(x, codes)
+    return -_Distances.apply(x, codes)  # type: ignore[no-untyped-call]
+
+
+FEW = 25
+"""Up to so many rows on both sides `torch.cdist` takes differences; beyond, one matrix product."""
+
+
+class _Distances(torch.autograd.Function):
+    """`torch.cdist` by a matrix product, to codes that have no gradient: to the bit its gradient, without the product
+    for the codes that torch computes and throws away (a third of the whole)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, codes: Tensor) -> Tensor:
+        distance = torch.cdist(x, codes)
+        ctx.save_for_backward(x, codes, distance)
+        return distance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None]:
+        if not ctx.needs_input_grad[0]:
+            return None, None
+        x, codes, distance = ctx.saved_tensors
+        ratio = (g / distance).masked_fill_(distance == 0, 0)
+        return x * ratio.sum(-1, keepdim=True) - ratio @ codes, None

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from gkdkernels.graph import CSRGraph, Features, feature_rows
+from gkdkernels.graph import CSRGraph, Features, feature_rows, tensor_rows
 from torch import Tensor
 
 from gkdbench.data.nodes import NodeSet, Space
@@ -71,19 +71,19 @@ class Inputs:
         start, size = self.segments[graphs], self.segments[graphs + 1] - self.segments[graphs]
         nodes, borders = ranges(start, size)
         indptr = self.graph.indptr.long()
-        first, degree = indptr[nodes], self.graph.degree.long()[nodes]
+        first, degree = tensor_rows(indptr, nodes), tensor_rows(self.graph.degree, nodes).long()
         edges, edge_borders = ranges(first, degree)
         shift = torch.repeat_interleave(borders[:-1] - start, size)  # old node number -> number in the batch
-        index = self.graph.index.long()[edges] + torch.repeat_interleave(shift, degree)
-        graph = CSRGraph(edge_borders, index, int(nodes.numel()), self.graph.symmetric)
+        index = tensor_rows(self.graph.index, edges).long() + torch.repeat_interleave(shift, degree)
+        graph = CSRGraph.trusted(edge_borders, index, int(nodes.numel()), self.graph.symmetric)
         which = hashlib.sha256(graphs.cpu().numpy().tobytes()).hexdigest()[:12]  # another batch is another space
         return Inputs(
-            space=Space(f"{self.space.name}[{which}]", self.space.ids[nodes]),
-            items=Space(f"{self.items.name}[{which}]", self.items.ids[graphs]),
+            space=Space(f"{self.space.name}[{which}]", tensor_rows(self.space.ids, nodes)),
+            items=Space(f"{self.items.name}[{which}]", tensor_rows(self.items.ids, graphs)),
             graph=graph,
             features=feature_rows(self.features, nodes),
             segments=borders,
-            edge_features=None if self.edge_features is None else self.edge_features[edges],
+            edge_features=None if self.edge_features is None else tensor_rows(self.edge_features, edges),
         )
 
     @property

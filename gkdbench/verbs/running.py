@@ -72,6 +72,9 @@ def plan(args: argparse.Namespace) -> int:
             "cached": len(found.cached),
             "to_run": len(found.todo),
             "hours": found.hours,
+            "hours_low": found.interval[0],
+            "hours_high": found.interval[1],
+            "guessed": found.guessed,
             "bytes": found.bytes,
             "absent": [str(line) for line in found.absent],
         }
@@ -116,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from gkdbench.execute.api import run_suite
     from gkdbench.execute.failures import failures_of
+    from gkdbench.execute.plan import verdict
     from gkdbench.execute.progress import progress_for
     from gkdbench.execute.provenance import code_is_dirty, refuse_dirty
     from gkdbench.execute.runner import Interrupted
@@ -143,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         "refused": summary.refused,
         "set_aside": summary.set_aside,
         "records": [str(path) for path in summary.records],
+        "planned_hours": summary.planned_hours,
+        "took_hours": summary.seconds / 3600,
     }
     if summary.records:
         board = board_of(summary.records, costs=[args.out])
@@ -171,6 +177,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"refused: {line}", file=sys.stderr)
     if not args.json:
         print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
+        if summary.ran and summary.planned_hours:
+            print(verdict(summary.planned_hours, summary.planned_interval, summary.seconds / 3600))
     if "html" in facts and not args.json:
         print(f"board: {facts['html']}")
     if summary.failures or summary.refused or summary.lost:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from support.pair_loops import graph, random
 
 from gkdbench.methods.gnn_to_mlp import vqgraph, vqgraph_teacher
+from gkdbench.nn import vq
 from gkdbench.nn.random import Randomness
 from gkdbench.nn.vq import VQ, VQConfig, cosine_scores, distance_scores
 from gkdbench.testing.method_case import identical, relative_gap
@@ -47,6 +48,35 @@ def test_nodes_take_the_nearest_code_and_gradients_pass_by_it() -> None:
         torch.autograd.grad((up * v).sum(), tokens.h, retain_graph=True)[0] for v in (tokens.quantised, tokens.h)
     )
     assert torch.equal(through, direct)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(40, 50), (3, 50), (40, 7), (9, 7)])
+def test_distances_have_the_gradient_of_torch_to_the_bit(rows: int, count: int) -> None:
+    x, codes, up = random(rows, 6).float(), random(count, 6, seed=1).float(), random(rows, count, seed=2).float()
+    codes[0] = x[0]  # at distance 0
+    ours, theirs = (
+        torch.autograd.grad((f(leaf) * up).sum(), leaf)[0]
+        for f, leaf in (
+            (lambda z: distance_scores(z, codes), x.clone().requires_grad_()),
+            (lambda z: -torch.cdist(z, codes), x.clone().requires_grad_()),
+        )
+    )
+    assert torch.equal(ours, theirs) and ours.abs().sum() > 0
+
+
+def test_the_nearest_codes_are_sought_again_when_rows_or_codes_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = tokenizer()
+    sought: list[int] = []
+    monkeypatch.setattr(vq, "cosine_scores", lambda h, codes: sought.append(1) or cosine_scores(h, codes))
+    tokens = model.tokens(x, graph())
+    assert torch.equal(model.tokens(x, graph()).code, tokens.code) and len(sought) == 1
+    model.update_codes(tokens, 0.0)
+    model.codes.copy_(model.codes.roll(1, 0))
+    rolled = model.tokens(x, graph())
+    assert torch.equal(rolled.code, cosine_scores(rolled.h, model.codes).argmax(1)) and len(sought) == 2
+    assert not torch.equal(rolled.code, tokens.code)
+    other = model.tokens(-x, graph())
+    assert torch.equal(other.code, cosine_scores(other.h, model.codes).argmax(1)) and len(sought) == 3
 
 
 def test_codes_move_towards_their_nodes_and_idle_ones_stay() -> None:
@@ -181,8 +211,9 @@ def objective(bench: Any, **overrides: Any) -> Any:
 def test_both_sides_are_scored_alike_but_in_the_release(bench: Any, score: str) -> None:
     """A student whose code is the teacher's hidden layer has nothing to learn."""
     corrected, released = (objective(bench, score=score, variant=v) for v in ("corrected", "as_released"))
-    assert corrected._tokens(corrected._h, corrected._h).item() == pytest.approx(0, abs=1e-5)
-    own = released._tokens(released._h, released._h).item()
+    every = torch.arange(210)
+    assert corrected._tokens(corrected._h, every).item() == pytest.approx(0, abs=1e-5)
+    own = released._tokens(released._h, every).item()
     wanted = vqgraph.released_token_loss(
         distance_scores(released._h, released._codes), cosine_scores(released._h, released._codes), tau=4.0
     )
@@ -203,6 +234,17 @@ def test_the_loss_is_the_published_sum(bench: Any) -> None:
     means = made.means()
     assert sum(means.values()) == pytest.approx(got.item(), rel=1e-5)
     assert means.keys() == {"tokens", "kl", "ce"}
+
+
+@pytest.mark.parametrize("variant", ["corrected", "as_released"])
+def test_scores_that_are_kept_change_no_bit(bench: Any, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    """More codes than `FEW`, batches that leave a remainder of less than it."""
+    options = {"model": STILL, "codes": 32, "token_weight": 0.1, "variant": variant, "batch_size": 63}
+    kept = bench.final("vqgraph", "tran", **options)
+    assert objective(bench, codes=32, variant=variant)._taught.shape == (210, 32)
+    monkeypatch.setattr(vqgraph, "KEPT_SCORES", 0)
+    assert objective(bench, codes=32, variant=variant)._taught is None
+    assert identical(kept, bench.final("vqgraph", "tran", **options))
 
 
 @pytest.mark.parametrize("setting", ["tran", "ind"])

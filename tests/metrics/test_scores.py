@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS, score
+from gkdbench.metrics.rocauc import area_under_roc
 
 SIGMOID_TIE = 1e-6  # below, sigmoid(z) rounds to 0.5 although z < 0
 
@@ -92,6 +93,26 @@ def test_rocauc_equals_ogbs_evaluator() -> None:
     assert score("rocauc", scores, labels) == pytest.approx(
         evaluate("ogbg-moltox21").eval({"y_true": labels, "y_pred": scores})["rocauc"], abs=1e-12
     )
+
+
+def test_the_area_has_the_bits_of_scikit_learn() -> None:
+    """Ties, few items, scores in half precision, one task that is ranked perfectly."""
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(3)
+    for items, digits in [(2, 3), (3, 0), (17, 1), (150, 1), (204, 9), (500, 0)]:
+        for _ in range(5):
+            truth = (rng.random(items) < 0.4).astype(float)
+            truth[:2] = 0, 1
+            scores = rng.normal(size=items).round(digits).astype(np.float16).astype(float)
+            assert area_under_roc(truth, scores) == roc_auc_score(truth, scores)
+    assert area_under_roc(truth, truth) == 1.0
+    assert area_under_roc(truth, -truth) == 0.0
+
+
+def test_rocauc_refuses_a_third_label() -> None:
+    with pytest.raises(UserError, match="expected 0, 1 or NaN, got 2"):
+        score("rocauc", np.zeros((3, 1)), np.array([[0.0], [1.0], [2.0]]))
 
 
 def test_rocauc_without_both_classes_is_undefined() -> None:

@@ -35,6 +35,7 @@ PARENT = "GKDBENCH_PARENT"
 ANSWER_BYTES = 4000
 """A pipe takes so many at once, or none."""
 _PR_SET_PDEATHSIG = 1
+_warm = False
 _NEEDED = ("gkdbench.protocol.session", "gkdbench.training", "gkdbench.training.resolve", "gkdbench.measure.energy")
 
 
@@ -136,7 +137,12 @@ def warm_up() -> None:
 
     Nothing here depends on a cell, no module of a third party is imported, and no second thread is started: forked
     processes could not use it. ``GKDBENCH_WORKER_COLD=1`` leaves out what only training needs, for runs of few cells.
+    A fork of a process that is warm has nothing left to do.
     """
+    global _warm
+    if _warm:
+        return
+    _warm = True
     import torch
 
     torch.set_num_threads(1)

@@ -13,13 +13,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from gkdkernels.graph import tensor_rows
 from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.nn.linear import FeatureLinear
 from gkdbench.nn.model import Model
-from gkdbench.nn.vq import VQ, cosine_scores, distance_scores
+from gkdbench.nn.vq import FEW, VQ, cosine_scores, distance_scores
 from gkdbench.protocol.view import Context, Fitted, Teacher, TrainView
 from gkdbench.training.distil import labelled_batches
 from gkdbench.training.fields import SingleModelMethod
@@ -32,6 +33,8 @@ from gkdbench.training.steps import adam, batches, descend, mean_loss
 from gkdbench.training.types import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_scores, "distance": distance_scores}
+KEPT_SCORES = 1 << 27
+"""So many numbers, half a gigabyte: 5,000 codes of up to 26,000 nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +153,9 @@ class _Objective:
             if not isinstance(tokenizer, VQ):
                 raise UserError(f"vqgraph: expected a teacher with a codebook, got {type(tokenizer).__name__}")
             with torch.no_grad():
-                self._h = tokenizer.tokens(view.inputs.features, view.inputs.graph).h
+                self._h = tokenizer.encoded(view.inputs.features, view.inputs.graph)
             self._codes = tokenizer.codes
+            self._taught = self._scores_of_teacher()
             width = int(method.model["hidden"])
             randomness = model.randomness
             own = FeatureLinear(width, self._h.size(1), name="code", randomness=randomness, init="torch")
@@ -166,7 +170,7 @@ class _Objective:
         total = trace.logits.new_zeros(())
         if "tokens" in batch.terms and self._map is not None:
             own = self._map(trace.hidden[-1][:cut].relu())
-            total = total + self._note("tokens", method.token_weight * self._tokens(own, self._h[observed]))
+            total = total + self._note("tokens", method.token_weight * self._tokens(own, observed))
         if "kl" in batch.terms and (method.label_weight < 1 or self._released):
             kl = kl_to_teacher(trace.logits[:cut], self._logits[observed], multi_label=view.multi_label)
             total = total + self._note("kl", (1 - method.label_weight) * kl)
@@ -175,11 +179,28 @@ class _Objective:
             total = total + self._note("ce", method.label_weight * ce)
         return total
 
-    def _tokens(self, own: Tensor, taught: Tensor) -> Tensor:
-        tau, score = self._method.tau, SCORES[self._method.score]
+    def _tokens(self, own: Tensor, observed: Tensor) -> Tensor:
+        """The loss of the student's ``own: [B, D]`` against the tokenizer's hidden features of `observed` [B]."""
+        tau = self._method.tau
+        kept = self._taught is not None
+        taught = tensor_rows(self._taught, observed) if kept else self._score(self._h[observed], self._codes)
         if self._released:
-            return released_token_loss(distance_scores(own, self._codes), cosine_scores(taught, self._codes), tau=tau)
-        return tau**2 * kl_to_teacher(score(own, self._codes), score(taught, self._codes), tau=tau)
+            return released_token_loss(distance_scores(own, self._codes), taught, tau=tau)
+        return tau**2 * kl_to_teacher(self._score(own, self._codes), taught, tau=tau)
+
+    @property
+    def _score(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """How the tokenizer's side is scored."""
+        return cosine_scores if self._released else SCORES[self._method.score]
+
+    def _scores_of_teacher(self) -> Tensor | None:
+        """[N, K] the tokenizer's scores of all observed nodes, which no step changes; None where they would take more
+        than `KEPT_SCORES` numbers, or where `torch.cdist` answers for few rows in another way than for all."""
+        rows, codes = self._h.size(0), self._codes.size(0)
+        if rows * codes > KEPT_SCORES or codes <= FEW:
+            return None
+        with torch.no_grad():
+            return self._score(self._h, self._codes)
 
     def _note(self, name: str, term: Tensor) -> Tensor:
         self._noted.setdefault(name, []).append(float(term.detach()))

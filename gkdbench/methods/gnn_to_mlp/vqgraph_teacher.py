@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from gkdkernels import CSRGraph
+from gkdkernels.graph import tensor_rows
 from torch import Tensor, nn
 
 from gkdbench.errors import UserError
@@ -124,7 +125,7 @@ def sampled_reconstruction(decoded: Tensor, graph: CSRGraph, key: int) -> Tensor
     drawn = drawn[~torch.isin(drawn, row * count + index)]
     first, second = torch.cat([row, drawn // count]), torch.cat([index, drawn % count])
     linked = torch.cat([torch.ones_like(row), torch.zeros_like(drawn)]).to(decoded.dtype)
-    return _distance((decoded[first] * decoded[second]).sum(dim=1), linked)
+    return _distance((tensor_rows(decoded, first) * tensor_rows(decoded, second)).sum(dim=1), linked)
 
 
 def _distance(products: Tensor, linked: Tensor) -> Tensor:

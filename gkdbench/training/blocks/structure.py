@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from gkdkernels import CSRGraph, edge_log_probs, gcn_weight, spmm
+from gkdkernels.graph import tensor_rows
 from torch import Tensor
 
 from gkdbench.nn.model import Model
@@ -50,9 +51,18 @@ def ranking_agreement(graph: CSRGraph, first: Tensor, second: Tensor) -> float:
     Args:
         graph: N nodes, E edges. first, second: [E], as `gkdkernels.structure_kl.edge_log_probs` gives them.
     """
+    return agreement_of_ranks(graph, neighbour_ranks(graph, first), neighbour_ranks(graph, second))
+
+
+def neighbour_ranks(graph: CSRGraph, value: Tensor) -> Tensor:
+    """[E'] float64 per edge that is no loop: the rank of its value [E] among its row's, less the row's mean rank."""
     keep = graph.index != graph.row
-    row = graph.row[keep].long()
-    one, two = (_centred_ranks(row, value[keep], graph.num_dst) for value in (first, second))
+    return _centred_ranks(graph.row[keep].long(), value[keep], graph.num_dst)
+
+
+def agreement_of_ranks(graph: CSRGraph, one: Tensor, two: Tensor) -> float:
+    """`ranking_agreement` of two sides whose `neighbour_ranks` are known."""
+    row = graph.row[graph.index != graph.row].long()
     nothing = one.new_zeros(graph.num_dst)
     product, *squares = (nothing.index_add(0, row, part) for part in (one * two, one * one, two * two))
     scale = (squares[0] * squares[1]).sqrt()
@@ -63,9 +73,10 @@ def ranking_agreement(graph: CSRGraph, first: Tensor, second: Tensor) -> float:
 def _centred_ranks(row: Tensor, value: Tensor, nodes: int) -> Tensor:
     """[E] float64 rank of each value among those of its row, less the row's mean rank."""
     order = torch.argsort(value, stable=True)
-    order = order[torch.argsort(row[order], stable=True)]
+    order = tensor_rows(order, torch.argsort(tensor_rows(row, order), stable=True))
+    of_row, ordered = tensor_rows(row, order), tensor_rows(value, order)
     new = torch.ones_like(order, dtype=torch.bool)
-    new[1:] = (row[order][1:] != row[order][:-1]) | (value[order][1:] != value[order][:-1])
+    new[1:] = (of_row[1:] != of_row[:-1]) | (ordered[1:] != ordered[:-1])
     run = new.cumsum(0) - 1
     place = torch.arange(order.numel(), dtype=torch.float64, device=value.device)
     count = torch.bincount(run).double()
@@ -114,6 +125,7 @@ def log_layers(
         energies = [dirichlet_energy(inputs.graph, h) for h in features]
         ctx.extra[f"dirichlet.layer{layer}.{when}"] = sum(energies) / len(energies)
         maps = [edge_log_probs(inputs.graph, h, kernel, sigma) for h in features] if len(models) > 1 else []
-        pairs = [ranking_agreement(inputs.graph, a, b) for a, b in combinations(maps, 2)]
+        ranks = [neighbour_ranks(inputs.graph, one) for one in maps]
+        pairs = [agreement_of_ranks(inputs.graph, a, b) for a, b in combinations(ranks, 2)]
         if pairs:
             ctx.extra[f"agreement.layer{layer}.{when}"] = sum(pairs) / len(pairs)
