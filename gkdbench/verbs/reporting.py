@@ -15,7 +15,7 @@ from gkdbench.errors import UserError
 if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
     from gkdbench.records.schema import Record
-    from gkdbench.report.claimcheck import Curves
+    from gkdbench.report.claimvalues import Curves
     from gkdbench.report.model import Board, Expected
 
 
@@ -244,7 +244,7 @@ def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Pat
 
 
 def compare(args: argparse.Namespace) -> int:
-    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule.
+    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and family-wise p.
 
     With ``--measure``: how much of B's time A takes, measured now.
     """

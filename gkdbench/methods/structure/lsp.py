@@ -61,6 +61,8 @@ class LSP(StructureMethod, DistilledStudent):
         "the observed graph is one batch; the official code takes two of PPI's graphs a step",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     backbone: str = "gcn"
     teacher: str = "gat"
