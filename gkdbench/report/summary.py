@@ -49,6 +49,7 @@ def _summary(split: str, setting: str, title: str, board_tables: Sequence[Table]
     sets = rank_sets(split, title, complete)
     means = {name.plain: {dataset: _mean(rows.get(dataset)) for dataset in datasets} for name, rows in own.items()}
     ranks = ranked(means, sets)
+    whole = sum(bool(sets) and all(of[dataset] is not None for dataset in sets) for of in means.values())
     every = [_row(name, rows, datasets, parents[name]) for name, rows in methods.items()]
     shown = _in_order([replace(row, rank=None if row.parent else ranks.get(row.name)) for row in every])
     return Summary(
@@ -60,7 +61,7 @@ def _summary(split: str, setting: str, title: str, board_tables: Sequence[Table]
         board_tables[0].protocol,
         rank_sets=sets,
         test=rank_test(means, sets),
-        said=said(sets, len(ranks), len(own) - len(ranks)),
+        said=said(sets, whole, len(own) - whole),
     )
 
 

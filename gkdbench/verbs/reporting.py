@@ -120,7 +120,7 @@ def report(args: argparse.Namespace) -> int:
         ):
             print(page.resolve())
     if args.published:
-        count_published(Path(args.published), board)
+        count_published(Path(args.published), board, args.paths)
     if args.ties:
         fill_ties(Path(args.ties), records, partial(load_curves, args.paths))
     if args.pareto:
@@ -161,13 +161,19 @@ def _study(paths: Sequence[str], name: str) -> tuple[list[Record], Curves]:
     return [record for folder in folders for record in load_records(folder)], partial(load_curves, folders)
 
 
-def count_published(path: Path, board: Board) -> None:
-    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it."""
+def count_published(path: Path, board: Board, sources: Sequence[str] = ()) -> None:
+    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it.
+
+    Further training seeds of published rows are read from their study below `sources`, where it is there.
+    """
+    from gkdbench.report.loading import load_records, study_folders
     from gkdbench.report.reproduction import counts_text, reproduction_page
+    from gkdbench.report.trainingspread import STUDY
 
     print(counts_text(path, board))
     page = path.with_suffix(".md")
-    page.write_text(reproduction_page(path, board), encoding="utf-8")
+    seeds = [record for folder in study_folders(sources, STUDY) for record in load_records(folder)]
+    page.write_text(reproduction_page(path, board, seeds), encoding="utf-8")
     print(page.resolve())
 
 

@@ -54,7 +54,7 @@ def step_down_of(table: NDArray[np.float64], signs: NDArray[np.float64]) -> NDAr
         hits += (highest >= least).sum(axis=0)
     p = np.empty(order.size)
     p[order] = np.maximum.accumulate(hits / signs.shape[0])
-    return p
+    return np.asarray(p, dtype=np.float64)
 
 
 def _signs(runs: Sequence[Run], flips: int, seed: int) -> NDArray[np.float64]:
