@@ -18,6 +18,13 @@ BY_METHOD: Mapping[str, Condition] = {
     "kd": ("no_transfer", {"alpha": (0.0,)}),
     "dml": ("no_transfer", {"lam": (0.0,)}),
     "alignahead": ("no_transfer", {"direction": ("none",)}),
+    "lsp": ("no_transfer", {"lam": (0.0,)}),
+    "kdcl": ("no_transfer", {"lam": (0.0,)}),
+    "lower_ce": ("no_transfer", {"lam": (0.0,)}),
+    "one": ("no_transfer", {"lam": (0.0,)}),
+    "aekd": ("no_transfer", {"gamma": (0.0,)}),
+    "gnnsd": ("no_transfer", {"alpha": (0.0,), "beta": (0.0,)}),
+    **{name: ("no_transfer", {"alpha": (0.0,), "beta": (0.0,)}) for name in ("at", "fitnet", "gcrd", "gsp")},
 }
 OF_ANY_METHOD: Condition = ("fixed_routing", {"model.routing": ("random", "random_each", "frozen")})
 

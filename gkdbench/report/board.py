@@ -16,7 +16,7 @@ from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import Board, Expected, FailedRun, MissingRuns, Section, SectionKind, Table, TableRow
 from gkdbench.report.naming import distinct_labels
 from gkdbench.report.protocols import follows_protocol, remarks
-from gkdbench.report.significance import against_controls
+from gkdbench.report.significance import against_controls, with_bold
 from gkdbench.report.summary import summaries
 
 RunPairs = frozenset[tuple[int, int]]
@@ -78,6 +78,7 @@ def build(
                 notes = (f"{own['tier']}, {own['trials']} trials", *notes)
             runs = {r.key: plan[r.key].runs for r in members if r.key in plan}
             tables.append(replace(table_of(members, setting, planned=runs, costs=costs), notes=notes))
+    tables = with_bold(tables)
     return Board(
         tables=tuple(tables),
         summaries=tuple(summaries(tables)),

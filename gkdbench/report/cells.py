@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gkdbench.report.cost import NOT_MEASURED, cost_text
 from gkdbench.report.model import FLAT_TEACHER, ControlComparison, TableRow
 from gkdbench.report.published import PublishedVerdict
+from gkdbench.report.statistics import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,22 @@ SAID = {FLAT_TEACHER: "taught by a flat teacher"}
 
 
 def _versus(found: ControlComparison | None) -> str:
-    if found is None:
+    return "–" if found is None else f"{estimate_text(found.estimate)}: {found.said}"
+
+
+def interval_text(interval: tuple[float, float], shown: Callable[[float], str] = points) -> str:
+    """``[-0.10, +0.42]``; an end that so few runs do not bound is open."""
+    low, high = interval
+    ends = shown(low) if math.isfinite(low) else "-∞", shown(high) if math.isfinite(high) else "+∞"
+    return f"[{ends[0]}, {ends[1]}]"
+
+
+def estimate_text(found: Estimate) -> str:
+    """Difference, interval, own p and family-wise p; empty where there is no number."""
+    if found.test is None:
         return "–"
-    low, high = found.interval
-    return f"{points(found.difference)} [{points(low)}, {points(high)}] p={found.p_value:.2g} {found.said}"
+    family = "" if found.p_family is None else f", family {found.p_family:.2g}"
+    return f"{points(found.test.difference)} {interval_text(found.test.interval)} p={found.test.p_value:.2g}{family}"
 
 
 CELLS = (
@@ -112,8 +126,9 @@ CELLS = (
     TableColumn(
         "gap",
         "Audit",
-        "Audit gap in points: by how much the best test epoch beats the selected one, on average. It is "
-        "what a stopping rule that looks at the test set would add. Nothing is selected, sorted or set in bold by it.",
+        "Audit gap in points: by how much the best test epoch beats the selected one, on average; none where there "
+        "was one epoch, as of an ensemble. It is what a stopping rule that looks at the test set would add. Nothing is "
+        "selected, sorted or set in bold by it.",
         lambda e: "–" if e.gap is None else points(e.gap),
     ),
     TableColumn(
@@ -133,9 +148,11 @@ CELLS = (
     TableColumn(
         "versus",
         "Against control",
-        "Mean paired difference in points to the strongest row that was trained alone and "
-        "costs no more at inference, its 95% bootstrap interval, and the sign-flip p value, Holm-corrected over the "
-        "section. Less than 0.2 points is a tie. Bold rows win.",
+        "Mean paired difference in points to the control (trained alone, no dearer at inference) that leaves the "
+        "smallest one; its 95% interval and p value by the sign-flip test; the family-wise p value over all lines of "
+        "the section against all their controls (step-down max-T). Better or worse: the latter is below 0.05. Equal: "
+        "surely within 0.5 points. Else not resolved, with the runs needed. Bold: better than every control, one of "
+        "which costs as much, and the same controls on every data set.",
         lambda e: _versus(e.versus),
     ),
     TableColumn(

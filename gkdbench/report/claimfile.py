@@ -15,7 +15,7 @@ from gkdbench.report.entries import entries, teaching_roles
 from gkdbench.report.model import Aggregate, TableRow
 from gkdbench.report.protocols import best_protocol, follows_protocol, of_protocol
 
-ClaimKind = Literal["better", "steadier", "sooner"]
+ClaimKind = Literal["better", "steadier", "consistent", "sooner"]
 
 
 class Side(TomlModel):
@@ -91,23 +91,15 @@ def of_one_protocol(
     return of_protocol(records, version), version
 
 
-class ClaimTest(TomlModel):
-    """One claim and how it is tested.
+class ClaimPart(TomlModel):
+    """Where a claim is tested, and on which rows.
 
     Args:
-        says: the claim, in our words. source: where it is made. reads: how the test represents it.
-        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``sooner``: a
-            smaller share of the epochs after which the rival had its best validation score, until that score is
-            reached (peer by peer; never reached counts as twice as many).
         candidate, against: names of the page's rows.
         datasets, splits: every pair of these is a place. places: "<data set> <split id>", for sets that share no split.
         settings: of every place; those that its split lacks are left out.
     """
 
-    says: str
-    source: str
-    reads: str
-    test: ClaimKind = "better"
     candidate: str
     against: Annotated[list[str], Field(min_length=1)]
     datasets: list[str] = []
@@ -122,9 +114,45 @@ class ClaimTest(TomlModel):
         return [*itertools.product(self.datasets, self.splits), *((dataset, split) for dataset, split in named)]
 
     @model_validator(mode="after")
-    def _is_tested_somewhere(self) -> ClaimTest:
+    def _is_tested_somewhere(self) -> ClaimPart:
         if bool(self.datasets) != bool(self.splits) or not self.where:
-            raise ValueError(f"{self.says!r} is tested nowhere: expected datasets and splits, or places, got neither")
+            says = getattr(self, "says", f"a part with {self.candidate!r}")
+            raise ValueError(f"{says!r} is tested nowhere: expected datasets and splits, or places, got neither")
+        return self
+
+
+class ClaimTest(ClaimPart):
+    """One claim and how it is tested.
+
+    Args:
+        says: the claim, in our words. source: where it is made. reads: how the test represents it.
+        test: ``better``: higher scores; ``steadier``: smaller deviations from its own median run; ``consistent``: a
+            smaller worst regret over the places; ``sooner``: a smaller share of the epochs after which the rival had
+            its best validation score, until that score is reached (peer by peer; never reached counts as twice as
+            many).
+        part: further places that answer the same claim by rows of their own; rivals answer by their position in
+            `against`.
+    """
+
+    says: str
+    source: str
+    reads: str
+    test: ClaimKind = "better"
+    part: list[ClaimPart] = []
+
+    @property
+    def parts(self) -> list[ClaimPart]:
+        """The claim's own places, and those of its further parts."""
+        return [self, *self.part]
+
+    @model_validator(mode="after")
+    def _parts_have_its_rivals(self) -> ClaimTest:
+        for part in self.part:
+            if len(part.against) != len(self.against):
+                raise ValueError(
+                    f"{self.says!r}: expected {len(self.against)} rivals in every part, got {len(part.against)}; "
+                    "rivals answer by their position"
+                )
         return self
 
 
@@ -230,7 +258,8 @@ class ClaimPage(TomlModel):
 
     @model_validator(mode="after")
     def _rows_are_there(self) -> ClaimPage:
-        used = [name for claim in self.claim for name in (claim.candidate, *claim.against)]
+        parts = [part for claim in self.claim for part in claim.parts]
+        used = [name for part in parts for name in (part.candidate, *part.against)]
         for name in [*used, *(name for shown in (*self.figure, *self.curve, *self.sweep) for name in shown.rows)]:
             if name not in self.row:
                 raise ValueError(f"no row {name!r}; {nearest(name, self.row)}")

@@ -11,18 +11,19 @@ from statistics import fmean
 from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import Record, Row
-from gkdbench.report.cells import flagged, percent, points
-from gkdbench.report.claimcheck import Checked, Curves, check
-from gkdbench.report.claimfile import ClaimKind, ClaimPage, CurveFigure, Figure, Quoted, Side, placed
-from gkdbench.report.convergence import Spread
+from gkdbench.report.cells import flagged, points
+from gkdbench.report.claimcheck import Checked, check_all
+from gkdbench.report.claimfile import ClaimPage, CurveFigure, Figure, Quoted, Side, placed
+from gkdbench.report.claimtext import RULES, estimates, heading, lines, opening, overview, paces
+from gkdbench.report.claimvalues import Curves
 from gkdbench.report.forest import Interval, forest_plot
 from gkdbench.report.learning_curves import learning_curves
 from gkdbench.report.lines import line_plot
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.markdown import plain, table
-from gkdbench.report.protocols import of_protocol, protocol_text
+from gkdbench.report.protocols import of_protocol
 from gkdbench.report.published import published
-from gkdbench.report.statistics import MIN_RUNS, bootstrap_interval
+from gkdbench.report.statistics import MIN_RUNS, sign_flip_interval
 from gkdbench.report.sweeps import sweep_sections
 from gkdbench.report.tomlpage import read_page
 from gkdbench.text_files import write_text
@@ -53,23 +54,21 @@ def claim_page(
     if page.study:
         records, curves = studies(page.study) if studies else ([], None)
     every, records = records, without_repeats(records)
-    checked = [check(claim, page.row, records, curves) for claim in page.claim]
-    overview = [
-        [str(number), plain(found.claim.says), f"**{found.verdict}**", _protocol(found), _tally(found), _runs(found)]
-        for number, found in enumerate(checked, start=1)
-    ]
-    titles = ["", "Claim", "Verdict", "Protocol", "Win / tie / loss against the strongest rival", "Runs a place"]
-    parts = [f"# {page.title}", page.intro.strip(), table(titles, overview), "How verdicts are made:\n\n" + RULES]
+    checked = check_all(page.claim, page.row, records, curves)
+    parts = [f"# {page.title}", opening(checked), page.intro.strip(), overview(checked)]
+    parts.append("How verdicts are made:\n\n" + RULES)
     plots = {}
     for number, found in enumerate(checked, start=1):
         name = f"{path.stem}-{number}.svg"
-        parts += [f"## {number}. {found.claim.says}", _text(found)]
-        if found.lines:
+        parts += [f"## {number}. {found.claim.says}", heading(found)]
+        if found.lines or any(of.pooled.gains for of in found.rivals):
             plots[name] = _plot(page.row[found.claim.candidate].name, found)
-            parts += [f"![differences with their intervals]({name})", _lines(found)]
+            parts += [f"![differences with their intervals]({name})", estimates(found)]
+        if found.lines:
+            parts += ["By place:", lines(found)]
         parts += _flags(found, page.row, records)
         if any(line.pace for line in found.lines):
-            parts.append(_paces(found))
+            parts.append(paces(found))
         if found.absent:
             parts.append("Not run yet, so undecided:\n\n" + "\n".join(f"- {plain(text)}" for text in found.absent))
     more, drawn = _figures(path.stem, page, records, curves)
@@ -119,85 +118,17 @@ BANDS = (
 )
 
 
-RULES = """\
-- Differences are paired by (split index, seed); the interval is a 95 % bootstrap interval of the mean difference, p
-  is that of the two-sided sign-flip test, Holm-corrected over all lines of the claim. Below 0.2 points is a tie.
-- The strongest rival of a place is the one that leaves the candidate the smallest difference.
-- Supported: at least half of the places are wins over the strongest rival, none is a loss.
-- Not supported: no win, and at least half of the places exclude a gain of 0.2 points.
-- Undecided: anything else, or a row is missing or has fewer than ten runs."""
-
-
-MEASURES: dict[ClaimKind, tuple[str, Callable[[float], str]]] = {
-    "better": ("score", percent),
-    "steadier": ("deviation", percent),
-    "sooner": ("epochs", lambda value: f"{value:.1f}"),
-}
-"""Test -> what its numbers are, and how one is printed. Differences are points, or percent of the rival's epochs."""
-
-
-def _text(found: Checked) -> str:
-    of = found.claim
-    made = f" ({protocol_text(found.protocol)})" if found.protocol else ""
-    return f"Source: {of.source}. Test: {of.reads} Verdict: **{found.verdict}**{made}."
-
-
-def _lines(found: Checked) -> str:
-    what, shown = MEASURES[found.claim.test]
-    titles = ["Where", f"Candidate, {what}", "Rival", what, "Difference", "Interval", "p (Holm)", "n", "Result"]
-    rows = []
-    for line in found.lines:
-        name = f"**{plain(line.rival)}**" if line.strongest else plain(line.rival)
-        low, high = line.interval
-        interval = f"{points(low)} to {points(high)}"
-        rows.append(
-            [
-                plain(" · ".join(line.place)),
-                shown(line.mean),
-                name,
-                shown(line.mean_rival),
-                points(line.difference),
-                interval,
-                f"{line.p_value:.2g}",
-                str(line.pairs),
-                line.outcome or "preview",
-            ]
-        )
-    return table(titles, rows) + "\n\nBold: the strongest rival of its place."
-
-
 def _flags(found: Checked, rows: Mapping[str, Side], records: Sequence[Record]) -> list[str]:
     """One paragraph on the runs of a claim that carry a flag, if any do."""
-    of = found.claim
     records = of_protocol(records, found.protocol)
-    lines = []
-    for (dataset, split), setting, name in product(of.where, of.settings, (of.candidate, *of.against)):
-        entry = rows[name].find(records, dataset, split, setting)
-        if entry is not None and entry.flags:
-            what = ", ".join(flagged(entry))
-            lines.append(plain(f"{rows[name].name} on {dataset}, {split}, {setting}: {what} of {entry.done}"))
-    return [f"Runs that count with their score, and carry a flag: {'; '.join(lines)}."] if lines else []
-
-
-def _paces(found: Checked) -> str:
-    """What the same arrivals cost in epochs, in gradient steps of one model and on the clock."""
-    rows = []
-    for line in found.lines:
-        if line.pace is not None:
-            ratios = [_times(each) for each in (line.pace.epochs, line.pace.steps, line.pace.seconds)]
-            reached = f"{line.pace.reached} of {line.pace.models}"
-            rows.append([plain(" · ".join(line.place)), plain(line.rival), reached, *ratios])
-    titles = ["Where", "Rival", "Models that reach its score", "Epochs", "Gradient steps of a model", "Wall clock"]
-    return f"{PACES}\n\n{table(titles, rows)}"
-
-
-PACES = """\
-The same as ratios, candidate over rival, geometric means with intervals; below 1 is sooner. Seconds are those of
-training and evaluation on the machine of the records, whatever else it did."""
-
-
-def _times(ratio: Spread | None) -> str:
-    return "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ratio)
+    seen: dict[str, None] = {}
+    for of in found.claim.parts:
+        for (dataset, split), setting, name in product(of.where, of.settings, (of.candidate, *of.against)):
+            entry = rows[name].find(records, dataset, split, setting)
+            if entry is not None and entry.flags:
+                what = ", ".join(flagged(entry))
+                seen[plain(f"{rows[name].name} on {dataset}, {split}, {setting}: {what} of {entry.done}")] = None
+    return [f"Runs that count with their score, and carry a flag: {'; '.join(seen)}."] if seen else []
 
 
 def _quoted(quoted: Quoted) -> str:
@@ -231,15 +162,22 @@ def _course(
 
 
 def _plot(candidate: str, found: Checked) -> str:
-    intervals = [
-        Interval(f"{' · '.join(line.place)}: {line.rival}", line.difference, *line.interval, line.strongest)
-        for line in found.lines
+    """Pooled differences in full colour, those by place in a lighter one."""
+    pools = [
+        Interval(f"{of.rival}, pooled", test.difference, *test.interval)
+        for of in found.rivals
+        if (test := of.estimate.test) is not None
     ]
-    return forest_plot(f"{candidate} against its rivals, points", intervals, points)
+    places = [
+        Interval(f"{' · '.join(line.place)}: {line.rival}", test.difference, *test.interval, strong=False)
+        for line in found.lines
+        if (test := line.estimate.test) is not None
+    ]
+    return forest_plot(f"{candidate} against its rivals, points", [*pools, *places], points)
 
 
 def _readings(figure: Figure, sides: Mapping[str, Side], records: Sequence[Record]) -> list[Interval]:
-    """Mean and bootstrap interval of every reading of every row that has it in all its runs."""
+    """Mean and interval of every reading of every row that has it in all its runs."""
     by_key = {record.key: record for record in records}
     found = []
     for side in (sides[name] for name in figure.rows):
@@ -252,7 +190,7 @@ def _readings(figure: Figure, sides: Mapping[str, Side], records: Sequence[Recor
             if values and len(values) == len(rows):
                 before = fmean(begun) if len(begun) == len(rows) else None
                 label = f"{side.name}: {called}"
-                found.append(Interval(label, fmean(values), *bootstrap_interval(values), before=before))
+                found.append(Interval(label, fmean(values), *sign_flip_interval(values), before=before))
     return found
 
 
@@ -264,17 +202,3 @@ def _read(figure: Figure, row: Row) -> dict[str, float]:
 
 def _plainly(value: float) -> str:
     return f"{value:.3g}"
-
-
-def _protocol(found: Checked) -> str:
-    return "–" if found.protocol is None else str(found.protocol)
-
-
-def _tally(found: Checked) -> str:
-    counts = [sum(line.outcome == result for line in found.deciding) for result in ("win", "tie", "loss")]
-    return " / ".join(map(str, counts))
-
-
-def _runs(found: Checked) -> str:
-    pairs = sorted({line.pairs for line in found.deciding})
-    return "–" if not pairs else str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"

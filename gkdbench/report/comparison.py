@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report.board import table_of
-from gkdbench.report.cells import percent, points
+from gkdbench.report.cells import interval_text, percent, points
 from gkdbench.report.entries import entries, taught_by, teaching_roles
 from gkdbench.report.loading import without_repeats
 from gkdbench.report.model import TableRow
+from gkdbench.report.overlap import overlap_ratio
 from gkdbench.report.protocols import best_protocol, of_protocol, protocol_text
 from gkdbench.report.statistics import (
     MIN_RUNS,
+    OUTCOMES,
     ComparisonOutcome,
-    Paired,
-    mean_std,
+    Estimate,
+    judge,
     nadeau_bengio,
-    outcome,
-    paired,
-    seeds_needed,
 )
 
 
@@ -56,14 +56,15 @@ class PairedComparison:
     unpaired: int  # runs of either side that lack a partner with a score
     mean_first: float
     mean_second: float
-    difference: float
+    difference: float | None  # None, as the next four: nothing can be tested, see `said`
     std: float | None  # ddof=1, of the differences
-    interval: tuple[float, float]
-    p_value: float  # sign flip
-    p_corrected: float  # Holm, over the lines
-    t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, when the test/train ratio is given
+    interval: tuple[float | None, float | None] | None  # 95%, of the sign-flip test; an end that is open is None
+    p_value: float | None  # of the sign-flip test
+    p_family: float | None  # over all lines (step-down max-T); None for a preview
+    t_test: tuple[float, float] | None  # Nadeau-Bengio t and p, where splits overlap
     outcome: ComparisonOutcome | None  # None for a preview: nothing is claimed
-    seeds: int | None  # pairs that find this difference with 80% power; None: no difference, or one pair
+    extend: int | None  # runs that a line which is not resolved needs
+    said: str  # the outcome, or why there is none
     flat_first: FlatRuns | None = None  # of the runs of each side; None: not recorded (protocol 1)
     flat_second: FlatRuns | None = None
 
@@ -71,6 +72,31 @@ class PairedComparison:
     def preview(self) -> bool:
         """Fewer pairs than the protocol asks for, or runs without a partner."""
         return self.pairs < MIN_RUNS or self.unpaired > 0
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts under `TITLES`."""
+        low, high = self.interval or (None, None)
+        interval = interval_text((-math.inf if low is None else low, math.inf if high is None else high))
+        return (
+            f"{self.dataset} · {self.split} · {self.setting}",
+            percent(self.mean_first),
+            percent(self.mean_second),
+            f"{self.pairs}" + (f" (+{self.unpaired} unpaired)" if self.unpaired else ""),
+            "–" if self.difference is None else f"{points(self.difference)} {interval}",
+            "–" if self.p_value is None else f"{self.p_value:.2g}",
+            "–" if self.p_family is None else f"{self.p_family:.2g}",
+            "–" if self.t_test is None else f"{self.t_test[0]:.2f}, {self.t_test[1]:.2g}",
+            self.said,
+        )
+
+
+TITLES = ("Where", "First", "Second", "Runs", "Difference", "p", "Family p", "Corrected t, p", "Result")
+READS = (
+    "Difference with its 95% interval and p: sign-flip test over shared runs. Family p: over all lines here (step-down "
+    "max-T); better and worse follow it. Equal: surely within 0.5 points. Corrected t: Nadeau and Bengio's, where "
+    "splits overlap."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +108,22 @@ class Comparison:
 
     @property
     def tally(self) -> Counter[ComparisonOutcome]:
-        """Wins, ties and losses of the first side."""
+        """How often the first side is better, equal, not resolved, worse."""
         return Counter(line.outcome for line in self.lines if line.outcome)
 
     def to_text(self, *, width: int = 120) -> str:
-        """A table for a terminal, with win / tie / loss below."""
+        """A table for a terminal, with the outcomes counted below."""
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         out = io.StringIO()
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for title in ("Where", "First", "Second", "Pairs", "Difference", "p (Holm)", "Result", "Pairs for 80%"):
+        for title in TITLES:
             table.add_column(title, justify="left" if title in ("Where", "Result") else "right")
         for line in self.lines:
-            low, high = line.interval
-            table.add_row(
-                f"{line.dataset} · {line.split} · {line.setting}",
-                percent(line.mean_first),
-                percent(line.mean_second),
-                f"{line.pairs}" + (f" (+{line.unpaired} unpaired)" if line.unpaired else ""),
-                f"{points(line.difference)} \\[{points(low)}, {points(high)}]",
-                f"{line.p_corrected:.2g}",
-                line.outcome or "preview",
-                str(line.seeds or "–"),
-            )
+            table.add_row(*map(Text, line.texts))
         console = Console(file=out, width=width, color_system=None)
         console.print(
             f"{self.lines[0].first} against {self.lines[0].second}, paired by (split index, seed), "
@@ -114,7 +131,7 @@ class Comparison:
             markup=False,
         )
         console.print(table)
-        counts = ", ".join(f"{self.tally[result]} {result}" for result in ("win", "tie", "loss"))
+        counts = ", ".join(f"{self.tally[result]} {result}" for result in OUTCOMES)
         for line in self.lines:
             for name, runs in ((line.first, line.flat_first), (line.second, line.flat_second)):
                 if runs is not None and (runs.flat or runs.flat_teacher):
@@ -123,11 +140,11 @@ class Comparison:
                     console.print(f"{where}: {counted}", markup=False)
         open_lines = sum(line.preview for line in self.lines)
         counts += f", {open_lines} preview (fewer than {MIN_RUNS} pairs, or runs unpaired)" if open_lines else ""
-        console.print(f"{counts}; below 0.2 points is a tie. Intervals: 95% bootstrap of the mean difference.")
+        console.print(f"{counts}. {READS}", markup=False)
         return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
 
 
-def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_ratio: float | None = None) -> Comparison:
+def compare(first: Sequence[Record], second: Sequence[Record]) -> Comparison:
     """Pair two methods by (index, seed) wherever both have a record.
 
     Rows of one protocol version are compared: the one that both have in most places, of equal ones the newest. Splits
@@ -135,8 +152,6 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
 
     Args:
         first, second: one record per (data set, split id, training setting) on each side.
-        test_train_ratio: test over training items of one split; adds the Nadeau-Bengio corrected t for overlapping
-            random splits and folds.
 
     Raises:
         UserError: nothing in common; several records of one side in one place; different data, splits, threads,
@@ -162,8 +177,8 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, test_train_rat
             if setting in two.columns:
                 table_of([one, two], setting)  # refuses different data, splits, threads, device or tier
                 pairs_of_records.append(_paired_records(one, two, setting))
-    statistics = paired([pair.gains for pair in pairs_of_records])
-    lines = (_line(pair, of, test_train_ratio) for pair, of in zip(pairs_of_records, statistics, strict=True))
+    judged = judge([pair.gains for pair in pairs_of_records], claimed=[not pair.unpaired for pair in pairs_of_records])
+    lines = (_line(pair, of) for pair, of in zip(pairs_of_records, judged, strict=True))
     return Comparison(tuple(lines), version)
 
 
@@ -183,10 +198,15 @@ class _PairedRecords:
     first: TableRow
     second: TableRow
     pairs: list[tuple[int, int]]
+    ratio: float | None  # of test to training items, where splits overlap
 
     @property
-    def gains(self) -> list[float]:
-        return [self.first.scores[pair] - self.second.scores[pair] for pair in self.pairs]
+    def gains(self) -> dict[tuple[int, int], float]:
+        return {pair: self.first.scores[pair] - self.second.scores[pair] for pair in self.pairs}
+
+    @property
+    def unpaired(self) -> int:
+        return len(self.first.planned | self.second.planned) - len(self.pairs)
 
 
 def _by_place(records: Sequence[Record], side: str) -> dict[tuple[str, str, str], Record]:
@@ -224,31 +244,35 @@ def _paired_records(one: Record, two: Record, setting: str) -> _PairedRecords:
         raise UserError(
             f"{one.label} and {two.label} have no scored run in common on {one.dataset}, {one.split}, {setting}"
         )
-    return _PairedRecords(one.dataset, one.split, setting, first, second, pairs)
+    return _PairedRecords(one.dataset, one.split, setting, first, second, pairs, overlap_ratio(one, setting))
 
 
-def _line(pair: _PairedRecords, of: Paired, ratio: float | None) -> PairedComparison:
-    gains, pairs = pair.gains, pair.pairs
-    mean, std = mean_std(gains)
-    line = PairedComparison(
+def _line(pair: _PairedRecords, of: Estimate) -> PairedComparison:
+    pairs, test = pair.pairs, of.test
+    corrected = nadeau_bengio(list(pair.gains.values()), pair.ratio) if test and pair.ratio is not None else None
+    return PairedComparison(
         dataset=pair.dataset,
         split=pair.split,
         setting=pair.setting,
         first=pair.first.name,
         second=pair.second.name,
         pairs=len(pairs),
-        unpaired=len(pair.first.planned | pair.second.planned) - len(pairs),
+        unpaired=pair.unpaired,
         mean_first=sum(pair.first.scores[run] for run in pairs) / len(pairs),
         mean_second=sum(pair.second.scores[run] for run in pairs) / len(pairs),
         difference=of.difference,
-        std=std,
-        interval=of.interval,
-        p_value=of.p_alone,
-        p_corrected=of.p_value,
-        t_test=nadeau_bengio(gains, ratio) if ratio is not None and len(pairs) > 1 else None,
-        outcome=None,
-        seeds=seeds_needed(mean, std) if std is not None and mean != 0.0 else None,
+        std=of.std,
+        interval=None if test is None else (_bounded(test.interval[0]), _bounded(test.interval[1])),
+        p_value=None if test is None else test.p_value,
+        p_family=of.p_family,
+        t_test=corrected if corrected is not None and math.isfinite(corrected[0]) else None,
+        outcome=of.outcome,
+        extend=of.extend,
+        said=of.said,
         flat_first=FlatRuns.of(pair.first),
         flat_second=FlatRuns.of(pair.second),
     )
-    return line if line.preview else replace(line, outcome=outcome(of.difference, of.p_value))
+
+
+def _bounded(end: float) -> float | None:
+    return end if math.isfinite(end) else None

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record, Row
 from gkdbench.records.sidecar import SidecarArrays, row_arrays
-from gkdbench.report.statistics import bootstrap_interval
+from gkdbench.report.statistics import sign_flip_interval
 
 Pair = tuple[int, int]
 """Split index and seed of a run."""
 Spread = tuple[float, float, float]
-"""A geometric mean, and the ends of its 95 % bootstrap interval."""
+"""A geometric mean, and the ends of its 95 % interval, by the sign-flip test of its logarithms."""
 NEVER = 2
 """A level that is never reached counts as so many times the rival's epochs, and no run counts for more."""
 
@@ -137,5 +137,5 @@ def _scaled(epochs: Sequence[float], factors: Sequence[float | None]) -> Spread 
 
 def _spread(ratios: Sequence[float]) -> Spread:
     logs = [math.log(ratio) for ratio in ratios]
-    low, high = bootstrap_interval(logs)
+    low, high = sign_flip_interval(logs)
     return math.exp(fmean(logs)), math.exp(low), math.exp(high)

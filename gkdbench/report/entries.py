@@ -10,7 +10,6 @@ from gkdbench.errors import UserError
 from gkdbench.records.key import reported
 from gkdbench.records.schema import ModelResult, Record, Row
 from gkdbench.records.selection import best_of
-from gkdbench.report.controls import is_control
 from gkdbench.report.model import Aggregate, RowRun, TableRow
 from gkdbench.report.published import verdicts
 
@@ -104,7 +103,7 @@ def _entry(
         macs=_only({model.macs for model in flat}),
         planned=planned,
         runs=runs,
-        control=is_control(record),
+        control=record.control,
         training_macs=_training_macs(record),
         train_j=_mean_energy(record),
         flatness_known=bool(flat) and all(model.val_loss is not None for model in flat),
@@ -135,6 +134,7 @@ def _run(row: Row, models: list[ModelResult], setting: str) -> RowRun:
         reason=row.reason,
         command=row.command,
         flags=tuple(row.flags),
+        epochs=row.epochs,
     )
 
 

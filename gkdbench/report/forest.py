@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One row: a value and the ends of its interval. `strong`: drawn in full colour. `before`: drawn as a ring."""
+    """One row: a value and the ends of its interval, infinite where nothing bounds it.
+
+    `strong`: drawn in full colour. `before`: drawn as a ring.
+    """
 
     label: str
     value: float
@@ -30,7 +34,12 @@ class Interval:
 
 def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[float], str]) -> str:
     """An SVG document; zero is a stroke, the numbers are next to the rows, printed by `shown`."""
-    ends = [end for row in intervals for end in (row.low, row.high, row.value if row.before is None else row.before)]
+    ends = [
+        end
+        for row in intervals
+        for end in (row.low, row.high, row.value, row.value if row.before is None else row.before)
+    ]
+    ends = [end for end in ends if math.isfinite(end)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 0.01
     numbers = [_numbers(row, shown) for row in intervals]
@@ -38,7 +47,7 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
     right = 24 + int(LETTER * max(map(len, numbers), default=0))
 
     def x(value: float) -> str:
-        return f"{left + (value - low) / span * WIDE:.1f}"
+        return f"{left + (min(max(value, low), high) - low) / span * WIDE:.1f}"
 
     height, width = ROW * (len(intervals) + 3), left + WIDE + right
     bottom = height - ROW
@@ -80,4 +89,5 @@ def forest_plot(title: str, intervals: Sequence[Interval], shown: Callable[[floa
 
 def _numbers(row: Interval, shown: Callable[[float], str]) -> str:
     begun = "" if row.before is None else f"{shown(row.before)} → "
-    return f"{begun}{shown(row.value)} [{shown(row.low)}, {shown(row.high)}]"
+    ends = shown(row.low) if math.isfinite(row.low) else "-∞", shown(row.high) if math.isfinite(row.high) else "+∞"
+    return f"{begun}{shown(row.value)} [{ends[0]}, {ends[1]}]"

@@ -8,13 +8,14 @@ from importlib.resources import files
 from itertools import groupby
 
 from gkdbench.records.schema import DataInfo
-from gkdbench.report.cells import BY_KEY, CELLS, filled, number, percent, points, score
+from gkdbench.report.cells import BY_KEY, CELLS, estimate_text, filled, number, percent, score
 from gkdbench.report.markup import Markup, join, tag
 from gkdbench.report.model import Board, Section, Summary, Table, TableRow
 from gkdbench.report.pareto import KINDS, pareto_plot
 from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
 from gkdbench.report.strip import Scale, scale, strip
+from gkdbench.report.summarycells import SUMMARY_READS, SUMMARY_TITLES, summary_numbers, summary_scores, tested
 
 SIGNS = {"reproduced": "●", "close": "◐", "not reproduced": "○", "not comparable": "–"}
 TEXT_CELLS = ("row", "needs", "published", "verdict", "versus", "training")
@@ -207,9 +208,8 @@ def _cell(entry: TableRow, key: str) -> Markup:
         return join([_grade(verdict, exact=True) for verdict in entry.verdicts])
     compared = {"versus": entry.versus, "training": entry.versus_training}.get(key)
     if compared is not None:
-        low, high = (points(end) for end in compared.interval)
-        small = tag("small", f"{compared.said}, p={compared.p_value:.2g}, over {compared.control}")
-        return join(f"{points(compared.difference)} [{low}, {high}]", small)
+        small = tag("small", f"{compared.said}, over {compared.control}")
+        return join(estimate_text(compared.estimate), small)
     if key == "score" and entry.preview:
         plain = BY_KEY[key].text(entry).removesuffix(" (preview)")
         return join(plain, tag("mark", "preview"))
@@ -240,28 +240,23 @@ def _sources(board: Board) -> list[Markup]:
 
 def _summary(summary: Summary) -> Markup:
     """Means over the data sets of one split id and setting, ranks of complete rows."""
-    head = [tag("th", "Row", scope="col"), *(tag("th", name, scope="col", class_="num") for name in summary.datasets)]
-    head += [tag("th", name, scope="col", class_="num") for name in ("Average rank", "Win / tie / loss")]
+    head = [tag("th", "Row", scope="col")]
+    head += [tag("th", name, scope="col", class_="num") for name in (*summary.datasets, *SUMMARY_TITLES)]
     rows = []
     for row in summary.rows:
-        means = [tag("td", score(e) if e else "–", class_="num") for e in row.entries]
-        rank = "–" if row.rank is None else f"{row.rank:.2f}"
-        tally = " / ".join(str(row.tally[o]) for o in ("win", "tie", "loss")) if row.tally else "–"
-        cells = [tag("th", row.name, scope="row"), means, tag("td", rank, class_="num"), tag("td", tally, class_="num")]
-        rows.append(tag("tr", cells))
-    name = ", ".join(summary.heading)
+        texts = [*summary_scores(row), *summary_numbers(row)]
+        name = tag("small", f"↳ {row.name}") if row.parent else row.name
+        rows.append(tag("tr", tag("th", name, scope="row"), [tag("td", text, class_="num") for text in texts]))
     table = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
     marks = tag("small", summary.title), tag("small", protocol_text(summary.protocol))
-    return tag("article", tag("h4", summary.setting, marks), _box(table, name))
+    said = tag("p", f"{summary.said} {tested(summary.test)}".strip(), class_="size")
+    return tag("article", tag("h4", summary.setting, marks), said, _box(table, ", ".join(summary.heading)))
 
 
 def _across(board: Board) -> Markup | None:
     if not board.summaries:
         return None
-    text = (
-        "Rows trained alone, and the students of one teacher. Ranks are averaged over rows that are complete on every "
-        "data set. Wins, ties and losses are against the strongest control of each table."
-    )
+    text = f"Rows trained alone, and the students of one teacher. {SUMMARY_READS}"
     lead = tag("p", text, class_="size")
     parts: list[Markup] = []
     for split, members in groupby(board.summaries, key=lambda summary: summary.split):

@@ -11,6 +11,7 @@ from gkdbench.printable import printable
 from gkdbench.report.cells import BY_KEY, CELLS, filled, score
 from gkdbench.report.model import Board, Summary, Table, TableRow
 from gkdbench.report.protocols import best_protocol, protocol_text
+from gkdbench.report.summarycells import SUMMARY_TITLES, summary_numbers, summary_scores, tested
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +142,12 @@ def to_markdown(board: Board) -> str:
 
 
 def _summary(summary: Summary) -> str:
-    titles = ["Row", *map(plain, summary.datasets), "Average rank", "Win / tie / loss"]
+    titles = ["Row", *map(plain, summary.datasets), *SUMMARY_TITLES]
     rows = []
     for row in summary.rows:
-        means = [plain(score(entry)) if entry else "–" for entry in row.entries]
-        tally = " / ".join(str(row.tally[outcome]) for outcome in ("win", "tie", "loss")) if row.tally else "–"
-        rows.append([plain(row.name), *means, "–" if row.rank is None else f"{row.rank:.2f}", tally])
-    return table(titles, rows)
+        name = f"↳ {plain(row.name)}" if row.parent else plain(row.name)
+        rows.append([name, *map(plain, summary_scores(row)), *summary_numbers(row)])
+    return "\n\n".join([table(titles, rows), plain(f"{summary.said} {tested(summary.test)}".strip())])
 
 
 def marked_tables(text: str) -> dict[str, dict[str, str]]:

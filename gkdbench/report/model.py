@@ -6,11 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from gkdbench.controls import Control
 from gkdbench.records.schema import PROTOCOL_VERSION, DataInfo, Provenance
 from gkdbench.report.cost import RowCost
 from gkdbench.report.protocols import protocol_text
 from gkdbench.report.published import PublishedVerdict
-from gkdbench.report.statistics import MIN_RUNS, ComparisonOutcome, mean_std
+from gkdbench.report.statistics import MIN_RUNS, ComparisonOutcome, Estimate, Rank, RankTest, mean_std
 
 SectionKind = Literal["solo", "taught", "release's teacher", "as released"]
 Aggregate = Literal["single", "mean of peers", "best on validation", "ensemble"]
@@ -31,6 +32,7 @@ class RowRun:
     reason: str | None
     command: str
     flags: tuple[str, ...]
+    epochs: int = 0  # that were reported; 1: nothing was trained (an ensemble of finished models), nothing was chosen
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -39,18 +41,37 @@ class RowRun:
 
 @dataclass(frozen=True, slots=True)
 class ControlComparison:
-    """An entry against the strongest control of no higher cost; differences in [-1, 1]."""
+    """An entry against the controls of no higher cost; differences in [-1, 1].
+
+    Attributes:
+        control: the one that leaves the smallest difference. estimate: of that difference.
+        controls: names of all. beats_all: better than every one. own_cost: one of them costs what the entry costs.
+        lacking: controls that the entry has on other data sets, and that were not run here.
+    """
 
     control: str
-    difference: float
-    interval: tuple[float, float]
-    p_value: float  # Holm-corrected over the comparisons of the section
-    outcome: ComparisonOutcome | None  # None below the protocol's minimum of runs: nothing is claimed
+    estimate: Estimate
+    controls: frozenset[str] = frozenset()
+    beats_all: bool = False
+    own_cost: bool = False
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> ComparisonOutcome | None:
+        """None where nothing is claimed."""
+        return self.estimate.outcome
 
     @property
     def said(self) -> str:
-        """The outcome in a word, or that there are too few runs for one."""
-        return self.outcome or f"fewer than {MIN_RUNS} runs"
+        """The outcome in words, and what a better row lacks to be bold."""
+        if not self.estimate.better:
+            return self.estimate.said
+        if not self.beats_all:
+            return f"{self.estimate.said}, but not than every control"
+        if not self.own_cost:
+            return f"{self.estimate.said}, but no control is of its own cost"
+        missing = f", but not run here: {', '.join(self.lacking)}" if self.lacking else ""
+        return f"{self.estimate.said}{missing}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +93,7 @@ class TableRow:
     macs: int | None
     planned: frozenset[tuple[int, int]]
     runs: tuple[RowRun, ...]
-    control: bool = False  # a row of the table that methods should beat: see `gkdbench.report.controls`
+    control: Control | None = None  # the kind of control that it is, see `gkdbench.controls`; None: none
     verdicts: tuple[PublishedVerdict, ...] = ()
     training_macs: int | None = None  # an inference an epoch of every model trained for it; None: not known, or taught
     train_j: float | None = None  # mean over the runs; None: a run has no reading
@@ -111,7 +132,9 @@ class TableRow:
 
     @property
     def gap(self) -> float | None:
-        """Mean of peak - selected over the runs, or None when a run lacks either."""
+        """Mean of peak - selected over the runs; None when a run lacks either, or had one epoch to choose from."""
+        if any(run.epochs == 1 for run in self.runs):
+            return None
         gaps = [run.peak - run.value for run in self.runs if run.peak is not None and run.value is not None]
         return sum(gaps) / len(gaps) if self.complete and len(gaps) == self.done else None
 
@@ -172,24 +195,42 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One method over the data sets of a summary."""
+    """One method over the data sets of a summary, or one of its options under it.
+
+    Attributes:
+        entries: one per data set, None where it did not run. sizes: of its model there, "" where all have the same.
+        rank: None: not complete on every data set of the ranks, or an option.
+        tally: outcomes against the strongest control of each table.
+        parent: the row under which it folds out; None: a row of its own.
+    """
 
     name: str
-    entries: tuple[TableRow | None, ...]  # one per data set, None where it did not run
-    rank: float | None  # None: not complete on every data set
-    tally: Counter[ComparisonOutcome]  # against the strongest control, Holm-corrected in each table
+    entries: tuple[TableRow | None, ...]
+    sizes: tuple[str, ...]
+    rank: Rank | None
+    tally: Counter[ComparisonOutcome]
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rows trained alone, and those of one standard teacher, of one (split id, setting, protocol)."""
+    """The rows trained alone, and those of one standard teacher, of one (split id, setting, protocol).
+
+    Attributes:
+        title: of the taught section, or of the rows trained alone when nothing was taught.
+        rank_sets: the data sets over which rows are ranked. test: whether the ranks differ.
+        said: over which sets how many rows are ranked, in words.
+    """
 
     split: str
     setting: str
-    title: str  # of the taught section, or of the rows trained alone when nothing was taught
+    title: str
     datasets: tuple[str, ...]
     rows: tuple[SummaryRow, ...]
     protocol: int = PROTOCOL_VERSION
+    rank_sets: tuple[str, ...] = ()
+    test: RankTest | None = None
+    said: str = ""
 
     @property
     def heading(self) -> list[str]:

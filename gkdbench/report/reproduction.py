@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from gkdbench.errors import UserError, nearest
-from gkdbench.records.schema import Fraction, TomlModel
+from gkdbench.records.schema import Fraction, Record, TomlModel
 from gkdbench.report.cells import score
+from gkdbench.report.entries import entries
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import Board, Table, TableRow
 from gkdbench.report.protocols import best_protocol, protocol_text
 from gkdbench.report.published import UNCHECKED, Claim, Published, PublishedVerdict, claims
 from gkdbench.report.tomlpage import read_page
+from gkdbench.report.trainingspread import SEEDS, STUDY, TrainingJudgement, judged_by_training
 
 SETTINGS = ("tran", "ind", "prod", "graph")
 NOT_RUN = "not run"
@@ -86,6 +88,7 @@ class PublishedComparison:
     board_table: Table | None = None
     entry: TableRow | None = None
     verdict: PublishedVerdict | None = None
+    training: TrainingJudgement | None = None  # where our splits are the publication's
 
     @property
     def graded(self) -> bool:
@@ -142,10 +145,15 @@ def _line(claim: Claim, row: Published, group: PublishedGroup, tables: Sequence[
     return PublishedComparison(claim.name, row, NOT_RUN, released[0] if released else "no record")
 
 
-def reproduction_page(path: Path, board: Board) -> str:
-    """The Markdown of the page that `path` describes."""
+def reproduction_page(path: Path, board: Board, seeds: Sequence[Record] = ()) -> str:
+    """The Markdown of the page that `path` describes.
+
+    Args:
+        seeds: records of the study `gkdbench.report.trainingspread.STUDY`: further training seeds of published rows.
+    """
     page = load_page(path)
-    groups = [(group, lines_of(group, board)) for group in page.group]
+    further = {record.key: record for record in seeds}
+    groups = [(group, [_trained(line, further) for line in lines_of(group, board)]) for group in page.group]
     parts = [f"# {page.title}", page.intro.strip(), _overview(groups)]
     for group, lines in groups:
         parts += [f"## {plain(group.says)}"]
@@ -153,6 +161,7 @@ def reproduction_page(path: Path, board: Board) -> str:
         parts += [_promise(group, lines), _details(group, lines)]
         versions = {line.board_table.protocol for line in lines if line.board_table is not None}
         parts += [f"Our rows: {protocol_text(version)}." for version in versions]
+        parts += _by_training(lines)
         parts += [f"\\* {plain(dataset)}: {why}" for dataset, why in group.marked.items()]
         if off := [line for line in lines if line.status in GRADES[1:]]:
             parts.append("Not reproduced, or close only, and what was tried:")
@@ -172,6 +181,35 @@ def counts_text(path: Path, board: Board) -> str:
         silent = [line for line in lines if line.status in GRADES[1:] and _note(page.note, line) is None]
         found += [f"  no paragraph yet: {_where(line)}" for line in silent]
     return "\n".join(found)
+
+
+def _trained(line: PublishedComparison, further: Mapping[str, Record]) -> PublishedComparison:
+    """`line` with its judgement by training alone, where our splits are the publication's and selected scores count."""
+    table_, entry = line.board_table, line.entry
+    if table_ is None or entry is None or line.verdict is None or not line.graded or "peak" in line.verdict.why:
+        return line
+    scores = dict(entry.scores)
+    if entry.key in further:
+        rows = entries(further[entry.key], table_.setting)
+        scores |= next((row.scores for row in rows if row.aggregate == entry.aggregate), {})
+    judged = judged_by_training(scores, line.published, split=table_.split, dataset=table_.dataset)
+    return replace(line, training=judged)
+
+
+def _by_training(lines: Sequence[PublishedComparison]) -> list[str]:
+    """What the stricter tolerance says of the lines that have it, and what the others lack."""
+    judged = [line for line in lines if line.training is not None]
+    if not judged:
+        return []
+    tally = Counter(line.training.grade for line in judged if line.training and line.training.grade)
+    counts = ", ".join(f"{tally[status]} {status}" for status in GRADES if tally[status]) or "none judged"
+    missing = sum(line.training.tolerance is None for line in judged if line.training)
+    text = (
+        f"On {len(judged)} of these rows our splits are the publication's own, so that the differences between splits "
+        f"are in both means and no part of the error. By the variance of training alone: {counts}"
+    )
+    text += f"; {missing} lack the {SEEDS} training seeds a split that it takes (study `{STUDY}`)" if missing else ""
+    return [f'{text}. Columns "same splits" and "training alone".']
 
 
 def _count(lines: Sequence[PublishedComparison]) -> str:
@@ -224,6 +262,9 @@ def _details(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str
         "Difference",
         "Tolerance",
         "Verdict",
+        "Difference, same splits",
+        "Tolerance, training alone",
+        "Verdict by it",
     ]
     rows = []
     for line in lines:
@@ -232,10 +273,19 @@ def _details(group: PublishedGroup, lines: Sequence[PublishedComparison]) -> str
         if line.entry is not None and line.verdict is not None and line.verdict.difference is not None:
             own = [score(line.entry), str(line.entry.done), f"{line.verdict.difference:+.2f}"]
             own += [f"{line.verdict.tolerance:.2f}", line.status]
+        own += _strict(line.training)
         where = [plain(line.claim), plain(line.published.dataset) + mark, line.published.setting]
         std = "" if line.published.std is None else f" ± {float(line.published.std)}"
         rows.append([*where, f"{float(line.published.mean)}{std}", *own])
     return table(titles, rows)
+
+
+def _strict(judged: TrainingJudgement | None) -> list[str]:
+    """Difference, tolerance and grade by training alone."""
+    if judged is None:
+        return ["–", "–", "–"]
+    tolerance = "–" if judged.tolerance is None else f"{judged.tolerance:.2f}"
+    return [f"{judged.difference:+.2f}", tolerance, plain(judged.grade or judged.missing)]
 
 
 def _where(line: PublishedComparison) -> str:

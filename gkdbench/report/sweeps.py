@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import Literal
 
 from gkdbench.records.schema import CorruptedResult, Record, Row, Score
-from gkdbench.report.cells import points, score
+from gkdbench.report.cells import estimate_text, score
 from gkdbench.report.claimfile import ClaimPage, Side, SweepFigure, placed
 from gkdbench.report.lines import Panel, PlotCurve, line_plot
 from gkdbench.report.markdown import plain, table
 from gkdbench.report.model import TableRow
-from gkdbench.report.statistics import Paired, paired
+from gkdbench.report.statistics import Estimate, judge
 
 Measure = Literal["scores", "ece", "disagreement"]
 MEASURES: Mapping[Measure, str] = {
@@ -23,8 +23,9 @@ MEASURES: Mapping[Measure, str] = {
 
 
 SWEPT = (
-    "Scores: mean ± standard deviation over runs. Differences: mean over pairs of runs, 95 % bootstrap interval, p of "
-    "the sign-flip test, Holm-corrected over the table. Corrupted inputs are the same for all models of a seed."
+    "Scores: mean ± standard deviation over runs. Differences: mean over pairs of runs, 95 % interval and p of the "
+    "sign-flip test, and the family-wise p over the table (step-down max-T). Corrupted inputs are the "
+    "same for all models of a seed."
 )
 
 
@@ -63,19 +64,19 @@ def panels(figure: SweepFigure, sides: Mapping[str, Side], records: Sequence[Rec
 
 
 def sweep_table(figure: SweepFigure, sides: Mapping[str, Side], records: Sequence[Record]) -> str:
-    """Scores by level, and by how much the first row is above each other one: paired, Holm-corrected over the table."""
+    """Scores by level, and by how much the first row is above each other one: paired, one family."""
     chosen = [sides[name] for name in figure.rows]
     by_row = {side.name: dict(_by_level(figure, side, records, "scores")) for side in chosen}
     candidate, *others = by_row
     levels = sorted({level for of in by_row.values() for level in of})
-    compared: dict[tuple[float, str], list[float]] = {}
+    compared: dict[tuple[float, str], dict[tuple[int, int], float]] = {}
     for level in levels:
         for other in others:
             ours, theirs = by_row[candidate].get(level), by_row[other].get(level)
             pairs = sorted(ours.scores.keys() & theirs.scores.keys()) if ours and theirs else []
             if ours and theirs and pairs:
-                compared[level, other] = [ours.scores[pair] - theirs.scores[pair] for pair in pairs]
-    statistics = dict(zip(compared, paired(list(compared.values())), strict=True))
+                compared[level, other] = {pair: ours.scores[pair] - theirs.scores[pair] for pair in pairs}
+    statistics = dict(zip(compared, judge(list(compared.values())), strict=True))
     rows = []
     for level in levels:
         shown = [score(of[level]) if level in of else "–" for of in by_row.values()]
@@ -140,8 +141,5 @@ def _curve(label: str, known: Sequence[tuple[float, TableRow]]) -> PlotCurve:
     return PlotCurve(label, tuple(levels), y, low, high)
 
 
-def _difference(of: Paired | None) -> str:
-    if of is None:
-        return "–"
-    low, high = of.interval
-    return f"{points(of.difference)} \\[{points(low)}, {points(high)}\\] p={of.p_value:.2g}"
+def _difference(of: Estimate | None) -> str:
+    return "–" if of is None else plain(f"{estimate_text(of)}: {of.said}")

@@ -16,7 +16,7 @@ from gkdbench.text_files import read_text, write_text
 if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
     from gkdbench.records.schema import Record
-    from gkdbench.report.claimcheck import Curves
+    from gkdbench.report.claimvalues import Curves
     from gkdbench.report.model import Board, Expected, TableRow
 
 
@@ -123,7 +123,7 @@ def report(args: argparse.Namespace) -> int:
         ):
             print(page.resolve())
     if args.published:
-        count_published(Path(args.published), board)
+        count_published(Path(args.published), board, args.paths)
     if args.ties:
         fill_ties(Path(args.ties), records, partial(load_curves, args.paths))
     if args.pareto:
@@ -193,12 +193,18 @@ def _study(paths: Sequence[str], name: str) -> tuple[list[Record], Curves]:
     return [record for folder in folders for record in load_records(folder)], partial(load_curves, folders)
 
 
-def count_published(path: Path, board: Board) -> None:
-    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it."""
+def count_published(path: Path, board: Board, sources: Sequence[str] = ()) -> None:
+    """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it.
+
+    Further training seeds of published rows are read from their study below `sources`, where it is there.
+    """
+    from gkdbench.report.loading import load_records, study_folders
     from gkdbench.report.reproduction import counts_text, reproduction_page
+    from gkdbench.report.trainingspread import STUDY
 
     print(counts_text(path, board))
-    print(write_text(path.with_suffix(".md"), reproduction_page(path, board)))
+    seeds = [record for folder in study_folders(sources, STUDY) for record in load_records(folder)]
+    print(write_text(path.with_suffix(".md"), reproduction_page(path, board, seeds)))
 
 
 def _expected(suite: str) -> list[Expected]:
@@ -271,7 +277,7 @@ def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Pat
 
 
 def compare(args: argparse.Namespace) -> int:
-    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and the tie rule.
+    """``gkdbench compare A B``: paired by (split index, seed), with interval, p and family-wise p.
 
     With ``--measure``: how much of B's time A takes, measured now.
     """

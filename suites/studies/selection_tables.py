@@ -16,7 +16,7 @@ from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER
 from gkdbench.records.schema import Record, Row
 from gkdbench.records.store import Store
 from gkdbench.report.markdown import splice, table
-from gkdbench.report.statistics import bootstrap_interval, sign_flip_p
+from gkdbench.report.statistics import sign_flip
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "results" / "studies" / "selection"
@@ -131,8 +131,9 @@ def _difference(first: Record | None, second: Record | None, column: str) -> str
     ]
     if len(values) < 2:
         return "-"
-    low, high = bootstrap_interval(values)
-    return f"{fmean(values):+.2f} [{low:+.2f}, {high:+.2f}] p={sign_flip_p(values):.2g}, {len(values)} runs"
+    test = sign_flip(values)
+    low, high = test.interval
+    return f"{test.difference:+.2f} [{low:+.2f}, {high:+.2f}] p={test.p_value:.2g}, {len(values)} runs"
 
 
 TABLES = {"teachers": teachers, "students": students, "differences": differences}

@@ -48,6 +48,21 @@ class Misspelt(Shuffled):
     control_when = {"shufle": ("all",)}  # noqa: RUF012 - a wrong declaration, as an author may write it
 
 
+OFF: Mapping[str, Mapping[str, Any]] = {
+    "kd": {"alpha": 0.0},
+    "dml": {"lam": 0.0},
+    "lsp": {"lam": 0.0},
+    "kdcl": {"lam": 0.0},
+    "lower_ce": {"lam": 0.0},
+    "one": {"lam": 0.0},
+    "aekd": {"gamma": 0.0},
+    "gnnsd": {"alpha": 0.0, "beta": 0.0},
+    "at": {"alpha": 0.0, "beta": 0.0},
+    "fitnet": {"alpha": 0.0, "beta": 0.0},
+    "gcrd": {"alpha": 0.0, "beta": 0.0},
+    "gsp": {"alpha": 0.0, "beta": 0.0},
+}
+"""Method -> its settings without transfer: the loop that stands beside it as a control."""
 Register = Callable[[type[Method]], str]
 
 
@@ -90,7 +105,7 @@ def test_a_wrong_declaration_is_named(register: Register, kind: type[Method], wo
 def test_every_kind_has_a_method_and_each_declares_what_it_is() -> None:
     declared = {name: METHODS.get(name).control for name in METHODS.names() if METHODS.get(name).control}
     assert set(declared.values()) == set(CONTROLS)
-    off = [("kd", {"alpha": 0.0}), ("dml", {"lam": 0.0}), ("alignahead", {"direction": "none"})]
+    off = [*OFF.items(), ("alignahead", {"direction": "none"})]
     off += [("rbm", {"model": {"routing": rule}}) for rule in ("random", "random_each", "frozen")]
     assert all(resolve(name, fields).control_kind == declared[name] for name, fields in off)
     assert all(resolve(name).control_kind is None for name, _ in off)

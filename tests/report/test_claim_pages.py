@@ -1,4 +1,4 @@
-"""Claims against records: pairs, the strongest rival, verdicts by their rules, the page."""
+"""Claims against records: pairs, pooled estimates, verdicts by their rules, the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from support.records_factory import TEN, record
 
 from gkdbench.errors import UserError
 from gkdbench.records.key import TRIAL
-from gkdbench.report.claimcheck import check
+from gkdbench.records.schema import Record
+from gkdbench.report.claimcheck import check, check_all
 from gkdbench.report.claimfile import ClaimTest, Figure, Side
 from gkdbench.report.claimpage import _readings, claim_page, write_pages
 
@@ -57,17 +58,58 @@ def rows(gain: float, dataset: str, **fields: object) -> list:  # type: ignore[t
     [
         ((0.02, 0.02), "supported"),
         ((0.02, 0.0), "supported"),
-        ((0.02, -0.02), "undecided"),
-        ((0.0, 0.0), "not supported"),
-        ((-0.02, 0.0), "not supported"),
-        ((0.001, 0.0015), "not supported"),
+        ((0.0, 0.0), "undecided"),
+        ((-0.02, 0.0), "contradicted"),
+        ((0.001, 0.0015), "supported"),
     ],
 )
-def test_verdicts_follow_the_strongest_rival_of_each_place(gains: tuple[float, float], verdict: str) -> None:
+def test_verdicts_follow_the_pooled_estimate_of_every_rival(gains: tuple[float, float], verdict: str) -> None:
     found = check(claim(), ROWS, [r for gain, name in zip(gains, SETS, strict=True) for r in rows(gain, name)])
-    assert [line.rival for line in found.deciding] == ["GLNN", "GLNN"]
-    assert [line.difference for line in found.deciding] == pytest.approx(list(gains))
+    glnn, moe = found.rivals
+    assert (glnn.rival, moe.rival) == ("GLNN", "MoE") and glnn.pooled.said == "2 places, 10 shared runs"
+    mean = sum(gains) / 2
+    assert glnn.estimate.difference == (pytest.approx(mean) if mean else None)
+    assert moe.estimate.difference == pytest.approx(mean + 0.1)
     assert len(found.lines) == 4 and found.verdict == verdict
+    assert [line.tested for line in found.lines] == [glnn.estimate.outcome in ("better", "worse"), True] * 2
+
+
+def test_a_page_is_one_family_and_places_are_tested_only_for_rivals_that_passed() -> None:
+    records = [r for name in SETS for r in rows(0.02, name)]
+    alone, page = check(claim(), ROWS, records), check_all([claim(), claim("steadier")], ROWS, records)
+    assert page[0].verdict == alone.verdict == "supported"
+    assert [of.estimate.test for of in page[0].rivals] == [of.estimate.test for of in alone.rivals]
+    assert not any(line.tested for line in page[1].lines)
+
+
+def test_parts_answer_one_claim_with_rows_of_their_own() -> None:
+    part = {"candidate": "rbm", "against": ["moe", "glnn"], "places": ["pubmed planetoid-public"], "settings": ["tran"]}
+    data = claim(sets=("cora",)).model_dump() | {"part": [part], "settings": ["tran"]}
+    found = check(ClaimTest.model_validate(data), ROWS, [r for name in SETS for r in rows(0.02, name)])
+    assert [line.rival for line in found.lines] == ["GLNN", "MoE", "MoE", "GLNN"]
+    first, second = found.rivals
+    assert first.estimate.difference == pytest.approx((0.02 + 0.12) / 2)
+    assert second.estimate.difference == pytest.approx((0.02 + 0.12) / 2)
+    with pytest.raises(ValueError, match="expected 2 rivals in every part, got 1"):
+        ClaimTest.model_validate(data | {"part": [part | {"against": ["moe"]}]})
+
+
+def test_consistent_compares_the_worst_regret_over_places() -> None:
+    """RbM leads by 2 points on cora and trails by 2 on pubmed; its worst regret is 2, GLNN's is 2, MoE's is 12."""
+    found = check(claim("consistent"), ROWS, [*rows(0.02, "cora"), *rows(-0.02, "pubmed")])
+    _, moe = found.rivals
+    assert not found.lines and found.regrets == pytest.approx({"RbM": 0.02, "GLNN": 0.02, "MoE": 0.12})
+    assert moe.estimate.difference == pytest.approx(0.1) and moe.estimate.better and found.verdict == "undecided"
+
+
+def test_places_that_share_no_run_are_a_sentence() -> None:
+    def later(made: Record) -> Record:
+        moved = [row.model_copy(update={"index": row.index + 50, "seed": row.seed + 50}) for row in made.rows]
+        return made.model_copy(update={"rows": moved})
+
+    found = check(claim(), ROWS, [*rows(0.02, "cora"), *map(later, rows(0.02, "pubmed"))])
+    assert found.verdict == "undecided" and {of.pooled.said for of in found.rivals} == {"the 2 places share no run"}
+    assert all(of.estimate.test is None for of in found.rivals)
 
 
 def test_what_is_missing_leaves_a_claim_undecided() -> None:
@@ -94,9 +136,9 @@ def test_places_name_sets_that_share_no_split() -> None:
 def test_steadier_compares_deviations_and_not_means() -> None:
     calm = [rbm(mean=0.5, std=0.001), record("glnn", "GLNN", mean=0.9, std=0.05), record("moe", "MoE", std=0.04)]
     found = check(claim("steadier", ("cora",)), ROWS, calm)
-    assert found.verdict == "supported" and found.deciding[0].rival == "MoE"
+    assert found.verdict == "supported"
     wild = [rbm(mean=0.9, std=0.05), record("glnn", "GLNN", std=0.001), record("moe", "MoE", std=0.002)]
-    assert check(claim("steadier", ("cora",)), ROWS, wild).verdict == "not supported"
+    assert check(claim("steadier", ("cora",)), ROWS, wild).verdict == "contradicted"
 
 
 def test_a_side_that_fits_two_records_is_refused() -> None:
@@ -133,8 +175,11 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     )
     records = [r for name in SETS for r in rows(0.02, name)]
     text, plots = claim_page(page, records)
-    assert "| 1 | RbM is better | **supported** | 2 | 2 / 0 / 0 | 10 |" in text
-    assert "| cora · planetoid-public · tran | 72.00 | **GLNN** | 70.00 | +2.00 |" in text
+    assert "| 1 | RbM is better | **supported** | 2 | GLNN +2.00 better; MoE +12.00 better | 10 |" in text
+    assert "| cora · planetoid-public · tran | 72.00 | GLNN | 70.00 | +2.00 |" in text
+    opening = text.split("\n\n")[1]
+    assert opening.startswith("Claims: 1, of which these records support 1, contradict 0 and leave 0 undecided.")
+    assert "Believe claim 1 (RbM is better)." in opening
     assert list(plots) == ["rbm-1.svg"] and plots["rbm-1.svg"].startswith("<svg")
     assert "carry a flag" not in text
     flagged = [r.model_copy(update={"flags": ["idle_expert"]}) if r.seed < 4 else r for r in records[0].rows]
@@ -145,7 +190,7 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     page.write_text("study = 'widths'\n" + whole)
     assert "Not run yet, so undecided" in claim_page(page, records)[0]
     of_study = claim_page(page, [], None, lambda name: (records if name == "widths" else [], lambda record: {}))[0]
-    assert "| 1 | RbM is better | **supported** | 2 | 2 / 0 / 0 | 10 |" in of_study
+    assert "| 1 | RbM is better | **supported** | 2 |" in of_study
     page.write_text(whole.replace("against = ['glnn', 'moe']", "against = ['gln']"))
     with pytest.raises(UserError, match="no row 'gln'; did you mean 'glnn'"):
         claim_page(page, records)

@@ -11,7 +11,8 @@ from support.records_factory import TEN, record, sha, teacher, teacher_of
 from gkdbench.errors import UserError
 from gkdbench.records.schema import Record
 from gkdbench.report import compare
-from gkdbench.report.statistics import seeds_needed
+from gkdbench.report.overlap import overlap_ratio
+from gkdbench.report.statistics import sign_flip
 
 PLACES = ("cora", "citeseer", "pubmed")
 
@@ -28,27 +29,29 @@ def uneven(**fields: object) -> Record:
 
 
 def test_a_line_holds_the_statistics_of_its_pairs() -> None:
-    one, two = uneven(mean=0.61), record(mean=0.6)
-    (line,) = compare([one], [two], test_train_ratio=1000 / 140).lines
+    one, two = uneven(mean=0.61, split="cpf-lcc-20-30"), record(mean=0.6, split="cpf-lcc-20-30")
+    (line,) = compare([one], [two]).lines
     gains = [
         a.models[0].scores["tran"].value - b.models[0].scores["tran"].value
         for a, b in zip(one.rows, two.rows, strict=True)
     ]
     assert line.difference == pytest.approx(np.mean(gains)) and line.std == pytest.approx(np.std(gains, ddof=1))
-    assert line.p_value == line.p_corrected == 2 / 2**10 and line.outcome == "win" and not line.preview
+    assert line.p_value == line.p_family == 2 / 2**10 and line.outcome == line.said == "better" and not line.preview
+    ratio = one.rows[0].models[0].scores["tran"].n / (20 * one.data.classes)  # of twenty labels a class
     assert line.t_test is not None
-    assert line.t_test[0] == pytest.approx(np.mean(gains) / math.sqrt((0.1 + 1000 / 140) * np.var(gains, ddof=1)))
-    assert line.seeds == seeds_needed(line.difference, line.std or 0.0)
-    assert 0 < line.interval[0] < line.difference < line.interval[1]
+    assert line.t_test[0] == pytest.approx(np.mean(gains) / math.sqrt((0.1 + ratio) * np.var(gains, ddof=1)))
+    assert line.interval == sign_flip(gains).interval and line.extend is None
+    again = [row.model_copy(update={"index": 0}) for row in one.rows]
+    assert overlap_ratio(one.model_copy(update={"rows": again}), "tran") is None  # one split: nothing overlaps
 
 
-def test_sides_swap_and_holm_runs_over_the_lines() -> None:
+def test_sides_swap_and_the_family_is_all_lines() -> None:
     first = [uneven(mean=0.61, dataset=name) for name in PLACES]
     second = [record(mean=0.6, dataset=name) for name in PLACES[:2]] + [record(mean=0.9, dataset="pubmed")]
     forth, back = compare(first, second), compare(second, first)
-    assert forth.tally == {"win": 2, "loss": 1} and back.tally == {"win": 1, "loss": 2}
+    assert forth.tally == {"better": 2, "worse": 1} and back.tally == {"better": 1, "worse": 2}
     for a, b in zip(forth.lines, back.lines, strict=True):
-        assert a.difference == -b.difference and a.p_corrected == b.p_corrected == 3 * 2 / 2**10
+        assert a.difference == -b.difference and a.p_family == b.p_family == 2 / 2**10
 
 
 def test_runs_without_a_partner_are_counted_and_make_a_preview() -> None:
@@ -58,9 +61,17 @@ def test_runs_without_a_partner_are_counted_and_make_a_preview() -> None:
         compare([uneven(runs=TEN[:2])], [record(runs=TEN[5:])])
 
 
-def test_equal_runs_are_a_tie() -> None:
+def test_twins_are_a_sentence_and_no_number() -> None:
     (line,) = compare([record(label="again")], [record()]).lines
-    assert (line.outcome, line.p_value, line.seeds) == ("tie", 1.0, None)
+    assert (line.outcome, line.p_value, line.difference, line.interval) == (None, None, None, None)
+    assert line.said == "the same score in every run, nothing to test" and line.said in line.texts
+
+
+def test_one_shared_run_is_a_sentence_and_few_have_an_open_interval() -> None:
+    (line,) = compare([uneven(runs=TEN[:1], mean=0.7)], [record(runs=TEN[:1])]).lines
+    assert line.said == "not compared: expected two or more shared runs, got 1" and line.p_value is None
+    (line,) = compare([uneven(runs=TEN[:4], mean=0.7)], [record(runs=TEN[:4])]).lines
+    assert line.interval == (None, None) and "[-∞, +∞]" in line.texts[4] and line.said == "preview, 4 runs"
 
 
 SAGE, GAT = teacher(), teacher("gat", "GAT 8x16")
@@ -94,11 +105,13 @@ def test_one_teacher_means_its_weights_in_every_run() -> None:
 
 
 def test_a_student_and_a_row_trained_alone_are_compared() -> None:
-    assert compare([record("glnn", "GLNN", mean=0.7, teachers=teacher_of(SAGE))], [record()]).lines[0].outcome == "win"
+    assert (
+        compare([record("glnn", "GLNN", mean=0.7, teachers=teacher_of(SAGE))], [record()]).lines[0].outcome == "better"
+    )
 
 
 def test_text_names_both_sides_and_every_line() -> None:
     done = compare([uneven(mean=0.61, dataset=name) for name in PLACES], [record(dataset=name) for name in PLACES])
     text = done.to_text(width=140)
-    assert "GLNN against MLP 2x128" in text and "3 win, 0 tie, 0 loss" in text
+    assert "GLNN against MLP 2x128" in text and "3 better, 0 equal, 0 not resolved, 0 worse" in text
     assert all(f"{name} · planetoid-public · tran" in text for name in PLACES) and "[+" in text

@@ -76,7 +76,7 @@ def test_a_claim_of_sooner_says_what_it_costs(tmp_path: Path) -> None:
     }
     text, _ = claim_page(page, [ours, theirs], lambda one: side_cars[one.key])
     assert "**supported**" in text
-    assert "| 2.0 | **B** | 4.0 | +50.00 |" in text
+    assert "| 2.0 | B | 4.0 | +50.00 |" in text
     assert "| B | 10 of 10 | 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] | 1.50 [1.50, 1.50] |" in text.replace("\\", "")
     with pytest.raises(UserError, match="reads side-cars"):
         claim_page(page, [ours, theirs])

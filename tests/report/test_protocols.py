@@ -161,7 +161,7 @@ def test_a_page_of_claims_says_protocol_and_flat_runs(tmp_path: Path) -> None:
     steps = [r.model_copy(update={"extra": {"steps": 2.0}}) for r in new[2].rows]
     new[2] = flat(new[2].model_copy(update={"rows": steps}), 2, 3)
     text, _ = claim_page(page, [*old, *new])
-    assert "| 1 | GLNN is better | **supported** | 2 | 1 / 0 / 0 | 10 |" in text
+    assert "| 1 | GLNN is better | **supported** | 2 |" in text
     assert "Verdict: **supported** (protocol 2)." in text and "All rows: protocol 2." in text
     assert "GLNN on cora, planetoid-public, tran: 2 flat, 3 taught by a flat teacher of 10" in text
     assert "Verdict: **supported** (protocol 1)." in claim_page(page, old)[0]

@@ -48,9 +48,11 @@ def test_sign_flip_is_scipys_permutation_test() -> None:
 def test_neither_order_nor_common_sign_moves_a_p_value(differences: list[float], rng: object) -> None:
     shuffled = list(differences)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    p = s.sign_flip_p(differences, flips=500)
-    assert s.sign_flip_p(shuffled, flips=500) == p == s.sign_flip_p([-d for d in differences], flips=500)
-    assert s.bootstrap_interval(shuffled, resamples=50) == s.bootstrap_interval(differences, resamples=50)
+    one, two = s.sign_flip(differences, flips=500), s.sign_flip(shuffled, flips=500)
+    back = s.sign_flip([-d for d in differences], flips=500)
+    assert (two.p_value, two.interval) == (one.p_value, one.interval)
+    assert back.p_value == one.p_value
+    assert back.interval == (pytest.approx(-one.interval[1]), pytest.approx(-one.interval[0]))
 
 
 def test_sampled_sign_flip_is_near_the_exact_normal_value_and_never_zero() -> None:
@@ -65,23 +67,36 @@ def test_sixteen_equal_differences_give_the_smallest_exact_p() -> None:
     assert s.sign_flip_p([0.0] * 5) == 1.0
 
 
-def test_bootstrap_interval_is_scipys() -> None:
-    rng = np.random.default_rng(1)
-    differences = rng.normal(1.0, 2.0, 30)
-    low, high = s.bootstrap_interval(differences.tolist())
-    reference = stats.bootstrap(
-        (differences,), np.mean, method="percentile", rng=np.random.default_rng(5), n_resamples=10_000
-    ).confidence_interval
-    assert (low, high) == (pytest.approx(reference.low, abs=0.03), pytest.approx(reference.high, abs=0.03))
+@given(DIFFERENCES)
+@settings(max_examples=40, deadline=None)
+def test_the_interval_is_what_the_test_does_not_exclude(differences: list[float]) -> None:
+    """A shift by more than either end gives p < 0.05, one by less does not: the test itself is the oracle."""
+    found = s.sign_flip(differences)
+    for end, outwards in zip(found.interval, (-1, 1), strict=True):
+        if math.isinf(end):
+            assert 2 / 2 ** len(differences) >= 0.05
+            continue
+        for step, excluded in ((1e-6, True), (-1e-6, False)):
+            shifted = [d - (end + outwards * step) for d in differences]
+            if found.interval[0] < found.interval[1] or excluded:
+                assert (s.sign_flip_p(shifted) < 0.05) is excluded
 
 
-@settings(max_examples=20, deadline=None)
-@given(DIFFERENCES, st.floats(-1, 1))
-def test_bootstrap_interval_shifts_with_the_differences(differences: list[float], shift: float) -> None:
-    low, high = s.bootstrap_interval(differences, resamples=200)
-    assert min(differences) - 1e-12 <= low <= high <= max(differences) + 1e-12
-    moved = s.bootstrap_interval([d + shift for d in differences], resamples=200)
-    assert moved == (pytest.approx(low + shift, abs=1e-9), pytest.approx(high + shift, abs=1e-9))
+@given(DIFFERENCES)
+@settings(max_examples=40, deadline=None)
+def test_the_interval_excludes_zero_exactly_where_p_is_small(differences: list[float]) -> None:
+    for found in (s.sign_flip(differences), s.sign_flip(differences * 3, flips=300)):
+        low, high = found.interval
+        assert (found.p_value < 0.05) is not (low <= 0.0 <= high)
+        assert (
+            low <= found.narrow[0] <= found.difference + 1e-12 and found.difference - 1e-12 <= found.narrow[1] <= high
+        )
+
+
+def test_few_runs_exclude_nothing_and_a_constant_is_tested_like_any_other() -> None:
+    assert s.sign_flip([0.3, 0.5]).interval == (-math.inf, math.inf)
+    constant = s.sign_flip([0.1] * 10)
+    assert constant.p_value == 2 / 1024 and constant.interval == (pytest.approx(0.1), pytest.approx(0.1))
 
 
 def test_holm_by_hand() -> None:
@@ -115,14 +130,6 @@ def test_nadeau_bengio_by_hand_and_towards_the_plain_t() -> None:
         s.nadeau_bengio(differences, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("difference", "p", "expected"),
-    [(0.0019, 0.0, "tie"), (0.002, 0.04, "win"), (-0.01, 0.049, "loss"), (0.05, 0.05, "tie"), (0.0, 1.0, "tie")],
-)
-def test_tie_rule(difference: float, p: float, expected: str) -> None:
-    assert s.outcome(difference, p) == expected
-
-
 def test_average_ranks_leave_incomplete_rows_out() -> None:
     scores: dict[str, dict[str, float | None]] = {
         "a": {"x": 0.9, "y": 0.5},
@@ -130,8 +137,25 @@ def test_average_ranks_leave_incomplete_rows_out() -> None:
         "c": {"x": 0.99},
         "d": {"x": 0.1, "y": None},
     }
-    assert s.average_ranks(scores) == {"a": 1.25, "b": 1.75}
-    assert s.average_ranks({"c": {}}) == {}
+    assert s.average_ranks(scores, ("x", "y")) == {"a": 1.25, "b": 1.75}
+    assert s.average_ranks({"c": {"x": 1.0}}, ("x",)) == {}  # never a rank among one
+    assert s.ranked(scores, ("x", "y"))["b"] == s.Rank(1.75, 2.0, pytest.approx(0.05), pytest.approx(0.1))
+
+
+def test_ranks_are_told_apart_by_friedman_and_wilcoxon_with_holm() -> None:
+    rng = np.random.default_rng(0)
+    columns = tuple(map(str, range(12)))
+    means = {"good": 0.9, "middle": 0.7, "bad": 0.5}
+    scores = {name: {c: mean + 0.01 * rng.normal() for c in columns} for name, mean in means.items()}
+    found = s.rank_test(scores, columns)
+    assert found is not None and found.best == "good"
+    assert found.friedman == pytest.approx(
+        stats.friedmanchisquare(*([*row.values()] for row in scores.values())).pvalue
+    )
+    assert dict(found.behind) == {"middle": 2 * 2 / 2**12, "bad": 2 * 2 / 2**12}  # least exact p, twice by Holm
+    alike = {name: {c: float(rng.normal()) for c in columns} for name in means}
+    same = s.rank_test(alike, columns)
+    assert same is not None and not same.behind
 
 
 def test_seeds_needed_is_the_textbook_number_and_reaches_its_power() -> None:
@@ -142,18 +166,3 @@ def test_seeds_needed_is_the_textbook_number_and_reaches_its_power() -> None:
     assert needed == sorted(needed, reverse=True) and needed[-1] == 2
     with pytest.raises(UserError, match="difference != 0"):
         s.seeds_needed(0.0, 1.0)
-
-
-def test_comparisons_of_one_table_are_corrected_together() -> None:
-    gains = [[0.01 + 0.001 * i for i in range(10)], [0.02, -0.02, 0.01]]
-    first, second = s.paired(gains)
-    assert (first.difference, first.interval) == (pytest.approx(0.0145), s.bootstrap_interval(gains[0]))
-    assert [of.p_alone for of in (first, second)] == [s.sign_flip_p(each) for each in gains] == [2 / 1024, 1.0]
-    assert [of.p_value for of in (first, second)] == [4 / 1024, 1.0]
-    assert s.paired([]) == []
-
-
-def test_what_counts_as_a_tie_is_the_callers_word() -> None:
-    assert s.outcome(0.001, 0.01) == "tie"
-    assert s.outcome(0.001, 0.01, tie=0.0) == "win" and s.outcome(-0.001, 0.01, tie=0.0) == "loss"
-    assert s.outcome(0.001, 0.05, tie=0.0) == "tie"

@@ -104,9 +104,9 @@ def test_panels_are_means_over_peers_and_runs_by_level() -> None:
 def test_the_first_row_is_compared_with_the_others_level_by_level() -> None:
     lines = sweep_table(figure("b", "a"), SIDES, RECORDS).splitlines()
     assert lines[0] == "| Level | BOTH | ALONE | Difference to ALONE |"
-    assert lines[2].startswith("| 0 | 79.00 ± 0.00 | 79.00 ± 0.00 | +0.00")
+    assert lines[2].startswith("| 0 | 79.00 ± 0.00 | 79.00 ± 0.00 | –: the same score in every run")
     # ten equal differences: sign flips give 2 / 2^10, Holm over the three levels times 3 and times 2
-    assert "+10.00 \\[+10.00, +10.00\\] p=0.0059" in lines[3] and "+20.00" in lines[4]
+    assert "+10.00 \\[+10.00, +10.00\\] p=0.002, family 0.002: better" in lines[3] and "+20.00" in lines[4]
 
 
 def test_a_run_without_the_step_has_no_score() -> None:

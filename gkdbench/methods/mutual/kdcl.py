@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,8 @@ class KDCL(LogitMutualMethod):
         "no official code: targets follow the paper as recalled; the repository named is a simplification by others",
         "peers differ by dropout, not by augmentation",
     )
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     target: Literal["naive", "linear", "minlogit", "mean", "general"] = "linear"
     lam: NonNegativeFloat = 1.0

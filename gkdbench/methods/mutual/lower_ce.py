@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ class LowerCE(LogitMutualMethod):
 
     name: ClassVar[str] = "lower_ce"
     paper: ClassVar[str] = "control: the direction of transfer decided by the lower cross-entropy"
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     lam: NonNegativeFloat = 1.0
     direction: Literal["lower", "random", "higher"] = "lower"

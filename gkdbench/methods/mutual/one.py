@@ -57,6 +57,8 @@ class ONE(SingleModelMethod):
         "the ramp is a share of the epochs; the official code's is 80 epochs",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"lam": (0.0,)}
 
     backbone: str = "gcn"
     epochs: PositiveInt = 200

@@ -72,6 +72,8 @@ class FeatureTaught(DistilledStudent):
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     multi_label: ClassVar[bool] = True
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.0,), "beta": (0.0,)}
 
     backbone: str = "gcn"
     teacher: str = "gat"

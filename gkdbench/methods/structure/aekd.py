@@ -57,6 +57,8 @@ class AEKD(SingleModelMethod):
         "teachers are graph networks of different backbones; the official code's are image networks of one",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"gamma": (0.0,)}
 
     backbone: str = "gcn"
     teachers: Annotated[tuple[str, ...], Field(min_length=1, max_length=6)] = ("gcn", "gat", "sage")

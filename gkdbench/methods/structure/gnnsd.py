@@ -50,6 +50,8 @@ class GNNSD(SingleModelMethod):
         "nodes, the weights and the depth are ours",
     )
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 10}
+    control: ClassVar[str] = "no_transfer"
+    control_when: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.0,), "beta": (0.0,)}
 
     backbone: str = "gcn"
     alpha: NonNegativeFloat = 1.0
