@@ -42,7 +42,7 @@ class GATConfig(Backbone):
 
     name: ClassVar[str] = "gat"
     paper: ClassVar[str] = "Velickovic et al., Graph Attention Networks, ICLR 2018"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2  # at a score of exactly 0 the gradient takes `negative_slope`; before, 1
 
     head_width: int = 8
     heads: int = 8
