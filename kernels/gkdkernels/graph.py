@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkdkernels.core.kept import plain, to_keep
+
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
 HUB_EDGES = 512  # longer rows are cut into chunks of this many edges by kernels that give one program to a row
 
 
@@ -23,8 +26,8 @@ class CSRGraph:
     in `index`. Tensors are never modified after construction.
 
     Args:
-        indptr: [num_dst + 1] int32 or int64, non-decreasing, starts at 0, ends at E.
-        index: [E], same dtype and device, values in [0, num_src).
+        indptr: [num_dst + 1] int32 or int64, non-decreasing, starts at 0, ends at E; any strides (copied once).
+        index: [E], same dtype and device, values in [0, num_src); any strides.
         num_src: number of sources (columns).
         symmetric: True if the caller knows that the edge set equals its own transpose, None if unknown.
 
@@ -33,8 +36,9 @@ class CSRGraph:
     """
 
     def __init__(self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> None:
+        num_src = _count(num_src, "num_src")
         _check(indptr, index, num_src)
-        self.indptr, self.index, self.num_src = indptr, index, int(num_src)
+        self.indptr, self.index, self.num_src = plain(indptr), plain(index), num_src
         self.num_dst, self.num_edges = int(indptr.numel() - 1), int(index.numel())
         if symmetric and self.num_dst != self.num_src:
             raise ValueError(f"symmetric=True: expected a square graph, got {self.num_dst} rows and {num_src} columns")
@@ -48,17 +52,20 @@ class CSRGraph:
         return self.index.device
 
     @cached_property
+    @to_keep
     def degree(self) -> Tensor:
         """[num_dst] in-degree, the dtype of `indptr`."""
         return self.indptr.diff()
 
     @cached_property
+    @to_keep
     def row(self) -> Tensor:
         """[E] destination of each edge (the COO row index)."""
         rows = torch.arange(self.num_dst, dtype=self.index.dtype, device=self.device)
         return torch.repeat_interleave(rows, self.degree.long(), output_size=self.num_edges)
 
     @cached_property
+    @to_keep
     def transposed(self) -> Transposed:
         """The transpose and, for each of its edges, the id of the edge it comes from. Computed once."""
         order = _stable_order(self.index, self.num_src)
@@ -73,6 +80,7 @@ class CSRGraph:
         return Transposed(CSRGraph.trusted(indptr, index, self.num_dst, self.symmetric), order)
 
     @cached_property
+    @to_keep
     def hubs(self) -> Hubs:
         """The rows with more than `HUB_EDGES` edges, and their chunks. Computed once (a host synchronisation)."""
         row = (self.degree > HUB_EDGES).nonzero().squeeze(1)
@@ -100,11 +108,26 @@ class CSRGraph:
         isolated = int((degree == 0).sum())
         return DegreeStats(int(degree[0]), self.num_edges / self.num_dst, middle, high, int(degree[-1]), isolated)
 
-    def to(self, device: torch.device | str) -> CSRGraph:
-        """The same graph on `device` (itself when it is there already)."""
-        if torch.device(device) == self.device:
+    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> CSRGraph:
+        """The same graph on `device` (itself when it is there already, or with None)."""
+        if device is None or on(self.index, device):
             return self
-        return CSRGraph(self.indptr.to(device), self.index.to(device), self.num_src, self.symmetric)
+        moved = (part.to(device, non_blocking=non_blocking) for part in (self.indptr, self.index))
+        return CSRGraph.trusted(*moved, self.num_src, self.symmetric)
+
+    def cpu(self) -> CSRGraph:
+        """`to` the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | int | None = None, *, non_blocking: bool = False) -> CSRGraph:
+        """`to` a GPU: the current one, or `device`."""
+        index = device.index if isinstance(device, torch.device) else device
+        there = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+        return self.to(there, non_blocking=non_blocking)
+
+    def pin_memory(self) -> CSRGraph:
+        """The same graph in pinned memory, from where a GPU can copy it without waiting."""
+        return CSRGraph.trusted(self.indptr.pin_memory(), self.index.pin_memory(), self.num_src, self.symmetric)
 
     @classmethod
     def trusted(cls, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> CSRGraph:
@@ -152,9 +175,12 @@ class CSRGraph:
             >>> graph.indptr, graph.index  # the sources of node 0 are 1 and 2
             (tensor([0, 2, 4, 4]), tensor([1, 2, 0, 2]))
         """
-        num_dst, num_src = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
+        sizes = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
+        num_dst, num_src = (_count(size, "num_nodes") for size in sizes)
         if edge_index.dim() != 2 or edge_index.size(0) != 2:
             raise ValueError(f"edge_index: expected shape [2, E], got {tuple(edge_index.shape)}")
+        if edge_index.dtype not in INTEGERS:
+            raise ValueError(f"edge_index: expected integers, got {edge_index.dtype}; try edge_index.long()")
         src, dst = edge_index[0].long(), edge_index[1].long()
         if dst.numel() and (int(dst.min()) < 0 or int(dst.max()) >= num_dst):
             raise ValueError(
@@ -249,13 +275,18 @@ class SparseFeatures:
     def device(self) -> torch.device:
         return self.value.device
 
-    def to(self, device: torch.device | str) -> SparseFeatures:
-        return SparseFeatures(self.graph.to(device), self.value.to(device))
+    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> SparseFeatures:
+        """The same features on `device`."""
+        if device is None:
+            return self
+        value = self.value.to(device, non_blocking=non_blocking)
+        return SparseFeatures(self.graph.to(device, non_blocking=non_blocking), value)
 
     @cached_property
+    @to_keep
     def transposed(self) -> Tensor:
-        """[nnz] the values in the order of the transposed graph's edges. Computed once."""
-        return self.value[self.graph.transposed.edge]
+        """[nnz] the values in the order of the transposed graph's edges, without their gradient. Computed once."""
+        return self.value.detach()[self.graph.transposed.edge]
 
     def rows(self, rows: Tensor) -> SparseFeatures:
         """The sub-matrix of `rows` ([M] int64, any order, repeats allowed)."""
@@ -302,8 +333,12 @@ class MixedFeatures:
     def device(self) -> torch.device:
         return self.dense.device
 
-    def to(self, device: torch.device | str) -> MixedFeatures:
-        return MixedFeatures(self.sparse.to(device), self.dense.to(device))
+    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> MixedFeatures:
+        """The same features on `device`."""
+        if device is None:
+            return self
+        dense = self.dense.to(device, non_blocking=non_blocking)
+        return MixedFeatures(self.sparse.to(device, non_blocking=non_blocking), dense)
 
     def rows(self, rows: Tensor) -> MixedFeatures:
         """The sub-matrix of `rows` ([M] int64, any order, repeats allowed)."""
@@ -312,6 +347,32 @@ class MixedFeatures:
 
 Features = Tensor | SparseFeatures | MixedFeatures
 """A feature matrix [N, D]: a dense float tensor, its non-zeros, or sparse columns next to dense ones."""
+
+
+def on(tensor: Tensor, device: torch.device | str) -> bool:
+    """Whether `tensor` is on `device`; "cuda" without a number is the current GPU."""
+    there = torch.device(device)
+    if there.type == "cuda" and there.index is None:
+        there = torch.device("cuda", torch.cuda.current_device())
+    return tensor.device == there
+
+
+def check_graph(graph: CSRGraph) -> None:
+    """Refuse what is no `CSRGraph`.
+
+    Raises:
+        ValueError: another type of graph.
+    """
+    if not isinstance(graph, CSRGraph):
+        raise ValueError(
+            f"graph: expected a CSRGraph, got {type(graph).__name__}; "
+            "try CSRGraph.from_edge_index, CSRGraph.from_pyg or CSRGraph.from_scipy"
+        )
+
+
+def same_graph(one: CSRGraph, other: CSRGraph) -> bool:
+    """Whether both stand on the same tensors, as a graph and its shallow copy do."""
+    return one is other or (one.indptr is other.indptr and one.index is other.index and one.num_src == other.num_src)
 
 
 def feature_rows(features: Features, rows: Tensor) -> Features:
@@ -325,6 +386,12 @@ def _stable_order(index: Tensor, bound: int) -> Tensor:
         # numpy sorts 16-bit keys by radix, ten times faster than torch: sparse mini-batches turn once a step
         return torch.from_numpy(np.argsort(index.numpy().astype(np.uint16), kind="stable"))
     return torch.argsort(index, stable=True)
+
+
+def _count(number: int, name: str) -> int:
+    if isinstance(number, bool | float) or int(number) < 0:
+        raise ValueError(f"{name}: expected a number of nodes, at least 0, got {number!r}")
+    return int(number)
 
 
 def _check(indptr: Tensor, index: Tensor, num_src: int) -> None:

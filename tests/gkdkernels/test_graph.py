@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures, feature_rows
+from gkdkernels import CSRGraph, MixedFeatures, SparseFeatures, feature_rows, gat_aggregate, spmm
 from gkdkernels.graph import DegreeStats
 from scipy.sparse import coo_array
 from torch import Tensor
@@ -148,3 +149,52 @@ def test_bad_features(odd: CSRGraph) -> None:
         SparseFeatures(odd, torch.zeros(256))
     with pytest.raises(ValueError, match=r"dense: expected shape \[63, D\], got \(62, 2\)"):
         MixedFeatures(SparseFeatures(odd, torch.zeros(257)), torch.zeros(62, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_an_edge_index_of_no_integers_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"edge_index: expected integers, got .*; try edge_index.long\(\)"):
+        CSRGraph.from_edge_index(torch.tensor([[0, 1], [1, 0]]).to(dtype), 3)
+
+
+@pytest.mark.parametrize("size", [-3, True, 3.0])
+def test_a_number_of_nodes_is_a_number(size: Any) -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match="num_src: expected a number of nodes, at least 0, got"):
+        CSRGraph(torch.tensor([0, 0]), none, size)
+    with pytest.raises(ValueError, match="num_nodes: expected a number of nodes, at least 0, got"):
+        CSRGraph.from_edge_index(none.view(2, 0), size)
+
+
+def test_strided_tensors_are_copied_once() -> None:
+    pairs = torch.tensor([[0, 1], [0, 2], [1, 0], [2, 1]])
+    graph = CSRGraph(torch.tensor([0, 9, 2, 9, 3, 9, 4])[::2], pairs[:, 1], 3)
+    assert graph.index.tolist() == [1, 2, 0, 1] and graph.indptr.tolist() == [0, 2, 3, 4]
+    assert graph.index.is_contiguous() and graph.indptr.is_contiguous()
+    kept = torch.tensor([0, 1, 1])
+    assert CSRGraph(kept, torch.tensor([0]), 1).indptr is kept
+
+
+def test_a_graph_moves_as_the_types_of_torch_do() -> None:
+    graph = CSRGraph.from_edge_index(torch.tensor([[0, 1], [1, 0]]), 3)
+    assert graph.to(device="cpu", non_blocking=True) is graph and graph.to() is graph and graph.cpu() is graph
+    moved = graph.to("meta")
+    assert moved.device.type == "meta" and (moved.num_dst, moved.num_edges, moved.symmetric) == (3, 2, None)
+    sparse = SparseFeatures(graph, torch.ones(2))
+    mixed = MixedFeatures(sparse, torch.ones(3, 1))
+    assert sparse.to(device="meta", non_blocking=True).device.type == "meta" and sparse.to() is sparse
+    assert mixed.to(device="meta", non_blocking=True).sparse.graph.device.type == "meta" and mixed.to() is mixed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_graph_moves_to_the_gpu_and_back() -> None:
+    graph = CSRGraph.from_edge_index(torch.tensor([[0, 1], [1, 0]]), 3)
+    there = graph.pin_memory().cuda(non_blocking=True)
+    assert there.device.type == "cuda" and there.to("cuda") is there
+    assert torch.equal(there.cpu().index, graph.index)
+
+
+@pytest.mark.parametrize("operator", [spmm, lambda g, x: gat_aggregate(g, x[:, None], x, x)])
+def test_another_type_of_graph_is_named(operator: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"graph: expected a CSRGraph, got Tensor; try CSRGraph.from_edge_index"):
+        operator(torch.eye(3), torch.ones(3, 1))

@@ -27,6 +27,9 @@ _OWNERS: dict[str, str] = {}  # operator -> module and line that declared it
 _SAME_BITS: dict[str, tuple[str, ...]] = {}
 
 
+_threads = {"loops ran": False, "forked since": False}
+
+
 class _OnDevice(Protocol):
     @property
     def device(self) -> torch.device: ...
@@ -157,6 +160,19 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def loops_ran() -> None:
+    """Note that compiled loops have started threads: a process that is forked from this one cannot run any."""
+    _threads["loops ran"] = True
+
+
+def _after_fork() -> None:
+    _threads["forked since"] = _threads["loops ran"]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def padded(size: int) -> int:
     """The next power of 2."""
     return 1 << max(0, size - 1).bit_length()
@@ -185,7 +201,12 @@ def _obstacle(backend: str, device: torch.device) -> str | None:
     if backend == "triton" and not (device.type == "cuda" or (device.type == "cpu" and interpreted())):
         hint = "; on the CPU, run its interpreter: set TRITON_INTERPRET=1" if device.type == "cpu" else ""
         return f"expected tensors on a CUDA device, got {device}{hint}"
-    if backend in ("triton", "numba", "torch_scatter") and find_spec(backend) is None:
+    if backend == "numba" and _threads["forked since"]:
+        return (
+            "expected a process that was not forked after compiled loops ran, got one (GNU OpenMP would end it); "
+            "try backend='cpu', or a DataLoader with multiprocessing_context='spawn' or 'forkserver'"
+        )
+    if backend in _ABSENT:
         return f"expected the package {backend}, got none installed; try {_INSTALL[backend]}"
     return None
 
@@ -195,3 +216,4 @@ _INSTALL = {
     "numba": 'pip install "gkdbench[numba]"',
     "torch_scatter": 'pip install "gkdbench[torch-scatter]" --no-build-isolation (compiles against torch)',
 }
+_ABSENT = frozenset(name for name in _INSTALL if find_spec(name) is None)  # now: not to be looked up while traced

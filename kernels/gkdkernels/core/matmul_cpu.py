@@ -70,5 +70,10 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 _operator = register(
-    "matrix_product(Tensor a, Tensor b) -> Tensor", multiply, fake=_fake, setup_context=_save, backward=_gradients
+    "matrix_product(Tensor a, Tensor b) -> Tensor",
+    multiply,
+    fake=_fake,
+    setup_context=_save,
+    backward=_gradients,
+    transforms=True,
 )

@@ -21,6 +21,8 @@ from llvmlite import ir
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
+from gkdkernels.core.dispatch import loops_ran
+
 _overload: Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]] = overload
 _intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
@@ -60,6 +62,7 @@ def run(loop: Callable[..., None], *arguments: Any) -> None:
 
     torch's number of threads stays what it was: numba's first parallel loop sets that of OpenMP, which both share.
     """
+    loops_ran()
     threads = torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:

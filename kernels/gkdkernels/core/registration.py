@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from gkdkernels.core.autocast import shielded
+from gkdkernels.core.derivatives import no_second_derivative, refuse_tangents, refuse_transforms
 from gkdkernels.core.dispatch import claim
 
 _OWNERS: dict[str, str] = {}  # operator -> module and line that registered it
@@ -24,24 +26,40 @@ def register(
     fake: Callable[..., Any],
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
+    transforms: bool = False,
 ) -> Callable[..., Any]:
-    """Define ``torch.ops.gkdkernels.<name>`` and return it.
+    """Define ``torch.ops.gkdkernels.<name>`` and return what calls it.
+
+    Derivatives that it does not have raise: of an operator without `backward`, and in forward mode, of any.
 
     Args:
         schema: ``name(Tensor x, ...) -> Tensor``; no argument is changed in place, no output aliases an input.
-        run: the operator on real tensors of any device, without autograd.
+        run: the operator on real tensors of any device, without autograd and without autocast.
         fake: the same on tensors without data: shapes and dtypes of the outputs.
         setup_context: ``(ctx, inputs, output)``, saves what `backward` needs.
-        backward: ``(ctx, *upstream)`` -> one gradient for each input; None if there is no gradient.
+        backward: ``(ctx, *upstream)`` -> one gradient for each input, made of torch's and of registered operators;
+            None if there is no gradient.
+        transforms: whether it may be called inside `torch.func`'s vmap and grad: a plain function of tensors.
 
     Raises:
         ValueError: another line of code has registered an operator of this name.
     """
     claim(_OWNERS, schema.partition("(")[0], "registered")
     name: str = _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, shielded(run), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"gkdkernels::{name}", fake, lib=_LIBRARY)
-    if backward is not None:
-        torch.library.register_autograd(f"gkdkernels::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
+
+    def refuse(*_: Any) -> Any:
+        raise no_second_derivative(name.removesuffix("_backward"))
+
+    formula = backward or refuse
+    torch.library.register_autograd(f"gkdkernels::{name}", formula, setup_context=setup_context, lib=_LIBRARY)
     found: Callable[..., Any] = getattr(torch.ops.gkdkernels, name).default
-    return found
+
+    def call(*arguments: Any) -> Any:
+        refuse_tangents(name, arguments)
+        if not transforms and not torch.compiler.is_compiling():
+            refuse_transforms(name)
+        return found(*arguments)
+
+    return call

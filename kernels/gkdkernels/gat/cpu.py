@@ -102,14 +102,14 @@ def backward(
 
 
 def _softmax(graph: CSRGraph, el: Tensor, er: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """[H, E] attention before dropout, and n, the negative part (1 - slope below zero); at least fp32."""
+    """[H, E] attention before dropout, and n, the negative part (1 - slope up to zero); at least fp32."""
     el, er = _wide(el).t().contiguous(), _wide(er).t().contiguous()  # [H, num_src], [H, num_dst]
     p = el.new_empty(el.size(0), graph.num_edges)
     for head in range(el.size(0)):
         torch.index_select(el[head], 0, graph.index, out=p[head])
         p[head] += er[head].index_select(0, graph.row)
-    negative_part = (p < 0).to(p.dtype).mul_(1.0 - slope)
-    if graph.num_edges == 0:
+    negative_part = (p <= 0).to(p.dtype).mul_(1.0 - slope)
+    if p.numel() == 0:
         return p, negative_part
     F.leaky_relu_(p, slope)
     # leaky_relu is monotone and 1-Lipschitz: the largest `el` of all sources bounds each row's scores from above,

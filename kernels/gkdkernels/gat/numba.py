@@ -130,7 +130,7 @@ def gat_fwd_rows(
                     for k in range(heads):
                         score = there[k] + own[k]
                         p[at + k] = (score * less if score < 0 else score) - peak[k]
-                        n[at + k] = 1 - less if score < 0 else 0
+                        n[at + k] = 1 - less if score <= 0 else 0
                 for cell in range((last - first) * heads):
                     p[cell] = exp(p[cell])
                     n[cell] *= p[cell]
@@ -193,7 +193,7 @@ def gat_bwd_rows(
                     for k in range(heads):
                         score = own[k] + there[0, k]
                         p[at + k] = (score * less if score < 0 else score) - there[1, k]
-                        steep[at + k] = less if score < 0 else 1
+                        steep[at + k] = less if score <= 0 else 1
                 for cell in range((last - first) * heads):
                     p[cell] = exp(p[cell])
                 for e in range(first, last):

@@ -1,7 +1,7 @@
 """Attention aggregation of GAT (Velickovic et al. 2018, eqs. 1-4).
 
 ``s_e = leaky_relu(el_j + er_i)``, ``p = softmax`` of s over the in-edges of i, ``o_i = sum_e m_e p_e h_j`` with a
-dropout mask m. With ``n_e = (1 - slope) [el_j + er_i < 0]``, the part of the slope that the negative scores lose, the
+dropout mask m. With ``n_e = (1 - slope) [el_j + er_i <= 0]``, the part of the slope that scores not above 0 lose, the
 gradients need no dot product per edge. For an upstream g and ``delta_i = <g_i, o_i>``:
 
     forward    o = sum m p h        o_n = sum m p n h        q_n = sum p n                  (over in-edges)
@@ -23,12 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off, autocast_on, promoted
+from gkdkernels.core.derivatives import Link, apply_once, link_to, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.dropout import keyed_mask
 from gkdkernels.core.registration import register
 from gkdkernels.gat import cpu as gat_cpu
 from gkdkernels.gat.reference import gat_aggregate_reference
-from gkdkernels.graph import CSRGraph
+from gkdkernels.graph import CSRGraph, check_graph
 
 _BACKENDS = declare("gat_aggregate", "reference", "cpu", "triton", "numba")
 
@@ -48,7 +50,7 @@ def gat_aggregate(
 
     Args:
         graph: num_dst x num_src, E edges.
-        h: [num_src, H, F] float, H heads.
+        h: [num_src, H, F] float, H heads; under `torch.autocast` `h`, `el` and `er` are cast to the widest of theirs.
         el: [num_src, H] the sources' part of the score.
         er: [num_dst, H] the destinations' part.
         negative_slope: of the leaky ReLU, in [0, 1].
@@ -72,12 +74,17 @@ def gat_aggregate(
         >>> gat_aggregate(graph, h, el, er).flatten()  # node 0 attends to node 2 alone
         tensor([5., 0., 0.])
     """
+    if autocast_on(h.device):
+        wide = promoted(h, el, er)
+        with autocast_off(h.device):
+            options = {"negative_slope": negative_slope, "dropout": dropout, "key": key, "backend": backend}
+            return gat_aggregate(graph, *wide, **options)
     _check(graph, h, el, er, negative_slope, dropout, key)
     chosen = choose("gat_aggregate", backend, _BACKENDS, h)
     if chosen != "reference":
-        out: Tensor = _OneGather.apply(  # type: ignore[no-untyped-call]
-            graph, h, el, er, float(negative_slope), float(dropout), key or 0, chosen
-        )
+        settings = (float(negative_slope), float(dropout), key or 0)
+        link = link_to(h, el, er)
+        out: Tensor = apply_once("gat_aggregate", _OneGather, graph, h, el, er, *settings, chosen, link)
         return out
     mask = None
     if dropout > 0 and key is not None:
@@ -100,19 +107,20 @@ class _OneGather(torch.autograd.Function):
         dropout: float,
         key: int,
         backend: str,
+        link: Link | None,
     ) -> Tensor:
         made = _forward(graph, h, el, er, slope, dropout, key, ctx.needs_input_grad[3], backend)
-        ctx.graph, ctx.settings, ctx.backend = graph, (slope, dropout, key), backend
+        ctx.graph, ctx.settings, ctx.backend, ctx.link = graph, (slope, dropout, key), backend, link
         ctx.save_for_backward(*_engine(backend).tensors_for_backward(made, h, el, er))
         return made[0]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("gat_aggregate")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         wanted, (slope, dropout, key) = ctx.needs_input_grad[1:4], ctx.settings
         grads = _backward(ctx.graph, list(ctx.saved_tensors), g, slope, dropout, key, wanted, ctx.backend)
         chosen = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
-        return None, *chosen, None, None, None, None
+        return None, *chosen, None, None, None, None, None
 
 
 def _engine(backend: str) -> ModuleType:
@@ -185,7 +193,7 @@ def _backward(
 def _run_forward(parts: list[Tensor], num_src: int, h: Tensor, *rest: Any) -> list[Tensor]:
     *arguments, needs_er_grad, backend = rest
     made = _engine(backend).forward(CSRGraph.from_parts(parts, num_src), h, *arguments, needs_er_grad=needs_er_grad)
-    return _separate(made)
+    return _separate(made, (h, *arguments[:2]))
 
 
 def _run_backward(
@@ -212,13 +220,14 @@ def _run_backward(
             needs_h_grad=needs_h_grad,
             needs_el_grad=needs_el_grad,
             needs_er_grad=needs_er_grad,
-        )
+        ),
+        (*saved, g),
     )
 
 
-def _separate(tensors: list[Tensor]) -> list[Tensor]:
-    """Contiguous tensors that share no memory: what a registered operator may return."""
-    seen: set[int] = set()
+def _separate(tensors: list[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Contiguous tensors that share no memory, with `inputs` neither: what a registered operator may return."""
+    seen = {tensor.untyped_storage().data_ptr() for tensor in inputs}
     out = []
     for tensor in tensors:
         tensor = tensor.contiguous()
@@ -272,6 +281,7 @@ _BACKWARD = register(
 
 
 def _check(graph: CSRGraph, h: Tensor, el: Tensor, er: Tensor, slope: float, dropout: float, key: int | None) -> None:
+    check_graph(graph)
     if h.dim() != 3 or h.size(0) != graph.num_src:
         raise ValueError(f"h: expected shape [{graph.num_src}, H, F], got {tuple(h.shape)}")
     for name, tensor, rows in (("el", el, graph.num_src), ("er", er, graph.num_dst)):

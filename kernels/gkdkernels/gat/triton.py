@@ -90,9 +90,10 @@ def gat_fwd_attend(
         raw = tl.load(el + j[:, None] * HEADS + head[None, :], mask=both, other=0.0).to(wide) + own[None, :]
         score = tl.where(live[:, None], tl.where(raw < 0, raw * SLOPE, raw), -float("inf"))  # [BLOCK_E, BLOCK_H]
         higher = tl.maximum(peak, tl.max(score, 0))
-        shrink = tl.exp(peak - higher)
-        p = tl.exp(score - higher[None, :])
-        negative_part = tl.where(raw < 0, p * (1.0 - SLOPE), 0.0)
+        base = tl.where(higher == -float("inf"), 0.0, higher)  # every source so far is masked by el = -inf
+        shrink = tl.exp(peak - base)
+        p = tl.exp(score - base[None, :])
+        negative_part = tl.where(raw <= 0, p * (1.0 - SLOPE), 0.0)
         total = total * shrink + tl.sum(p, 0)
         lost_total = lost_total * shrink + tl.sum(negative_part, 0)
         if DROPPED > 0:
@@ -162,7 +163,8 @@ def gat_fwd_merge_attend(
         state = part_state + chunk * HEADS + head
         chunk_peak = tl.load(state, mask=in_h, other=0.0)
         higher = tl.maximum(peak, chunk_peak)
-        shrink, grow = tl.exp(peak - higher), tl.exp(chunk_peak - higher)
+        base = tl.where(higher == -float("inf"), 0.0, higher)
+        shrink, grow = tl.exp(peak - base), tl.exp(chunk_peak - base)
         chunk_total = tl.load(state + num_chunks * HEADS, mask=in_h, other=1.0)
         chunk_lost = tl.load(state + 2 * num_chunks * HEADS, mask=in_h, other=0.0)
         total = total * shrink + chunk_total * grow
@@ -259,7 +261,7 @@ def gat_bwd_attend(
         raw = tl.load(er + node, mask=both, other=0.0).to(wide) + own[None, :]
         score = tl.where(raw < 0, raw * SLOPE, raw) - tl.load(lse + node, mask=both, other=0.0)
         p = tl.where(both, tl.exp(score), 0.0)
-        sloped = tl.where(raw < 0, p * SLOPE, p)
+        sloped = tl.where(raw <= 0, p * SLOPE, p)
         through += tl.sum(sloped * tl.load(delta + node, mask=both, other=0.0), 0)
         if DROPPED > 0:
             name = tl.load(edge + e, mask=live, other=0)

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gkdkernels.core.dispatch import MAX_TILE, padded
+from gkdkernels.core.row_tiles_triton import on_device
 
 _PER_THREAD = 16  # elements of the tile at most: five arrays of it are alive at once, seven with several labels
 
@@ -298,23 +299,24 @@ def peer_pass_triton(
         return scale.new_zeros(peers), scale.new_zeros(peers, peers), grad, node_kl.zero_()
     kl_part = scale.new_empty((common.grid, peers, peers) if weight is not None else (0, peers, peers))
     loss_part = scale.new_empty(common.grid, peers)
-    mutual_kl_fwd_peer_tile[(common.grid,)](
-        common.logits,
-        weight,
-        _as_bytes(kl_mask),
-        None if targets is None else targets.contiguous(),
-        _as_bytes(entropy_mask),
-        scale,
-        grad if learns else None,
-        node_kl if per_node else None,
-        kl_part,
-        loss_part,
-        rows,
-        *common.strides,
-        *common.weight_strides,
-        ENTROPY=entropy,
-        **common.constants,
-    )
+    with on_device(logits[0]):
+        mutual_kl_fwd_peer_tile[(common.grid,)](
+            common.logits,
+            weight,
+            _as_bytes(kl_mask),
+            None if targets is None else targets.contiguous(),
+            _as_bytes(entropy_mask),
+            scale,
+            grad if learns else None,
+            node_kl if per_node else None,
+            kl_part,
+            loss_part,
+            rows,
+            *common.strides,
+            *common.weight_strides,
+            ENTROPY=entropy,
+            **common.constants,
+        )
     loss, kl = (part.sum(0, dtype=torch.float64).to(scale.dtype) for part in (loss_part, kl_part))
     return loss, kl, grad, node_kl
 
@@ -326,18 +328,19 @@ def teacher_side_triton(
     common = _common(logits, weight, multi_label)
     grad = logits[0].new_empty(len(logits), *logits[0].shape)
     if grad.numel():
-        mutual_kl_bwd_teacher_tile[(common.grid,)](
-            common.logits,
-            weight,
-            g,
-            _as_bytes(kl_mask),
-            scale,
-            grad,
-            logits[0].size(0),
-            *common.strides,
-            *common.weight_strides,
-            **common.constants,
-        )
+        with on_device(grad):
+            mutual_kl_bwd_teacher_tile[(common.grid,)](
+                common.logits,
+                weight,
+                g,
+                _as_bytes(kl_mask),
+                scale,
+                grad,
+                logits[0].size(0),
+                *common.strides,
+                *common.weight_strides,
+                **common.constants,
+            )
     return grad
 
 

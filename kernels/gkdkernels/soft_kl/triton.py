@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gkdkernels.core.dispatch import MAX_TILE, accumulation_dtype, padded
+from gkdkernels.core.row_tiles_triton import on_device
 
 _PER_THREAD = 8  # elements of the tile [BLOCK_N, BLOCK_C]
 
@@ -130,23 +131,24 @@ def row_kl_triton(
     if rows * classes == 0:
         return kl.zero_(), to_student, to_target
     block_n, block_c, num_warps = rows_of(classes)
-    soft_kl_fwd_row_tile[(triton.cdiv(rows, block_n),)](
-        student,
-        value,
-        kl,
-        to_student if learns else None,
-        to_target if teaches else None,
-        rows,
-        *student.stride(),
-        *value.stride(),
-        KIND=kind,
-        MULTI_LABEL=multi_label,
-        TAU=tau,
-        TINY=torch.finfo(wide).tiny,
-        LEAST=torch.finfo(wide).min,
-        C=classes,
-        BLOCK_N=block_n,
-        BLOCK_C=block_c,
-        num_warps=num_warps,
-    )
+    with on_device(student):
+        soft_kl_fwd_row_tile[(triton.cdiv(rows, block_n),)](
+            student,
+            value,
+            kl,
+            to_student if learns else None,
+            to_target if teaches else None,
+            rows,
+            *student.stride(),
+            *value.stride(),
+            KIND=kind,
+            MULTI_LABEL=multi_label,
+            TAU=tau,
+            TINY=torch.finfo(wide).tiny,
+            LEAST=torch.finfo(wide).min,
+            C=classes,
+            BLOCK_N=block_n,
+            BLOCK_C=block_c,
+            num_warps=num_warps,
+        )
     return kl, to_student, to_target

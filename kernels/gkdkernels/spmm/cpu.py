@@ -35,12 +35,12 @@ def bag_sum(graph: CSRGraph, x: Tensor, weight: Tensor | None) -> Tensor:
 
 def edge_dot(graph: CSRGraph, x: Tensor, g: Tensor) -> Tensor:
     """[E] ``<g_i, x_j>`` of every edge j -> i, ``x: [num_src, D]``, ``g: [num_dst, D]``."""
-    out = x.new_empty(graph.num_edges)
+    out, wide = x.new_empty(graph.num_edges), accumulation_dtype(x.dtype)
     step = max(1, _CHUNK_ELEMENTS // max(1, x.size(1)))
     for start in range(0, graph.num_edges, step):
         edges = slice(start, start + step)
-        product = g.index_select(0, graph.row[edges]).mul_(x.index_select(0, graph.index[edges]))
-        out[edges] = product.sum(-1, dtype=accumulation_dtype(x.dtype))
+        product = g.index_select(0, graph.row[edges]).to(wide).mul_(x.index_select(0, graph.index[edges]))
+        out[edges] = product.sum(-1)
     return out
 
 
@@ -72,10 +72,10 @@ def edge_products(graph: CSRGraph, x: Tensor, g: Tensor) -> Tensor:
     """[E] ``sum_k <g_i, x_j>`` for ``x: [K, num_src, D]``, ``g: [K, num_dst, D]``."""
     if x.size(0) == 1:
         return edge_dot(graph, x[0], g[0])
-    out = x.new_zeros(graph.num_edges)
+    out = x.new_zeros(graph.num_edges, dtype=accumulation_dtype(x.dtype))
     for k in range(x.size(0)):
         out += edge_dot(graph, x[k], g[k])
-    return out
+    return out.to(x.dtype)
 
 
 def arg_dtype(num_edges: int) -> torch.dtype:
@@ -115,10 +115,10 @@ def max_gradient(graph: CSRGraph, g: Tensor, weight: Tensor | None, arg: Tensor)
     if graph.num_edges == 0:
         return out.to(g.dtype)
     for k in range(g.size(0)):
-        edge, through = arg[k].clamp(min=0), g[k].where(arg[k] >= 0, 0)
+        edge, through = arg[k].clamp(min=0), g[k].where(arg[k] >= 0, 0).to(wide)
         if weight is not None:
             through = through * weight.detach()[edge]
-        out[k].scatter_add_(0, graph.index[edge].long(), through.to(wide))
+        out[k].scatter_add_(0, graph.index[edge].long(), through)
     return out.to(g.dtype)
 
 
@@ -129,6 +129,6 @@ def max_edge_gradient(graph: CSRGraph, x: Tensor, g: Tensor, arg: Tensor) -> Ten
         return out.to(g.dtype)
     for k in range(g.size(0)):
         edge = arg[k].clamp(min=0)
-        terms = g[k].where(arg[k] >= 0, 0) * x[k].detach().gather(0, graph.index[edge].long())
-        out.index_add_(0, edge.flatten(), terms.to(out.dtype).flatten())
+        terms = g[k].where(arg[k] >= 0, 0).to(out.dtype) * x[k].detach().gather(0, graph.index[edge].long())
+        out.index_add_(0, edge.flatten(), terms.flatten())
     return out.to(g.dtype)

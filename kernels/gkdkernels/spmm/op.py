@@ -17,15 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off, autocast_on, promoted
+from gkdkernels.core.derivatives import apply_once, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
+from gkdkernels.core.kept import to_keep
 from gkdkernels.core.registration import register
-from gkdkernels.graph import CSRGraph
+from gkdkernels.graph import CSRGraph, check_graph, same_graph
 from gkdkernels.spmm import cpu as spmm_cpu
 from gkdkernels.spmm.reference import max_reference, sum_by_torch_scatter, sum_reference
 
 REDUCES = ("sum", "mean", "max")
 _BACKENDS = declare("spmm", "reference", "cpu", "triton", "torch_scatter")
 _MAX_BACKENDS = declare("spmm max", *_BACKENDS, "numba", same_bits=("numba",))
+_LONG = 1 << 18  # edges: the permutation of fewer takes no longer than a comparison
 _WORTH = 1 << 22  # edges x width: with less, hundreds of calls do not gain what loading the compiled loops takes
 
 
@@ -42,7 +46,8 @@ def spmm(
     Args:
         graph: num_dst x num_src, E edges; square or rectangular.
         x: [num_src, D] float, or [K, num_src, D] for K stacked inputs (one launch).
-        weight: [E] of `x`'s dtype, `gcn_norm(graph)`, or None for ones.
+        weight: [E] of `x`'s dtype (under `torch.autocast` both are cast to the wider), `gcn_norm(graph)`, or None for
+            ones.
         reduce: "sum"; "mean" divides by the number of in-edges; "max" takes the largest ``w_e x_j``, ties to the
             lowest edge. Rows without edges give 0. Half precision is accumulated in fp32.
         backend: "auto", "reference" (any device), "cpu", "triton", "torch_scatter" (its own autograd and rules), or
@@ -60,14 +65,22 @@ def spmm(
         >>> spmm(graph, x).flatten(), spmm(graph, x, reduce="max").flatten()
         (tensor([7., 0., 0.]), tensor([5., 0., 0.]))
     """
+    if autocast_on(x.device):
+        edge_weight = None if isinstance(weight, NodeNorm) else weight
+        wide_x, wide_weight = promoted(x, edge_weight)
+        with autocast_off(x.device):
+            return spmm(graph, wide_x, weight if edge_weight is None else wide_weight, reduce, backend=backend)
     if reduce not in REDUCES:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCES)}, got {reduce!r}")
     _check(graph, x, weight)
     chosen = _chosen(graph, x, reduce, backend)
+    wide = accumulation_dtype(x.dtype)
+    if reduce == "mean" and x.dtype != wide and chosen not in ("triton", "torch_scatter"):
+        y = spmm(graph, x.to(wide), weight.to(wide) if isinstance(weight, Tensor) else weight, "mean", backend=chosen)
+        return y.to(x.dtype)
     norm: tuple[Tensor | None, Tensor | None] = (None, None)
     if isinstance(weight, NodeNorm):
         if chosen == "triton" and reduce != "max":
-            wide = accumulation_dtype(x.dtype)
             norm, weight = (weight.left.to(wide), weight.right.to(wide)), None
         else:
             weight = gcn_weight(graph, x.dtype)
@@ -77,12 +90,26 @@ def spmm(
         return sum_by_torch_scatter(graph, x, weight, reduce)
     else:
         layers = x if x.dim() == 3 else x[None]
+        if reduce == "mean" and x.dtype != wide:
+            norm, weight = _over_degree(graph, weight, norm, wide)  # a sum of halves may not fit where the mean does
+            reduce = "sum"
         if reduce == "max":
-            y = _Max.apply(graph, layers, weight, chosen)  # type: ignore[no-untyped-call]
+            y = apply_once("spmm", _Max, graph, layers, weight, chosen)
         else:
-            y = _Sum.apply(graph, layers, weight, *norm, chosen)  # type: ignore[no-untyped-call]
+            y = apply_once("spmm", _Sum, graph, layers, weight, *norm, chosen)
         y = y if x.dim() == 3 else y[0]
     return y / graph.degree.clamp(min=1).to(y.dtype)[:, None] if reduce == "mean" else y
+
+
+def _over_degree(
+    graph: CSRGraph, weight: Tensor | None, norm: tuple[Tensor | None, Tensor | None], wide: torch.dtype
+) -> tuple[tuple[Tensor | None, Tensor | None], Tensor | None]:
+    """The factors (left, right) of the rows, and the weight, of a mean that is summed up like a sum."""
+    inverse = graph.degree.clamp(min=1).to(wide).reciprocal()
+    if weight is not None:
+        return norm, weight.to(wide) * inverse.index_select(0, graph.row)
+    left, right = norm
+    return (inverse if left is None else left * inverse, right), None
 
 
 def _chosen(graph: CSRGraph, x: Tensor, reduce: str, backend: str) -> str:
@@ -113,7 +140,7 @@ class _Sum(torch.autograd.Function):
         return _sum_rows(graph, x, weight, left, right, backend)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("spmm")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         graph, backend = ctx.graph, ctx.backend
         x, weight, left, right = ctx.saved_tensors
@@ -138,7 +165,7 @@ class _Max(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("spmm")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         graph, backend = ctx.graph, ctx.backend
         x, weight, arg = ctx.saved_tensors
@@ -269,16 +296,26 @@ _MAX_EDGE = register(
 
 
 def transposed_edge_values(graph: CSRGraph, value: Tensor) -> Tensor:
-    """``value: [E]`` in the edge order of the transpose; that of the last constant `value` is kept on the graph."""
-    if value.requires_grad or torch.compiler.is_compiling():
+    """``value: [E]`` in the edge order of the transpose; on a CPU that of the last long constant is kept on the graph.
+
+    What is kept counts for a `value` of the same bits alone: memory changes in ways that torch does not count.
+    """
+    length = value.numel()
+    if value.requires_grad or not value.is_cpu or length < _LONG or torch.compiler.is_compiling():
         return value.detach().index_select(0, graph.transposed.edge)
-    kept = graph.__dict__.get("_transposed_values")
-    # the kept tensor is alive, so that its address is its identity; its version counts changes in place
-    if kept is None or kept[0].data_ptr() != value.data_ptr() or kept[1:3] != (value._version, value.dtype):
-        transposed = value.index_select(0, graph.transposed.edge)
-        kept = graph.__dict__["_transposed_values"] = (value.detach(), value._version, value.dtype, transposed)
-    found: Tensor = kept[3]
-    return found
+    kept: tuple[Tensor, Tensor] | None = graph.__dict__.get("_transposed_values")
+    if kept is None or kept[0].dtype != value.dtype or not torch.equal(_bits(kept[0]), _bits(value)):
+        kept = graph.__dict__["_transposed_values"] = _with_transposed(graph, value)
+    return kept[1]
+
+
+@to_keep
+def _with_transposed(graph: CSRGraph, value: Tensor) -> tuple[Tensor, Tensor]:
+    return value.clone(), value.index_select(0, graph.transposed.edge)
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,8 +335,7 @@ def gcn_weight(graph: CSRGraph, dtype: torch.dtype = torch.float32) -> Tensor:
     """
     kept: dict[torch.dtype, Tensor] = graph.__dict__.setdefault("_gcn_weight", {})
     if dtype not in kept:
-        into, out_of = _inverse_roots(graph)
-        kept[dtype] = (into[graph.row.long()] * out_of[graph.index.long()]).to(dtype)
+        kept[dtype] = _edge_norms(graph, dtype)
     return kept[dtype]
 
 
@@ -318,6 +354,13 @@ def gcn_norm(graph: CSRGraph) -> NodeNorm:
     return kept
 
 
+@to_keep
+def _edge_norms(graph: CSRGraph, dtype: torch.dtype) -> Tensor:
+    into, out_of = _inverse_roots(graph)
+    return (into[graph.row.long()] * out_of[graph.index.long()]).to(dtype)
+
+
+@to_keep
 def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
     """fp64 ``degree^-1/2`` of the rows and of the columns; 0 where there are no edges."""
     out_of = torch.bincount(graph.index.long(), minlength=graph.num_src)
@@ -326,6 +369,7 @@ def _inverse_roots(graph: CSRGraph) -> tuple[Tensor, Tensor]:
 
 
 def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None:
+    check_graph(graph)
     if x.dim() not in (2, 3) or x.size(-2) != graph.num_src:
         raise ValueError(f"x: expected shape [{graph.num_src}, D] or [K, {graph.num_src}, D], got {tuple(x.shape)}")
     if not x.is_floating_point():
@@ -335,7 +379,7 @@ def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None
     if weight is None:
         return
     if isinstance(weight, NodeNorm):
-        if weight.graph is not graph:
+        if not same_graph(weight.graph, graph):
             raise ValueError(f"weight: expected the norm of this graph, got that of {weight.graph}")
         return
     if weight.shape != (graph.num_edges,):
