@@ -9,6 +9,7 @@ from gkdkernels.experts.op import expert_linear
 from gkdkernels.experts.routing import memory_update, route_by_memory, route_by_scores
 from gkdkernels.gat.op import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
+from gkdkernels.core.indices import check_indices
 from gkdkernels.mutual_kl.op import mutual_kl
 from gkdkernels.segment.op import segment_max, segment_mean, segment_softmax, segment_sum
 from gkdkernels.soft_kl.op import soft_kl
@@ -28,6 +29,7 @@ __all__ = [
     "MixedFeatures",
     "Probs",
     "SparseFeatures",
+    "check_indices",
     "edge_log_probs",
     "expert_linear",
     "explain",

@@ -36,7 +36,7 @@ def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, index: Tensor, a
     y = x.new_empty(index.size(0), out)
     if y.numel() == 0:
         return y
-    part = _dense_forward if dense_pays(x, weight, index) else _sorted_forward
+    part = _dense_forward if dense_pays(x, weight, index) and _finite(x, weight) else _sorted_forward
     alpha = alpha.to(x.dtype)
     for rows, inputs in _chunks(x, index, experts):
         y[rows] = part(x[inputs], weight, bias, index[rows], alpha[rows])
@@ -55,7 +55,7 @@ def backward_cpu(
         torch.zeros(experts, out, dtype=wide) if needs[2] else None,
         torch.zeros(index.shape, dtype=wide) if needs[3] else None,
     )
-    part = _dense_backward if dense_pays(x, weight, index) else _sorted_backward
+    part = _dense_backward if dense_pays(x, weight, index) and _finite(x, weight, g) else _sorted_backward
     narrow = alpha.to(x.dtype)
     if g.numel():
         for rows, inputs in _chunks(x, index, experts):
@@ -80,6 +80,11 @@ def dense_pays(x: Tensor, weight: Tensor, index: Tensor) -> bool:
     dense = experts * (_CALLS_US + rows * product)
     by_expert = _SORT_US + min(experts, rows * k) * _CALLS_US + rows * k * product * _PAIR_FACTOR
     return dense <= by_expert
+
+
+def _finite(*tensors: Tensor) -> bool:
+    """Whether a product with 0 is 0: what is NaN must stay with the rows and experts that it belongs to."""
+    return all(bool(tensor.sum().isfinite()) for tensor in tensors)
 
 
 @dataclass(frozen=True, slots=True)

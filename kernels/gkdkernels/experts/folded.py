@@ -125,7 +125,10 @@ def _one_row(row: Tensor, columns: Tensor | None, folded: FoldedExperts, k: int)
             row, columns = row[found], found
     direction = folded.direction if columns is None else folded.direction.index_select(1, columns)
     # a stable sort gives ties to the lowest expert; NaN comes first, is chosen and shows
-    score, order = torch.mv(direction, row).sort(descending=True, stable=True)
+    score = torch.mv(direction, row)
+    if folded.first is not None:
+        score = score.index_select(0, folded.first)
+    score, order = score.sort(descending=True, stable=True)
     alpha = (score[:k] / torch.linalg.vector_norm(row).clamp(min=EPS)).softmax(0).tolist()
     y = row.new_zeros(folded.weight.size(2))
     for expert, share in zip(order[:k].tolist(), alpha, strict=True):

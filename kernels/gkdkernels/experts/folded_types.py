@@ -34,6 +34,13 @@ class FoldedExperts:
     direction: Tensor
 
     @cached_property
+    def first(self) -> Tensor | None:
+        """[E] the lowest expert with the same direction, None where all differ. Computed once."""
+        from gkdkernels.experts.routing import first_of_equals
+
+        return first_of_equals(self.direction)
+
+    @cached_property
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """The three on the CPU for compiled loops, at least fp32. Computed once: it takes as long as one row."""
         wide = torch.promote_types(self.weight.dtype, torch.float32)

@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off, autocast_on, lowered, promoted
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.dropout import keyed_dropout
+from gkdkernels.core.indices import check_indices_of
 from gkdkernels.core.registration import register
 from gkdkernels.experts.cpu import backward_cpu, forward_cpu
 from gkdkernels.experts.reference import LOG_CAP, expert_linear_reference
@@ -58,7 +60,8 @@ def expert_linear(
         weight: [E, D, H] of `x`'s dtype, one matrix per expert (``x @ weight[e]``).
         bias: [E, H], or None.
         index: [N, k] int32 or int64, the experts of each row, in [0, E). Checked on the CPU; on a GPU a check would
-            wait for the device, and a pair whose expert is out of range is undefined.
+            wait for the device: there a pair whose expert is out of range is undefined with sparse features, and with
+            dense ones left out, the error coming with a later call or with `gkdkernels.check_indices`.
         alpha: [N, k] weights, of `x`'s dtype or fp32.
         gate: [E, D] logarithms of an input gate per expert.
         log_temperature: scalar, the logarithm of a factor of the output.
@@ -84,7 +87,15 @@ def expert_linear(
         tensor([[ 5.5000, 11.0000],
                 [30.0000, 40.0000]])
     """
+    if autocast_on(weight.device):
+        x, weight, bias = _cast(x, weight, bias)
+        with autocast_off(weight.device):
+            options = {"gate": gate, "log_temperature": log_temperature, "dropout": dropout, "key": key}
+            return expert_linear(
+                x, weight, bias, index, alpha, **options, dropout_per=dropout_per, backend=backend  # type: ignore[arg-type]
+            )
     _check(x, weight, bias, index, alpha, gate, log_temperature, dropout, key, dropout_per)
+    check_indices_of("index", index, weight.size(0))
     chosen = choose("expert_linear", backend, BACKENDS, weight)
     rows = x
     if dropout > 0 and key is not None:
@@ -99,6 +110,23 @@ def expert_linear(
     if isinstance(rows, SparseFeatures):
         return _sparse(rows, weight, bias, index, alpha, chosen, place)
     return _layer(rows, weight, bias, index, alpha, chosen)
+
+
+def _cast(x: Features, weight: Tensor, bias: Tensor | None) -> tuple[Features, Tensor, Tensor | None]:
+    """Under autocast: to its dtype, as a linear layer, where x is dense; to the widest of theirs, as `spmm`, else."""
+    if isinstance(x, Tensor):
+        x_cast, weight_cast, bias_cast = lowered(x, weight, bias)
+        return x if x_cast is None else x_cast, weight if weight_cast is None else weight_cast, bias_cast
+    value = x.value if isinstance(x, SparseFeatures) else x.sparse.value
+    dense = None if isinstance(x, SparseFeatures) else x.dense
+    value_cast, dense_cast, weight_cast, bias_cast = promoted(value, dense, weight, bias)
+    if value_cast is not None and value_cast.dtype != value.dtype:
+        graph = x.graph if isinstance(x, SparseFeatures) else x.sparse.graph
+        sparse = SparseFeatures(graph, value_cast)
+        x = sparse if isinstance(x, SparseFeatures) else MixedFeatures(sparse, x.dense)
+    if isinstance(x, MixedFeatures) and dense_cast is not None and dense_cast.dtype != x.dense.dtype:
+        x = MixedFeatures(x.sparse, dense_cast)
+    return x, weight if weight_cast is None else weight_cast, bias_cast
 
 
 def _few(index: Tensor, weight: Tensor) -> bool:
@@ -157,7 +185,7 @@ def _sparse(
     column = pairs.graph.index + (at.reshape(-1) * width).to(pairs.graph.index.dtype)[pair]
     graph = CSRGraph.trusted(pairs.graph.indptr[::k].contiguous(), column, weight.size(0) * width)
     value = pairs.value * alpha.reshape(-1).to(pairs.value.dtype)[pair]
-    out = spmm(graph, weight.reshape(-1, weight.size(2)), value, backend=backend)
+    out = spmm(graph, weight.reshape(weight.size(0) * width, weight.size(2)), value, backend=backend)
     return (
         out if bias is None else out + (routing_matrix(index, alpha, bias.size(0)) @ bias.to(alpha.dtype)).to(out.dtype)
     )

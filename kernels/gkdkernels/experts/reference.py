@@ -40,10 +40,11 @@ def expert_linear_reference(
     return out.to(x.dtype)
 
 
-def select_reference(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def select_reference(scores: Tensor, k: int, first: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The k largest of ``scores: [N, E]`` and their softmax: index [N, k] int64, largest first, ties to the lowest
-    expert; alpha and score [N, k]."""
+    expert; alpha and score [N, k]. An expert is placed by the score of its `first`, see `routing.first_of_equals`."""
     with torch.no_grad():
-        index = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        placed = scores if first is None else scores.index_select(1, first)
+        index = placed.sort(dim=1, descending=True, stable=True).indices[:, :k]
     picked = scores.gather(1, index)
     return index, picked.softmax(1), picked

@@ -21,13 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_off
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
+from gkdkernels.core.indices import check_indices_of
 from gkdkernels.core.registration import register
 from gkdkernels.experts.reference import select_reference
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures
 from gkdkernels.spmm.op import spmm
 
 EPS = 1e-12  # the least norm that divides
+_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # of the hash of a row
 _FEW = 64  # rows up to which one sort is quicker than k passes
 BACKENDS = declare("route_by_memory", "reference", "cpu", "triton")
 
@@ -38,7 +41,7 @@ def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto
     Args:
         x: [N, D] features; sparse and mixed ones without gradient. A zero row has cosine 0 to all, so that it takes
             the first k experts in equal parts.
-        memory: [E, D] float, one direction per expert.
+        memory: [E, D] float, one direction per expert. Of equal rows the lowest comes first.
         k: experts per row, in [1, E].
         backend: "auto", "reference" (any device), "cpu" or "triton" (dense x).
 
@@ -62,8 +65,10 @@ def route_by_memory(x: Features, memory: Tensor, k: int, *, backend: str = "auto
     if chosen == "triton" and isinstance(x, Tensor):
         index, alpha, cosine = _operator(x, memory, k)
         return index, alpha, cosine
-    scores = cosines(x, memory, backend=chosen)
-    return select_reference(scores, k) if chosen == "reference" else _select(scores, k)
+    with autocast_off(memory.device):  # a rounded product would change experts
+        scores = cosines(x, memory, backend=chosen)
+    first = first_of_equals(memory)
+    return select_reference(scores, k, first) if chosen == "reference" else _select(scores, k, first)
 
 
 def route_by_scores(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,6 +119,14 @@ def memory_update(
             raise ValueError(f"{name}: expected shape [{x.shape[0]}, k] as the rows of x, got {tuple(tensor.shape)}")
     if not 0.0 <= decay <= 1.0:
         raise ValueError(f"decay: expected a value in [0, 1], got {decay}")
+    check_indices_of("index", index, memory.size(0))
+    with autocast_off(memory.device):
+        return _updated(memory, x, index, alpha, decay, norms)
+
+
+def _updated(
+    memory: Tensor, x: Features, index: Tensor, alpha: Tensor, decay: float, norms: Tensor | None
+) -> Tensor:
     wide = accumulation_dtype(memory.dtype)
     # alpha lies in [0, 1]: its exponential needs no shift
     pull = routing_matrix(index, alpha.to(wide).exp(), memory.size(0))  # [N, E]
@@ -147,6 +160,27 @@ def as_dense(x: SparseFeatures | MixedFeatures) -> Tensor:
     return x.dense() if isinstance(x, SparseFeatures) else torch.cat([x.sparse.dense(), x.dense], 1)
 
 
+def first_of_equals(memory: Tensor) -> Tensor | None:
+    """[E] the lowest expert whose row of ``memory: [E, D]`` has the same bits; None where all rows differ.
+
+    A matrix product may round equal columns apart. Rows are compared by a hash of their bits, which is looked at on the
+    CPU; elsewhere, and in a trace, the answer is always a tensor.
+    """
+    rows = (memory.detach() + 0.0).contiguous()  # -0 is 0
+    experts = torch.arange(rows.size(0), device=rows.device)
+    if rows.numel() == 0:
+        return None
+    bits = rows.view({8: torch.int64, 4: torch.int32}.get(rows.element_size(), torch.int16)).long()
+    place = torch.arange(1, rows.size(1) + 1, device=rows.device)
+    code = (bits * (place * _ODD + 1)).sum(1)  # wraps
+    code = code ^ (code >> 29)
+    first = torch.where(code[:, None] == code, experts, experts.numel()).amin(1)
+    if rows.device.type == "cpu" and not torch.compiler.is_compiling() and torch.equal(first, experts):
+        return None
+    same = (rows == rows.index_select(0, first)).all(1)
+    return torch.where(same, first, experts)
+
+
 def check_features(x: Features) -> None:
     """Refuse what is no feature matrix, and sparse features that ask for a gradient."""
     if isinstance(x, Tensor):
@@ -171,10 +205,10 @@ def check_routing(x: Features, memory: Tensor, k: int) -> None:
     _check_k(k, memory.size(0))
 
 
-def _select(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _select(scores: Tensor, k: int, first: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """As `select_reference`, without sorting whole rows."""
     with torch.no_grad():
-        index = _largest(scores.detach(), k)
+        index = _largest(scores.detach() if first is None else scores.detach().index_select(1, first), k)
     picked = scores.gather(1, index)
     return index, picked.softmax(1), picked
 

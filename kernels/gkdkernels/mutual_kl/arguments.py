@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gkdkernels.core.autocast import autocast_on, promoted
+from gkdkernels.core.indices import check_indices_of
+
 PeerLogits = Tensor | Sequence[Tensor]
 
 
@@ -31,6 +34,8 @@ class Peers:
         self.given: list[Tensor] = [logits] if isinstance(logits, Tensor) else list(logits)
         if isinstance(logits, Tensor) and logits.dim() != 3:
             raise ValueError(f"{name}: expected shape [K, N, C] or a sequence of K [N, C], got {tuple(logits.shape)}")
+        if not self.stacked and self.given and autocast_on(self.given[0].device):
+            self.given = [z for z in promoted(*self.given) if z is not None]
         self.each = list(logits.unbind(0)) if isinstance(logits, Tensor) else self.given
         if not self.each:
             raise ValueError(f"{name}: expected at least one peer, got none")
@@ -113,6 +118,16 @@ def check_mask(mask: Tensor | None, name: str, peers: Peers) -> None:
             f"{name}: expected bool of shape [{peers.rows}] on {peers.device}, got {mask.dtype} of {tuple(mask.shape)} "
             f"on {mask.device}"
         )
+
+
+def check_range(targets: Tensor | None, classes: int) -> None:
+    """Refuse a class outside [0, C) on the CPU; on a GPU the kernels leave it out, see `gkdkernels.check_indices`.
+
+    Raises:
+        ValueError: a class of C or more.
+    """
+    if targets is not None and not targets.is_floating_point():
+        check_indices_of("targets", targets, classes, negative=True)
 
 
 def check_targets(targets: Tensor | None, multi_label: bool, peers: Peers) -> None:

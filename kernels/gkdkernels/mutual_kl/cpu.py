@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gkdkernels.core.impossible import settled
+
 _BLOCK_ELEMENTS = 1 << 18  # of [K, n, C]: with its twin of probabilities 2 MB, and work enough to hide the calls' cost
 _GRAM_ROWS = 32  # nodes per Gram matrix: short fp32 sums, which are then added in fp64
 
@@ -37,15 +39,18 @@ def peer_pass_cpu(
     """As `peer_pass` of the module `mutual_kl`."""
     peers, (rows, classes) = len(logits), logits[0].shape
     of_kl, of_ce, of_entropy = scale.tolist()
+    left_out = None if weight is None or kl_mask is None else ~kl_mask[:, None]
     grad = logits[0].new_empty((peers, rows, classes) if learns else 0)
     node_kl = scale.new_empty((rows, peers, peers) if per_node else 0)
+    if classes == 0:
+        node_kl.zero_()
     weight = None if weight is None else weight.detach()
     pairs = mix = None
     if weight is not None and weight.dim() == 2:
         pairs = weight.clone().fill_diagonal_(0)
         mix = of_kl * (pairs.sum(0).diag() - pairs).t()  # [K, K], d loss / d z = mix @ p
 
-    def visit(block: slice, log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    def visit(block: slice, log_p: Tensor, p: Tensor, careful: bool) -> tuple[Tensor, Tensor]:
         """loss [K] and KL [K, K] of a block, in fp64; writes its gradient."""
         loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
         g = None
@@ -58,19 +63,22 @@ def peer_pass_cpu(
             loss += of_ce * _cross_entropy(log_p, p, targets[block], of_ce, g)
         if entropy:
             mask = None if entropy_mask is None else entropy_mask[block]
-            loss -= of_entropy * _entropy(log_p, p, mask, of_entropy, g)
-        if weight is not None and kl_mask is not None:
-            p.mul_(kl_mask[block, None])
+            loss -= of_entropy * _entropy(settled(log_p, p) if careful else log_p, p, mask, of_entropy, g)
+        if left_out is not None:
+            p.masked_fill_(left_out[block], 0.0)
+            log_p.masked_fill_(left_out[block], 0.0)
         if mix is not None:
             if g is not None:
                 flat = g.view(peers, -1)
                 torch.addmm(flat, mix, p[0].view(peers, -1), beta=float(targets is not None or entropy), out=flat)
-            kl += _gram_kl(log_p, p, _GRAM_ROWS).sum(0, dtype=torch.float64)
+            rows_kl = _pair_kl(log_p, p) if careful else _gram_kl(log_p, p, _GRAM_ROWS)
+            kl += rows_kl.sum(0, dtype=torch.float64)
         elif weight is not None:
-            taught = weight[block].permute(1, 0, 2) * of_kl  # [K, n, 1]
+            own = weight[block] if left_out is None else weight[block].masked_fill(left_out[block, :, None], 0.0)
+            taught = own.permute(1, 0, 2) * of_kl  # [K, n, 1]
             if g is not None:
                 g.addcmul_(p[0], taught.sum(0)).sub_((p[0] * taught).sum(0))
-            rows_kl = _gram_kl(log_p, p, 1)  # [n, K, K]
+            rows_kl = _pair_kl(log_p, p) if careful else _gram_kl(log_p, p, 1)  # [n, K, K]
             kl += rows_kl.sum(0, dtype=torch.float64)
             loss += torch.einsum("inz,nij->j", taught, rows_kl)
             if per_node:
@@ -80,7 +88,7 @@ def peer_pass_cpu(
         return loss, kl
 
     loss, kl = torch.zeros(peers, dtype=torch.float64), torch.zeros(peers, peers, dtype=torch.float64)
-    for part, part_kl in _over_blocks(logits, scale.dtype, multi_label, visit):
+    for part, part_kl in _over_blocks(logits, scale.dtype, multi_label, visit, _all_finite):
         loss += part
         kl += part_kl
     kl *= of_kl
@@ -102,15 +110,22 @@ def teacher_side_cpu(
     else:
         mix = scale[0] * (g.sum().expand(peers).diag() - g)
 
-    def visit(block: slice, log_p: Tensor, p: Tensor) -> None:
+    def visit(block: slice, log_p: Tensor, p: Tensor, careful: bool) -> Tensor:
         natural = log_p[0] - log_p[1] if multi_label else log_p[0]
-        pull = (mix @ natural.view(peers, -1)).view(natural.shape)  # [K, n, C] sum_j g_j w_ij (log p_i - log p_j)
+        if careful:
+            slope = p[0] * p[1] if multi_label else p[0]
+            pull = torch.zeros_like(natural)
+            for j in range(peers):
+                pull -= mix[:, j, None, None] * settled(natural[j] - natural, slope)
+        else:
+            pull = (mix @ natural.view(peers, -1)).view(natural.shape)  # [K, n, C] sum_j g_j w_ij (log p_i - log p_j)
         if weight.dim() == 3:
             pull *= weight[block].permute(1, 0, 2)
         side = p[0] * p[1] * pull if multi_label else p[0] * (pull - (p[0] * pull).sum(-1, keepdim=True))
-        grad[:, block] = side if kl_mask is None else side * kl_mask[block, None]
+        grad[:, block] = side if kl_mask is None else side.masked_fill_(~kl_mask[block, None], 0.0)
+        return side.sum()
 
-    _over_blocks(logits, scale.dtype, multi_label, visit)
+    _over_blocks(logits, scale.dtype, multi_label, visit, lambda total: bool(total.isfinite()))
     return grad
 
 
@@ -118,11 +133,13 @@ def _over_blocks(
     logits: list[Tensor],
     dtype: torch.dtype,
     multi_label: bool,
-    visit: Callable[[slice, Tensor, Tensor], ResultT],
+    visit: Callable[[slice, Tensor, Tensor, bool], ResultT],
+    fine: Callable[[ResultT], bool],
 ) -> list[ResultT]:
     """`visit` every block of nodes with its log-probabilities and probabilities [S, K, n, C], which it may overwrite.
 
-    S = 1, or 2 with several labels: of each label being there, and not.
+    S = 1, or 2 with several labels: of each label being there, and not. A block whose result is not `fine` is visited
+    once more, carefully: logarithms of probabilities of 0 are infinite in it.
     """
     peers, (rows, classes), sides = len(logits), logits[0].shape, 2 if multi_label else 1
     if rows * classes == 0:
@@ -136,14 +153,12 @@ def _over_blocks(
         for block in share:
             shape = (sides, peers, block.stop - block.start, classes)
             log_p, p = (buffer[: sides * peers * shape[2] * classes].view(shape) for buffer in buffers)
-            for k, z in enumerate(logits):
-                if multi_label:
-                    wide = z[block].to(dtype)
-                    log_p[0, k], log_p[1, k] = F.logsigmoid(wide), F.logsigmoid(-wide)
-                else:
-                    torch.log_softmax(z[block], -1, dtype=dtype, out=log_p[0, k])
-            torch.exp(log_p, out=p)
-            found.append(visit(block, log_p, p))
+            _probabilities(logits, block, multi_label, log_p, p)
+            result = visit(block, log_p, p, False)
+            if not fine(result):
+                _probabilities(logits, block, multi_label, log_p, p)
+                result = visit(block, log_p, p, True)
+            found.append(result)
         return found
 
     threads = min(torch.get_num_threads(), len(blocks))
@@ -156,6 +171,21 @@ def _over_blocks(
         found = [part for parts in pool.map(lambda share: _without_grad(walk, share), shares) for part in parts]
     torch.set_num_threads(before)  # threads that torch starts later take the last number that any thread has set
     return found
+
+
+def _probabilities(logits: list[Tensor], block: slice, multi_label: bool, log_p: Tensor, p: Tensor) -> None:
+    """Fills `log_p` and `p` [S, K, n, C]."""
+    for k, z in enumerate(logits):
+        if multi_label:
+            wide = z[block].to(log_p.dtype)
+            log_p[0, k], log_p[1, k] = F.logsigmoid(wide), F.logsigmoid(-wide)
+        else:
+            torch.log_softmax(z[block], -1, dtype=log_p.dtype, out=log_p[0, k])
+    torch.exp(log_p, out=p)
+
+
+def _all_finite(result: tuple[Tensor, Tensor]) -> bool:
+    return all(bool(total.isfinite().all()) for total in result)
 
 
 def _without_grad(walk: Callable[[list[slice]], list[ResultT]], share: list[slice]) -> list[ResultT]:
@@ -179,14 +209,25 @@ def _gram_kl(log_p: Tensor, p: Tensor, together: int) -> Tensor:
     return gram.diagonal(dim1=1, dim2=2)[..., None] - gram
 
 
+def _pair_kl(log_p: Tensor, p: Tensor) -> Tensor:
+    """[n, K, K] KL_ij of each node as it stands, pair by pair; a class that both rule out counts 0."""
+    _, peers, rows, _ = p.shape
+    kl = p.new_zeros(rows, peers, peers)
+    for i in range(peers):
+        for j in range(peers):
+            if i != j:
+                kl[:, i, j] = (p[:, i] * settled(log_p[:, i] - log_p[:, j], p[:, i])).sum((0, -1))
+    return kl
+
+
 def _cross_entropy(log_p: Tensor, p: Tensor, targets: Tensor, scale: float, g: Tensor | None) -> Tensor:
     """[K] summed over the labels of the block; adds its gradient to `g`."""
     if targets.is_floating_point():
         there = ~targets.isnan()
         y = targets.to(p.dtype).where(there, 0)
         if g is not None:
-            g += scale * (p[0] - y) * there
-        inside = (y * log_p[0] + (1 - y) * log_p[1]) * there
+            g += (scale * (p[0] - y)).where(there, 0)
+        inside = (y * log_p[0] + (1 - y) * log_p[1]).where(there, 0)
         return -inside.sum((1, 2), dtype=torch.float64)
     at = (targets >= 0).nonzero()[:, 0]
     label = targets[at].long()
@@ -200,8 +241,8 @@ def _entropy(log_p: Tensor, p: Tensor, mask: Tensor | None, scale: float, g: Ten
     """[K] summed over the rows of the block; adds the gradient of minus its mean to `g`."""
     rows = -(p * log_p).sum((0, -1))  # [K, n]
     if mask is not None:
-        rows = rows * mask
+        rows = rows.where(mask, 0)
     if g is not None:
         slope = p[0] * p[1] * (log_p[0] - log_p[1]) if p.size(0) == 2 else p[0] * (log_p[0] + rows[..., None])
-        g += scale * (slope if mask is None else slope * mask[:, None])
+        g += scale * (slope if mask is None else slope.where(mask[:, None], 0))
     return rows.sum(1, dtype=torch.float64)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gkdkernels.core.numba_tools import FAST_SUMS, exp, log, loops, part, pointer, run
+from gkdkernels.mutual_kl.cpu import peer_pass_cpu, teacher_side_cpu
 
 _LANES = 64  # nodes of a tile; with fewer, LLVM takes the loops over them for too short to be vectorised
 _TILES = 4  # that a thread takes at a time
@@ -35,7 +36,11 @@ def peer_pass_numba(
     learns: bool,
     per_node: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `peer_pass` of the module `mutual_kl`. Half precision is raised to fp32 beforehand."""
+    """As `peer_pass` of the module `mutual_kl`. Half precision is raised to fp32 beforehand.
+
+    The loops multiply masks and logarithms as they stand: where that is not finite, by a class that is impossible or a
+    row that is NaN, `peer_pass_cpu` does the work, which looks at what counts.
+    """
     peers, (rows, classes), empty = len(logits), logits[0].shape, scale.new_empty
     grad = empty((peers, rows, classes) if learns else (0, 0, 0))
     node_kl = empty((rows, peers, peers) if per_node else (0, 0, 0)).zero_()
@@ -77,6 +82,9 @@ def peer_pass_numba(
     mean = kl.sum(0) * scale[0].double()
     if pairs.numel():
         total += (pairs * mean).sum(0)
+    if not bool(total.isfinite().all() & mean.isfinite().all()):
+        asked = (weight, kl_mask, targets, entropy_mask, scale, entropy, multi_label, learns, per_node)
+        return peer_pass_cpu(logits, *asked)
     return total.to(scale.dtype), mean.to(scale.dtype), grad.to(logits[0].dtype) if learns else grad, node_kl
 
 
@@ -103,6 +111,8 @@ def teacher_side_numba(
         multi_label,
         grad,
     )
+    if not bool(grad.sum().isfinite()):
+        return teacher_side_cpu(logits, weight, g, kl_mask, scale, multi_label)
     return grad.to(logits[0].dtype)
 
 
@@ -455,7 +465,7 @@ def _cross_entropy(log_p: Any, p: Any, label: Any, first: int, count: int, scale
     known = np.zeros(_LANES, p.dtype)
     for r in range(count):
         target = label[first + r]
-        if target >= 0:
+        if 0 <= target < p.shape[0]:
             known[r] = scale
             total -= scale * log_p[target, r]
             if learns:
@@ -463,7 +473,7 @@ def _cross_entropy(log_p: Any, p: Any, label: Any, first: int, count: int, scale
     if learns:
         for c in range(p.shape[0]):
             for r in range(_LANES):
-                g[c, r] += known[r] * p[c, r]
+                g[c, r] += known[r] * p[c, r] if known[r] != 0 else p.dtype.type(0)
     return total
 
 

@@ -24,9 +24,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gkdkernels.core.derivatives import Link, apply_once, link_to, once
 from gkdkernels.core.dispatch import MAX_TILE, choose, declare, padded
 from gkdkernels.core.registration import register
-from gkdkernels.mutual_kl.arguments import LogitTerms, PeerLogits, Peers, check_mask, check_targets, pair_weight_of
+from gkdkernels.mutual_kl.arguments import (
+    LogitTerms,
+    PeerLogits,
+    Peers,
+    check_mask,
+    check_range,
+    check_targets,
+    pair_weight_of,
+)
 from gkdkernels.mutual_kl.cpu import peer_pass_cpu, teacher_side_cpu
 from gkdkernels.mutual_kl.reference import mutual_kl_reference
 
@@ -54,12 +63,20 @@ def mutual_kl(
     term a mean over its own rows, 0 where it has none. For the mean over teachers divide `pair_weight` by K - 1.
     Temperatures and gates belong to the logits, which the caller scales; gradient flows through them.
 
+    What rows outside a mask, or without a label, hold, NaN and infinity included, reaches neither that term nor its
+    gradient. A weight of 0 is a factor, not a mask: 0 times NaN is NaN. A class that a peer rules out (a logit of -inf)
+    counts 0 log 0 = 0 where that peer is the teacher, and makes the KL infinite (on a GPU: larger than any other)
+    where it is the learner and the teacher does not rule it out.
+
     Args:
-        logits: [K, N, C] float of any strides, or a sequence of K tensors [N, C]; neither is copied.
+        logits: [K, N, C] float of any strides, or a sequence of K tensors [N, C], of one dtype (under `torch.autocast`
+            cast to the widest of theirs); neither is copied.
         pair_weight: float, [K, K] (i teaches j; the diagonal is ignored), [K] (of the teacher), or [N, K] (of the
             teacher, per node). Two axes of N = K mean [K, K]: where N can be that small, give [N, K, 1].
         kl_mask: [N] bool, the nodes on which peers learn from each other; None for all.
-        targets: [N] int32 or int64, negative for none; with `multi_label` [N, C] float in [0, 1], NaN for none.
+        targets: [N] int32 or int64 below C, negative for none; with `multi_label` [N, C] float in [0, 1], NaN for none.
+            On a GPU a row with a class of C or more is left out, and the error comes with a later call, or with
+            `gkdkernels.check_indices`.
         ce_logits: the logits of the cross-entropy, as `logits`; None for `logits`.
         ce_weight: of the cross-entropy, used if `targets` is given.
         entropy_logits: the logits of the entropy, as `logits`; None for `logits`.
@@ -75,7 +92,7 @@ def mutual_kl(
         fp64 for fp64 logits.
 
     Raises:
-        ValueError: a wrong shape, dtype or device, or an unknown `backend`.
+        ValueError: a wrong shape, dtype or device, a class outside [0, C), or an unknown `backend`.
 
     Example:
         >>> logits = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])  # 2 peers, 1 node, 2 classes
@@ -127,9 +144,9 @@ def _peer_terms(
         learns=wanted and any(z.requires_grad for z in given),
         weighs=wanted and weight is not None and weight.requires_grad,
     )
-    loss, kl = _PeerTerms.apply(  # type: ignore[no-untyped-call]
-        how, weight, terms.kl_mask, terms.targets, terms.entropy_mask, scale, *given
-    )
+    link = link_to(weight, *given)
+    inputs = (weight, terms.kl_mask, terms.targets, terms.entropy_mask, scale)
+    loss, kl = apply_once("mutual_kl", _PeerTerms, how, link, *inputs, *given)
     return loss, kl
 
 
@@ -152,6 +169,7 @@ class _PeerTerms(torch.autograd.Function):
     def forward(
         ctx: Any,
         how: _PassOptions,
+        link: Link | None,
         weight: Tensor | None,
         kl_mask: Tensor | None,
         targets: Tensor | None,
@@ -174,33 +192,40 @@ class _PeerTerms(torch.autograd.Function):
             per_node,
             how.backend,
         )
-        ctx.how = how
+        ctx.how, ctx.link = how, link
         ctx.save_for_backward(grad, kl, node_kl, weight, kl_mask, scale, *(() if how.detach_target else given))
         ctx.mark_non_differentiable(kl)
         return loss, kl
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("mutual_kl")
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Any, ...]:
         how: _PassOptions = ctx.how
         grad, kl, node_kl, weight, kl_mask, scale, *given = ctx.saved_tensors
         grad_weight = None
         if how.weighs:
             grad_weight = kl * g if weight.dim() == 2 else (node_kl @ g)[..., None]
-        grad_logits: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 6)
+        grad_logits: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 7)
         if how.learns:
-            whole = grad if _is_one(g) else (grad * g[:, None, None]).to(grad.dtype)
+            # what is kept for another backward must not become a `.grad`, which may be changed in place
+            whole = grad if _is_one(g) and not _keeps_graph() else (grad * g[:, None, None]).to(grad.dtype)
             if not how.detach_target:
                 whole = whole + _teacher_side_op(
                     given, how.stacked, weight, g.contiguous(), kl_mask, scale, how.multi_label, how.backend
                 )
             grad_logits = [whole] if how.stacked else list(whole.unbind(0))
-        return (None, grad_weight, None, None, None, None, *grad_logits)
+        return (None, None, grad_weight, None, None, None, None, *grad_logits)
 
 
 def _is_one(g: Tensor) -> bool:
     """Whether backward may skip its pass, as under ``loss.sum()``; skipped on CUDA to avoid a synchronisation."""
     return not torch.compiler.is_compiling() and g.device.type == "cpu" and bool((g == 1).all())
+
+
+def _keeps_graph() -> bool:
+    """Whether the backward that runs now may run again; yes where torch does not tell."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
 
 
 def peer_pass(
@@ -230,6 +255,7 @@ def peer_pass(
         loss [K], kl [K, K], ``d loss_j / d z_j`` [K, N, C], and `scale[0]` times the KL of each node [N, K, K]; the
         last two are empty if not requested.
     """
+    check_range(targets, _shape(given, stacked)[2])
     asked = (weight, kl_mask, targets, entropy_mask, scale, entropy, multi_label, learns, per_node)
     if backend == "cpu":
         return peer_pass_cpu(_each(given, stacked), *asked)

@@ -6,33 +6,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkdkernels.mutual_kl.arguments import LogitTerms, known
+from gkdkernels.core.impossible import settled
+from gkdkernels.mutual_kl.arguments import LogitTerms, check_range, known
 
 
 def mutual_kl_reference(
     terms: LogitTerms, scale: Tensor, detach_target: bool, multi_label: bool
 ) -> tuple[Tensor, Tensor]:
-    """The formulas, pair by pair."""
+    """The formulas, pair by pair. What a mask leaves out is replaced before anything is computed of it."""
     peers, weight = terms.peers, terms.weight
-    log_p = [_log_probabilities(z.to(peers.wide), multi_label) for z in peers.each]  # K x [S, N, C]
+    check_range(terms.targets, peers.classes)
+    wide = [z.to(peers.wide) for z in peers.each]
+    log_p = [_log_probabilities(_kept(z, terms.kl_mask), multi_label) for z in wide]  # K x [S, N, C]
     teachers = [x.detach() for x in log_p] if detach_target else log_p
+    masked = terms.kl_mask is not None or terms.entropy_mask is not None
+    if weight is not None and weight.dim() == 3:
+        weight = _kept(weight[..., 0], terms.kl_mask)[..., None]
     loss = [x[:, :0].sum() for x in log_p]  # 0, differentiable whatever is asked
     kl = scale.new_zeros(peers.count, peers.count)
     for j, learner in enumerate(log_p):
         for i, teacher in enumerate(teachers):
             if weight is None or i == j:
                 continue
-            rows = (teacher.exp() * (teacher - learner)).sum((0, -1))  # [N]
+            p = teacher.exp()
+            rows = (p * settled(teacher - learner, p)).sum((0, -1))  # [N]
             if terms.kl_mask is not None:
-                rows = rows * terms.kl_mask
+                rows = rows.where(terms.kl_mask, 0)
             kl[i, j] = scale[0] * rows.detach().sum()
             loss[j] = loss[j] + scale[0] * (rows * (weight[i, j] if weight.dim() == 2 else weight[:, i, 0])).sum()
         if terms.targets is not None:
-            loss[j] = loss[j] - scale[1] * _label_log_likelihood(learner, terms.targets)
+            kept = _kept(wide[j], known(terms.targets))
+            labelled = _log_probabilities(kept, multi_label)
+            loss[j] = loss[j] - scale[1] * _label_log_likelihood(labelled, terms.targets)
         if terms.entropy:
-            rows = -(learner.exp() * learner).sum((0, -1))
-            loss[j] = loss[j] - scale[2] * (rows if terms.entropy_mask is None else rows * terms.entropy_mask).sum()
+            spread = _log_probabilities(_kept(wide[j], terms.entropy_mask), multi_label) if masked else learner
+            p = spread.exp()
+            rows = -(p * settled(spread, p)).sum((0, -1))
+            counted = rows if terms.entropy_mask is None else rows.where(terms.entropy_mask, 0)
+            loss[j] = loss[j] - scale[2] * counted.sum()
     return torch.stack(loss), kl
+
+
+def _kept(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``x: [N, C]``, 0 in rows (with a mask [N, C], at elements) outside `mask`."""
+    if mask is None:
+        return x
+    return x.where(mask if mask.dim() == 2 else mask[:, None], 0)
 
 
 def _log_probabilities(z: Tensor, multi_label: bool) -> Tensor:

@@ -16,8 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from gkdkernels.core.dispatch import MAX_TILE, padded
+from gkdkernels.core.indices import flag_for
 from gkdkernels.core.row_tiles_triton import on_device
 
+_LEAST = -1e37  # for a logarithm of 0: differences and sums over peers stay finite in fp32
 _PER_THREAD = 16  # elements of the tile at most: five arrays of it are alive at once, seven with several labels
 
 
@@ -63,11 +65,18 @@ def _log_sigmoid(z):
 
 
 @triton.jit
+def _finite(log_p, LEAST: tl.constexpr):
+    """`log_p` with LEAST for -inf, whose product with a probability of 0 is 0 and not NaN; NaN stays."""
+    return tl.where(log_p == float("-inf"), LEAST, log_p)
+
+
+@triton.jit
 def mutual_kl_fwd_peer_tile(
     logits,  # K tensors [N, C]
     weight,  # w_ij of node n at n stride_wn + i stride_wi + j stride_wj, or None
     kl_mask,  # [N] 0 or 1, or None
     targets,  # [N] classes, or [N, C] labels, or None
+    out_of_range,  # [1] set to 1 where a class is not below C, or None
     entropy_mask,  # [N] 0 or 1, or None
     scale,  # [3] of one row in KL, cross-entropy, entropy
     grad,  # [K, N, C], or None
@@ -82,6 +91,7 @@ def mutual_kl_fwd_peer_tile(
     stride_wj,
     ENTROPY: tl.constexpr,
     MULTI_LABEL: tl.constexpr,
+    LEAST: tl.constexpr,
     PACKED: tl.constexpr,
     K: tl.constexpr,
     C: tl.constexpr,
@@ -99,11 +109,12 @@ def mutual_kl_fwd_peer_tile(
     there = (column < C)[None, None, :]
     z = _load_peers(logits, row, column, live, stride_n, stride_c, PACKED, K, C, BLOCK_K, dtype)
     if MULTI_LABEL:
-        log_p = tl.where(there, _log_sigmoid(z), 0.0)
-        log_q = tl.where(there, _log_sigmoid(-z), 0.0)
+        log_p = tl.where(there, _finite(_log_sigmoid(z), LEAST), 0.0)
+        log_q = tl.where(there, _finite(_log_sigmoid(-z), LEAST), 0.0)
         p = tl.where(there, tl.exp(log_p), 0.0)
     else:
         log_p, p = _log_softmax(z, there)
+        log_p = _finite(log_p, LEAST)
         log_q = log_p
     valid = in_peers[:, None] & in_rows[None, :]  # [BLOCK_K, BLOCK_N]
     of_ce, of_entropy = tl.load(scale + 1), tl.load(scale + 2)
@@ -111,8 +122,9 @@ def mutual_kl_fwd_peer_tile(
     g = tl.zeros((BLOCK_K, BLOCK_N, BLOCK_C), dtype)
     if weight is not None:
         of_kl = tl.where(in_rows, tl.load(scale), 0.0)  # [BLOCK_N]
+        counted = valid
         if kl_mask is not None:
-            of_kl *= tl.load(kl_mask + row, mask=in_rows, other=0).to(dtype)
+            counted = valid & (tl.load(kl_mask + row, mask=in_rows, other=0) != 0)[None, :]
         taught = tl.zeros((BLOCK_K, BLOCK_N), dtype)
         for i in range(K):
             teacher = (k == i)[:, None, None]
@@ -121,9 +133,9 @@ def mutual_kl_fwd_peer_tile(
             inside = p_i * (log_p_i - log_p)
             if MULTI_LABEL:
                 inside += tl.where(there, 1.0 - p_i, 0.0) * (tl.sum(tl.where(teacher, log_q, 0.0), 0)[None] - log_q)
-            kl = tl.where(valid, tl.sum(inside, 2) * of_kl[None, :], 0.0)  # [BLOCK_K, BLOCK_N] teacher i, learner k
+            kl = tl.where(counted, tl.sum(inside, 2) * of_kl[None, :], 0.0)  # [BLOCK_K, BLOCK_N] teacher i, learner k
             at = row[None, :] * stride_wn + i * stride_wi + k[:, None] * stride_wj
-            w = tl.load(weight + at, mask=valid & (k != i)[:, None], other=0.0)
+            w = tl.load(weight + at, mask=counted & (k != i)[:, None], other=0.0)
             loss += w * kl
             w *= of_kl[None, :]
             taught += w
@@ -132,6 +144,8 @@ def mutual_kl_fwd_peer_tile(
             if node_kl is not None:
                 tl.store(node_kl + (row[None, :] * K + i) * K + k[:, None], kl, mask=valid)
         g += taught[:, :, None] * p
+        if kl_mask is not None:
+            g = tl.where(counted[:, :, None], g, 0.0)  # 0 times NaN is NaN
     if targets is not None:
         if MULTI_LABEL:
             y = tl.load(targets + row[:, None] * C + column[None, :], mask=live, other=float("nan")).to(dtype)
@@ -141,22 +155,24 @@ def mutual_kl_fwd_peer_tile(
             g += of_ce * tl.where(known, p - y, 0.0)
         else:
             label = tl.load(targets + row, mask=in_rows, other=-1)
+            tl.store(out_of_range + label * 0, 1, mask=label >= C)
             hit = (column[None, :] == label[:, None])[None]
-            counts = of_ce * (label >= 0).to(dtype)[None, :]  # [1, BLOCK_N]
-            loss -= counts * tl.sum(tl.where(hit, log_p, 0.0), 2)
-            g += counts[:, :, None] * (p - tl.where(hit, 1.0, 0.0))
+            known = ((label >= 0) & (label < C))[None, :]  # [1, BLOCK_N]
+            loss -= of_ce * tl.where(known, tl.sum(tl.where(hit, log_p, 0.0), 2), 0.0)
+            g += of_ce * tl.where(known[:, :, None], p - tl.where(hit, 1.0, 0.0), 0.0)
     if ENTROPY:
-        counts = tl.where(in_rows, of_entropy, 0.0)[None, :]
+        counts = in_rows[None, :]
         if entropy_mask is not None:
-            counts *= tl.load(entropy_mask + row, mask=in_rows, other=0).to(dtype)[None, :]
+            counts = counts & (tl.load(entropy_mask + row, mask=in_rows, other=0) != 0)[None, :]
         if MULTI_LABEL:
             q = tl.where(there, 1.0 - p, 0.0)
-            loss += counts * tl.sum(p * log_p + q * log_q, 2)
-            g += counts[:, :, None] * (p * q * z)
+            inner = tl.sum(p * log_p + q * log_q, 2)
+            slope = p * q * (log_p - log_q)
         else:
             inner = tl.sum(p * log_p, 2)
-            loss += counts * inner
-            g += counts[:, :, None] * (p * (log_p - inner[:, :, None]))
+            slope = p * (log_p - inner[:, :, None])
+        loss += of_entropy * tl.where(counts, inner, 0.0)
+        g += of_entropy * tl.where(counts[:, :, None], slope, 0.0)
     tl.store(loss_part + program * K + k, tl.sum(tl.where(valid, loss, 0.0), 1), mask=in_peers)
     if grad is not None:
         at = (k.to(tl.int64)[:, None] * num_rows + row[None, :]) * C  # [BLOCK_K, BLOCK_N]
@@ -182,6 +198,7 @@ def mutual_kl_bwd_teacher_tile(
     stride_wi,
     stride_wj,
     MULTI_LABEL: tl.constexpr,
+    LEAST: tl.constexpr,
     PACKED: tl.constexpr,
     K: tl.constexpr,
     C: tl.constexpr,
@@ -199,18 +216,23 @@ def mutual_kl_bwd_teacher_tile(
     natural = _load_peers(logits, row, column, live, stride_n, stride_c, PACKED, K, C, BLOCK_K, dtype)
     if MULTI_LABEL:
         p = 1.0 / (1.0 + tl.exp(-natural))
+        natural = tl.where(natural == float("inf"), -LEAST, natural)
     else:
         natural, p = _log_softmax(natural, there)
+    natural = _finite(natural, LEAST)
+    counted = in_rows
+    if kl_mask is not None:
+        counted = in_rows & (tl.load(kl_mask + row, mask=in_rows, other=0) != 0)
     pull = tl.zeros((BLOCK_K, BLOCK_N, BLOCK_C), dtype)
     for j in range(K):
         at = row[None, :] * stride_wn + k[:, None] * stride_wi + j * stride_wj
-        w = tl.load(weight + at, mask=(in_peers & (k != j))[:, None] & in_rows[None, :], other=0.0) * tl.load(g + j)
+        w = tl.load(weight + at, mask=(in_peers & (k != j))[:, None] & counted[None, :], other=0.0) * tl.load(g + j)
         learner = tl.sum(tl.where((k == j)[:, None, None], natural, 0.0), 0)[None]
         pull += w[:, :, None] * (natural - learner)
     side = p * (1.0 - p) * pull if MULTI_LABEL else p * (pull - tl.sum(p * pull, 2)[:, :, None])
     side *= tl.load(scale)
     if kl_mask is not None:
-        side *= tl.load(kl_mask + row, mask=in_rows, other=0).to(dtype)[None, :, None]
+        side = tl.where(counted[None, :, None], side, 0.0)
     at = (k.to(tl.int64)[:, None] * num_rows + row[None, :]) * C
     tl.store(
         grad + at[:, :, None] + column[None, None, :],
@@ -267,6 +289,7 @@ def _common(logits: list[Tensor], weight: Tensor | None, multi_label: bool) -> _
         weight_strides = (0, *weight.stride()) if weight.dim() == 2 else (weight.stride(0), weight.stride(1), 0)
     constants = {
         "MULTI_LABEL": multi_label,
+        "LEAST": _LEAST,
         "PACKED": strides == (classes, 1),
         "K": peers,
         "C": classes,
@@ -305,6 +328,7 @@ def peer_pass_triton(
             weight,
             _as_bytes(kl_mask),
             None if targets is None else targets.contiguous(),
+            flag_for("targets", targets) if targets is not None and not multi_label else None,
             _as_bytes(entropy_mask),
             scale,
             grad if learns else None,

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gkdkernels.core.dispatch import choose, declare
+from gkdkernels.core.derivatives import Link, apply_once, link_to, once
+from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
+from gkdkernels.core.indices import raise_flagged
 from gkdkernels.core.registration import register
 from gkdkernels.segment.reference import segment_max_reference, segment_softmax_reference, segment_sum_reference
 
@@ -27,7 +29,8 @@ def segment_sum(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
     Args:
         x: [N, D] float.
         ptr: [G + 1] int, non-decreasing, from 0 to N.
-        backend: "auto", "reference" (any device), or "triton" (differentiable once; accumulates fp16 and bf16 in fp32).
+        backend: "auto", "reference" (any device), or "triton" (differentiable once). fp16 and bf16 are summed up, and
+            divided, in fp32.
 
     Raises:
         ValueError: an unknown `backend`, or a wrong shape, dtype, device or order of `ptr`.
@@ -37,9 +40,10 @@ def segment_sum(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
         >>> segment_sum(x, ptr).flatten()
         tensor([4., 5.])
     """
+    ptr = ptr.contiguous()  # kernels read it by address
     segment = _segment(x, ptr)
     if choose("segment_sum", backend, _BACKENDS, x) == "triton":
-        y: Tensor = _Sum.apply(x, ptr, segment)  # type: ignore[no-untyped-call]
+        y: Tensor = apply_once("segment_sum", _Sum, x, ptr, segment, link_to(x))
         return y
     return segment_sum_reference(x, ptr, segment)
 
@@ -52,7 +56,10 @@ def segment_mean(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
         >>> segment_mean(x, ptr).flatten()
         tensor([2., 5.])
     """
-    return segment_sum(x, ptr, backend=backend) / ptr.diff().clamp(min=1).to(x.dtype)[:, None]
+    wide = accumulation_dtype(x.dtype) if x.is_floating_point() else x.dtype
+    # a sum of halves, and a count of rows, may not fit where the mean does
+    total = segment_sum(x.to(wide), ptr, backend=backend)
+    return (total / ptr.diff().clamp(min=1).to(wide)[:, None]).to(x.dtype)
 
 
 def segment_max(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
@@ -65,9 +72,10 @@ def segment_max(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
         >>> segment_max(x, ptr).flatten()
         tensor([3., 5.])
     """
+    ptr = ptr.contiguous()  # kernels read it by address
     segment = _segment(x, ptr)
     if choose("segment_max", backend, _BACKENDS, x) == "triton":
-        y: Tensor = _Max.apply(x, ptr)  # type: ignore[no-untyped-call]
+        y: Tensor = apply_once("segment_max", _Max, x, ptr, link_to(x))
         return y
     return segment_max_reference(x, ptr, segment)
 
@@ -80,30 +88,33 @@ def segment_softmax(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
         >>> segment_softmax(x, ptr).flatten()
         tensor([0.1192, 0.8808, 1.0000])
     """
+    ptr = ptr.contiguous()  # kernels read it by address
     segment = _segment(x, ptr)
     if choose("segment_softmax", backend, _BACKENDS, x) == "triton":
-        y: Tensor = _Softmax.apply(x, ptr)  # type: ignore[no-untyped-call]
+        y: Tensor = apply_once("segment_softmax", _Softmax, x, ptr, link_to(x))
         return y
     return segment_softmax_reference(x, ptr, segment)
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ptr: Tensor, segment: Tensor, link: Link | None) -> Tensor:
         ctx.save_for_backward(segment)
+        ctx.link = link
         y: Tensor = _kernel("segment_sum", x, ptr)
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+    @once("segment_sum")
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         (segment,) = ctx.saved_tensors
-        return g.index_select(0, segment), None, None
+        return g.index_select(0, segment), None, None, None
 
 
 class _Max(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ptr: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ptr: Tensor, link: Link | None) -> Tensor:
+        ctx.link = link
         y, row = _kernel("segment_max", x, ptr)
         ctx.save_for_backward(row)
         ctx.rows = x.size(0)
@@ -111,26 +122,27 @@ class _Max(torch.autograd.Function):
         return top
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+    @once("segment_max")
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (row,) = ctx.saved_tensors
         # a spare last row takes what empty segments send; no other element is written twice
         grad = g.new_zeros(ctx.rows + 1, g.size(1)).scatter_(0, torch.where(row < 0, ctx.rows, row), g)
-        return grad[: ctx.rows], None
+        return grad[: ctx.rows], None, None
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ptr: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ptr: Tensor, link: Link | None) -> Tensor:
+        ctx.link = link
         y: Tensor = _kernel("segment_softmax", x, ptr)
         ctx.save_for_backward(y, ptr)
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+    @once("segment_softmax")
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         y, ptr = ctx.saved_tensors
-        return _kernel("segment_softmax_gradient", y, g, ptr), None
+        return _kernel("segment_softmax_gradient", y, g, ptr), None, None
 
 
 def _kernel(name: str, *tensors: Tensor) -> Any:
@@ -178,6 +190,8 @@ def _segment(x: Tensor, ptr: Tensor) -> Tensor:
         raise ValueError(f"ptr: expected shape [G + 1] of int32 or int64, got {tuple(ptr.shape)} of {ptr.dtype}")
     if ptr.device != x.device:
         raise ValueError(f"ptr: expected {x.device}, the device of x, got {ptr.device}")
+    if ptr.device.type != "cpu" and not torch.compiler.is_compiling():
+        raise_flagged(ptr.device)  # below the device is waited for
     size = ptr.diff()
     compiling = torch.compiler.is_compiling()  # values are not known then
     if not compiling and (int(ptr[0]) != 0 or int(ptr[-1]) != x.size(0) or bool((size < 0).any())):

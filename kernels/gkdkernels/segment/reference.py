@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gkdkernels.core.dispatch import accumulation_dtype
+
 
 def segment_sum_reference(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     """[G, D] sums of the rows of each segment."""
-    return x.new_zeros(ptr.numel() - 1, x.size(1)).index_add(0, segment, x)
+    wide = accumulation_dtype(x.dtype) if x.is_floating_point() else x.dtype
+    return x.new_zeros(ptr.numel() - 1, x.size(1), dtype=wide).index_add(0, segment, x.to(wide)).to(x.dtype)
 
 
 def segment_max_reference(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
@@ -26,9 +29,10 @@ def segment_max_reference(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
 
 def segment_softmax_reference(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     """[N, D] softmax of each column within each segment."""
-    exponent = (x - _peak(x.detach(), ptr, segment).index_select(0, segment)).exp()
+    wide = x.to(accumulation_dtype(x.dtype))
+    exponent = (wide - _peak(wide.detach(), ptr, segment).index_select(0, segment)).exp()
     total = segment_sum_reference(exponent, ptr, segment)
-    return exponent / total.index_select(0, segment)
+    return (exponent / total.index_select(0, segment)).to(x.dtype)
 
 
 def _peak(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:

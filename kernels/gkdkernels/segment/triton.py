@@ -30,7 +30,8 @@ def segment_softmax_fwd_tile(ptr, x, y, WIDTH: tl.constexpr, BLOCK_N: tl.constex
         value = tl.load(x + row[:, None] * WIDTH + d[None, :], mask=mask, other=-float("inf")).to(wide)
         value = tl.where((d < WIDTH)[None, :], value, 0.0)
         higher = tl.maximum(peak, tl.max(value, 0))
-        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(value - higher[None, :]), 0)
+        base = tl.where(higher == -float("inf"), 0.0, higher)  # as long as all rows are -inf
+        total = total * tl.exp(peak - base) + tl.sum(tl.exp(value - base[None, :]), 0)
         peak = higher
     for start in range(lo, hi, BLOCK_N):
         row = start + tl.arange(0, BLOCK_N)

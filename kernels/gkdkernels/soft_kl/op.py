@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gkdkernels.core.derivatives import Link, apply_once, link_to, once
 from gkdkernels.core.dispatch import MAX_TILE, accumulation_dtype, choose, declare, padded
+from gkdkernels.core.impossible import settled
 from gkdkernels.core.registration import register
 from gkdkernels.soft_kl.reference import log_probabilities, soft_kl_reference
 from gkdkernels.soft_kl.targets import Logits, LogProbs, Probs, Target
@@ -48,18 +50,24 @@ def soft_kl(
         student: [N, C] float logits.
         target: [N, C] of any float dtype: `Logits` (softened by `tau` too), `Probs` or `LogProbs` (taken as they are).
         tau: temperature, positive.
-        mask: [N] bool, the rows that count; None for all.
-        weight: [N] float factor of each row; the mean still divides by the number of rows.
+        mask: [N] bool, the rows that count; None for all. What other rows hold, NaN and infinity included, reaches
+            neither loss nor gradient.
+        weight: [N] float factor of each row; the mean still divides by the number of rows. A factor of 0 is no mask:
+            0 times NaN is NaN.
         detach_target: the target is a constant; with False gradient flows into it, as learned mixtures need.
         multi_label: each class is a label of its own, present or not; `LogProbs` are not enough then.
         reduction: "mean" over the rows of `mask`, 0 where there is none; "none" for [N], 0 outside `mask`.
         backend: "auto", "reference" (any device), "cpu" or "triton".
 
     Returns:
-        A scalar or [N] in fp32 (fp64 for fp64 logits), differentiable once ("reference": any number of times).
+        A scalar or [N] in fp32 (fp64 for fp64 logits), differentiable once ("reference": any number of times). A class
+        that the target rules out (a logit or logarithm of -inf, a probability of 0) counts 0 log 0 = 0; one that the
+        student rules out and the target does not makes the row's KL infinite. `Probs` and `LogProbs` count as they are,
+        without normalisation, on every backend.
 
     Raises:
-        ValueError: a target that is no distribution or has no type, a wrong shape, dtype or device.
+        ValueError: a target that is no distribution (a sample of its rows is looked at, on the CPU) or has no type, a
+            wrong shape, dtype or device.
 
     Example:
         >>> from gkdkernels import Logits, Probs
@@ -80,17 +88,15 @@ def soft_kl(
     value = target.value.detach() if detach_target else target.value
     kind = type(target).__name__
     if chosen == "reference":
-        rows = soft_kl_reference(student, value, kind, tau, multi_label)
+        rows = soft_kl_reference(student, value, mask, kind, tau, multi_label)
     else:
         wanted = torch.is_grad_enabled()
         how = _PassOptions(
             chosen, kind, tau, multi_label, wanted and student.requires_grad, wanted and value.requires_grad
         )
-        rows = _RowKL.apply(how, student, value)  # type: ignore[no-untyped-call]
+        rows = apply_once("soft_kl", _RowKL, how, student, value, mask, link_to(student, value))
     if weight is not None:
-        rows = rows * weight
-    if mask is not None:
-        rows = rows.where(mask, 0)
+        rows = rows * (weight if mask is None else weight.where(mask, 0))
     if reduction == "none":
         return rows
     return rows.sum() / (max(1, student.size(0)) if mask is None else mask.sum().clamp(min=1))
@@ -109,29 +115,32 @@ class _RowKL(torch.autograd.Function):
     """KL of each row: forward forms both gradients, backward scales their rows."""
 
     @staticmethod
-    def forward(ctx: Any, how: _PassOptions, student: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, how: _PassOptions, student: Tensor, value: Tensor, mask: Tensor | None, link: Link | None
+    ) -> Tensor:
         rows, to_student, to_target = _row_kl_op(
-            student, value, how.kind, how.tau, how.multi_label, how.learns, how.teaches, how.backend
+            student, value, mask, how.kind, how.tau, how.multi_label, how.learns, how.teaches, how.backend
         )
-        ctx.how = how
+        ctx.how, ctx.link = how, link
         ctx.save_for_backward(to_student, to_target)
         out: Tensor = rows
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once("soft_kl")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         wanted = (ctx.how.learns, ctx.how.teaches)
         scaled = (
             (grad * g[:, None]).to(grad.dtype) if needed else None
             for grad, needed in zip(ctx.saved_tensors, wanted, strict=True)
         )
-        return (None, *scaled)
+        return (None, *scaled, None, None)
 
 
 def row_kl(
     student: Tensor,
     value: Tensor,
+    mask: Tensor | None,
     kind: str,
     tau: float,
     multi_label: bool,
@@ -139,8 +148,8 @@ def row_kl(
     teaches: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not requested."""
-    asked = (student, value, kind, tau, multi_label, learns, teaches)
+    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not requested; 0 outside `mask`."""
+    asked = (student, value, mask, kind, tau, multi_label, learns, teaches)
     if backend == "cpu":
         return _row_kl_cpu(*asked)
     from gkdkernels.soft_kl.triton import row_kl_triton
@@ -149,7 +158,14 @@ def row_kl(
 
 
 def _row_kl_cpu(
-    student: Tensor, value: Tensor, kind: str, tau: float, multi_label: bool, learns: bool, teaches: bool
+    student: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    tau: float,
+    multi_label: bool,
+    learns: bool,
+    teaches: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`row_kl` over blocks of rows that stay in the cache."""
     wide = accumulation_dtype(student.dtype)
@@ -165,11 +181,20 @@ def _row_kl_cpu(
         log_p, p = log_probabilities(value[block].detach().to(wide), kind, tau, multi_label)
         gap = log_p - log_q  # [S, n, C]
         kl[block] = (p * gap).sum((0, -1)).div_(labels)
+        if not bool(kl[block].isfinite().all()):  # a class that is impossible, or NaN, in this block
+            gap = settled(gap, p)
+            kl[block] = (p * gap).sum((0, -1)).div_(labels)
         if learns:
             whole = 1.0 if multi_label or kind == "Logits" else p[0].sum(-1, keepdim=True)
             to_student[block] = (q[0] * whole - p[0]).div_(tau * labels)
         if teaches:
             to_target[block] = _target_slope(p, gap, kl[block], kind, tau).div_(labels)
+        if mask is not None:
+            left_out = ~mask[block]
+            kl[block].masked_fill_(left_out, 0.0)
+            for grad, wanted in ((to_student, learns), (to_target, teaches)):
+                if wanted:
+                    grad[block].masked_fill_(left_out[:, None], 0.0)
     return kl, to_student, to_target
 
 
@@ -188,6 +213,7 @@ def _target_slope(p: Tensor, gap: Tensor, kl: Tensor, kind: str, tau: float) -> 
 def _fake_row_kl(
     student: Tensor,
     value: Tensor,
+    mask: Tensor | None,
     kind: str,
     tau: float,
     multi_label: bool,
@@ -204,7 +230,7 @@ def _fake_row_kl(
 
 
 _row_kl_op = register(
-    "row_kl(Tensor student, Tensor value, str kind, float tau, bool multi_label, bool learns, bool teaches, "
+    "row_kl(Tensor student, Tensor value, Tensor? mask, str kind, float tau, bool multi_label, bool learns, bool teaches, "
     "str backend) -> (Tensor, Tensor, Tensor)",
     row_kl,
     fake=_fake_row_kl,
@@ -234,14 +260,17 @@ def _check(student: Tensor, target: Target, mask: Tensor | None, weight: Tensor 
                 f"got {each.dtype} of {tuple(each.shape)} on {each.device}"
             )
     if not torch.compiler.is_compiling() and value.device.type == "cpu":  # a GPU would have to be waited for
-        _check_distribution(target, multi_label)
+        _check_distribution(target, mask, multi_label)
 
 
-def _check_distribution(target: Target, multi_label: bool) -> None:
-    """Refuse what cannot be the type it claims, on a sample of rows."""
+def _check_distribution(target: Target, mask: Tensor | None, multi_label: bool) -> None:
+    """Refuse what cannot be the type it claims, on a sample of the rows of `mask`."""
     if isinstance(target, Logits) or target.value.numel() == 0:
         return
-    sample = target.value.detach()[:_SAMPLE].double()
+    rows = slice(_SAMPLE) if mask is None else mask.nonzero()[:_SAMPLE, 0]
+    sample = target.value.detach()[rows].double()
+    if sample.numel() == 0:
+        return
     p = sample.exp() if isinstance(target, LogProbs) else sample
     total = p.sum(-1)
     if bool((p < 0).any() | (p > 1.01).any()) or (not multi_label and bool(((total - 1).abs() > 0.02).any())):

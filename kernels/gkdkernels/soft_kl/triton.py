@@ -25,11 +25,18 @@ def _log_softmax(z, there):
     return shifted - tl.log(tl.sum(tl.where(there, tl.exp(shifted), 0.0), 1))[:, None]
 
 
+@triton.jit
+def _settled(gap, p):
+    """`gap`, 0 where it is infinite or NaN and p is 0: ``0 log 0 = 0``."""
+    return tl.where((p == 0.0) & ((gap != gap) | (tl.abs(gap) == float("inf"))), 0.0, gap)
+
+
 # forward forms the gradients too: there is no backward kernel
 @triton.jit
 def soft_kl_fwd_row_tile(
     student,  # [N, C] logits
     target,  # [N, C] as KIND states
+    mask,  # [N] 0 or 1, or None
     kl,  # [N]
     to_student,  # [N, C], or None
     to_target,  # [N, C], or None
@@ -52,7 +59,11 @@ def soft_kl_fwd_row_tile(
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = tl.arange(0, BLOCK_C)
     in_rows, there = row < num_rows, (column < C)[None, :]
-    live = in_rows[:, None] & there  # [BLOCK_N, BLOCK_C]
+    counts = in_rows
+    if mask is not None:
+        counts = in_rows & (tl.load(mask + row, mask=in_rows, other=0) != 0)
+    inside = in_rows[:, None] & there  # [BLOCK_N, BLOCK_C]
+    live = counts[:, None] & there
     scale: tl.constexpr = 1.0 / TAU  # not an argument: those are fp32
     z = tl.load(student + row[:, None] * stride_sn + column[None, :] * stride_sc, mask=live, other=0.0)
     t = tl.load(target + row[:, None] * stride_tn + column[None, :] * stride_tc, mask=live, other=0.0)
@@ -65,7 +76,7 @@ def soft_kl_fwd_row_tile(
         else:
             log_p, log_np = _log_sigmoid(t * scale), _log_sigmoid(-t * scale)
             p, np = tl.exp(log_p), tl.exp(log_np)
-        gap, ngap = log_p - log_q, log_np - log_nq
+        gap, ngap = _settled(log_p - log_q, p), _settled(log_np - log_nq, np)
         rows = tl.sum(tl.where(live, p * gap + np * ngap, 0.0), 1) / C
         pull = (tl.exp(log_q) - p) * scale / C
         if KIND == "Probs":
@@ -83,7 +94,7 @@ def soft_kl_fwd_row_tile(
         else:
             log_p = _log_softmax(t * scale, there)
             p = tl.where(live, tl.exp(log_p), 0.0)
-        gap = tl.where(live, log_p - log_q, 0.0)
+        gap = tl.where(live, _settled(log_p - log_q, p), 0.0)
         rows = tl.sum(p * gap, 1)
         q = tl.exp(log_q)
         if KIND != "Logits":
@@ -98,9 +109,9 @@ def soft_kl_fwd_row_tile(
     tl.store(kl + row, rows, mask=in_rows)
     at = row[:, None] * C + column[None, :]
     if to_student is not None:
-        tl.store(to_student + at, pull.to(to_student.dtype.element_ty), mask=live)
+        tl.store(to_student + at, tl.where(live, pull, 0.0).to(to_student.dtype.element_ty), mask=inside)
     if to_target is not None:
-        tl.store(to_target + at, push.to(to_target.dtype.element_ty), mask=live)
+        tl.store(to_target + at, tl.where(live, push, 0.0).to(to_target.dtype.element_ty), mask=inside)
 
 
 def rows_of(classes: int) -> tuple[int, int, int]:
@@ -120,7 +131,14 @@ def rows_of(classes: int) -> tuple[int, int, int]:
 
 
 def row_kl_triton(
-    student: Tensor, value: Tensor, kind: str, tau: float, multi_label: bool, learns: bool, teaches: bool
+    student: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    tau: float,
+    multi_label: bool,
+    learns: bool,
+    teaches: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `row_kl` of the module `soft_kl`."""
     wide = accumulation_dtype(student.dtype)
@@ -135,6 +153,7 @@ def row_kl_triton(
         soft_kl_fwd_row_tile[(triton.cdiv(rows, block_n),)](
             student,
             value,
+            None if mask is None else mask.contiguous().view(torch.uint8),
             kl,
             to_student if learns else None,
             to_target if teaches else None,
