@@ -1,4 +1,4 @@
-"""Texts of others, made safe for a terminal and a page."""
+"""Texts of others, made safe for a terminal, a page and a file."""
 
 from __future__ import annotations
 
@@ -16,3 +16,17 @@ def printable(text: str) -> str:
     A terminal obeys them: they can hide text, move the cursor or change the title. Lengths of other texts stay.
     """
     return text.translate(_ESCAPES)
+
+
+def said(error: BaseException) -> str:
+    """``KeyError: 'x'``: kind and text of `error`, whatever its ``__str__`` does, in characters that UTF-8 has."""
+    try:
+        text = str(error)
+    except Exception as other:
+        text = f"(no text: its __str__ raises {type(other).__name__})"
+    return encodable(f"{type(error).__name__}: {text}")
+
+
+def encodable(text: str) -> str:
+    r"""`text` with lone surrogates (of file names that are not UTF-8) written out as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -15,6 +15,8 @@ from gkdbench.errors import UnknownName, UserError
 from gkdbench.metrics.registry import METRICS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gkdbench.data.build import NumpyArray
     from gkdbench.data.task import Task
 
@@ -38,6 +40,54 @@ def check_task(task: Task) -> None:
     known = _known(task)
     for name, parts in _splits(task.official).items():
         check_split(f"split {name!r}", parts, known)
+
+
+def check_contents(task: Task) -> None:
+    """Refuse numbers that no reader and no ``from_arrays`` would let through: for a Task that others built themselves.
+
+    Raises:
+        UserError: names the part, what was expected and what was given.
+    """
+    import torch
+
+    if task.kind not in ("node", "graph"):
+        raise UserError(f"kind: expected 'node' or 'graph', got {task.kind!r}")
+    stored = task.features
+    parts = [stored] if isinstance(stored, torch.Tensor) else [stored.value] if hasattr(stored, "value") else []
+    for part in parts:
+        if part.dtype != torch.float32 or not bool(torch.isfinite(part).all()):
+            raise UserError(f"features: expected finite float32 numbers, got {_bad(part)}; try Task.from_arrays")
+    labels, most = task.labels, task.num_classes
+    if task.multi_label:
+        fits = labels.dtype == torch.float32 and labels.dim() == 2 and labels.size(1) == most
+        good = fits and bool(((labels == 0) | (labels == 1) | labels.isnan()).all())
+        wanted = f"[M, {most}] float32 of 0, 1 and NaN"
+    else:
+        fits = labels.dtype == torch.int64 and labels.dim() == 1
+        good = fits and bool(((labels >= -1) & (labels < most)).all())
+        wanted = f"[M] int64 in [-1, {most})"
+    if not good:
+        raise UserError(
+            f"labels: expected {wanted}, got {list(labels.shape)} {labels.dtype}"
+            f"{'' if not fits else ' with others'}; try Task.from_arrays"
+        )
+    if task.graph.num_dst != task.graph.num_src:
+        raise UserError(f"graph: expected as many rows as columns, got {task.graph.num_dst} and {task.graph.num_src}")
+    ptr = task.graph_ptr
+    if task.kind == "graph" and ptr is None:
+        raise UserError("graph_ptr: expected [G + 1], the first node of each graph and the end, got None")
+    if ptr is not None:
+        rises = ptr.numel() > 1 and int(ptr[0]) == 0 and bool((ptr.diff() > 0).all())
+        if not rises or int(ptr[-1]) != task.num_nodes:
+            raise UserError(f"graph_ptr: expected numbers that rise from 0 to {task.num_nodes}, got others")
+
+
+def _bad(part: Tensor) -> str:
+    import torch
+
+    if part.dtype != torch.float32:
+        return str(part.dtype)
+    return f"{int((~torch.isfinite(part)).sum())} that are not finite"
 
 
 def check_metric(metric: str, num_classes: int, *, multi_label: bool) -> None:

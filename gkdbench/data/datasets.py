@@ -14,6 +14,7 @@ from gkdbench.data.catalogue import DatasetInfo
 from gkdbench.data.fetch import fetch_instructions
 from gkdbench.data.rawfiles import CorruptData, MissingData
 from gkdbench.errors import UnknownName, UserError
+from gkdbench.printable import encodable, said
 from gkdbench.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -199,9 +200,22 @@ def _suspects(info: DatasetInfo, raw: rawfiles.RawFiles) -> str:
 
 
 def _third_party(name: str) -> Task:
+    from gkdbench.data.consistency import check_contents, check_task
     from gkdbench.data.task import Task
 
-    task = DATASETS.get(name)()
-    if not isinstance(task, Task):
-        raise UserError(f"dataset {name!r}: expected a Task (see Task.from_arrays), got a {type(task).__name__}")
+    owner = DATASETS.entry(name).owner
+    load = DATASETS.get(name)
+    try:
+        task = load()
+        if not isinstance(task, Task):
+            raise UserError(f"expected a Task (see Task.from_arrays), got a {type(task).__name__}")
+        check_contents(task)
+        check_task(task)
+    except UserError as error:
+        raise UserError(f"dataset {name!r} of {owner}: {encodable(str(error))}") from None
+    except (Exception, SystemExit) as error:  # the code of others may raise anything
+        raise UserError(
+            f"dataset {name!r}: expected a Task, got {said(error)[:500]} from the code of {owner}; mend it, or leave "
+            "the set out"
+        ) from error
     return task

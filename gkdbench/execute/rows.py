@@ -17,6 +17,7 @@ from gkdbench.execute.cell import Cell
 from gkdbench.execute.prefetch import PreparedData
 from gkdbench.execute.suite import Suite
 from gkdbench.execute.texts import shortened
+from gkdbench.printable import encodable, said
 from gkdbench.protocol.scoring import Arrays, score_run
 from gkdbench.protocol.sweeps import with_sweeps
 from gkdbench.records.claims import Owner
@@ -45,7 +46,17 @@ def scored_row(cell: Cell, suite: Suite, ready: PreparedData, scratch: Path, sha
         return ended_row(cell, suite, ready, str(error), ""), {}
     if hashlib.sha256(text).hexdigest() != sha256:
         return ended_row(cell, suite, ready, "its outcome was changed after it was written", ""), {}
-    outcome = json.loads(text)
+    try:
+        return _row_of(cell, suite, ready, scratch, json.loads(text))
+    except DiskFull:
+        raise
+    except Exception as error:  # whatever the method left, it costs this cell alone
+        return unfit_row(cell, suite, ready, error), {}
+
+
+def _row_of(
+    cell: Cell, suite: Suite, ready: PreparedData, scratch: Path, outcome: dict[str, Any]
+) -> tuple[Row, Arrays]:
     if outcome["status"] != "ok":
         if found := _DISK.match(outcome["reason"] or ""):
             raise DiskFull(int(found[1] or errno.ENOSPC), "no space for predictions")
@@ -94,6 +105,13 @@ def failed_row(cell: Cell, suite: Suite, ready: PreparedData | None, **facts: An
         **facts,
         **_where(),
     )
+
+
+def unfit_row(cell: Cell, suite: Suite, ready: PreparedData | None, error: Exception) -> Row:
+    """The row in the place of one that cannot be made or stored: `error` says why."""
+    reason = shortened(f"its row cannot be made or stored: {said(error)}")
+    trace = shortened(encodable("".join(tb.format_exception(error))))
+    return failed_row(cell, suite, ready, status="error", phase="score", reason=reason, traceback=trace)
 
 
 def killed_row(cell: Cell, suite: Suite, ready: PreparedData, how: str, times: int, log: str) -> Row:

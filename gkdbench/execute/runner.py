@@ -30,8 +30,9 @@ from gkdbench.execute.processes.environment import allocator_of
 from gkdbench.execute.processes.replies import Died, Ended, Overdue, WorkerReply
 from gkdbench.execute.progress import Progress
 from gkdbench.execute.provenance import provenance
-from gkdbench.execute.rows import DiskFull, command, ended_row, failed_row, killed_row, scored_row
+from gkdbench.execute.rows import DiskFull, command, ended_row, failed_row, killed_row, scored_row, unfit_row
 from gkdbench.execute.texts import shortened
+from gkdbench.printable import said
 from gkdbench.protocol.scoring import Arrays
 from gkdbench.records.files import StorageError, is_abandoned, owned_name, remove_if_empty
 from gkdbench.records.schema import Row
@@ -205,16 +206,16 @@ class Runner:
                 ready = self._prefetcher.get(cell.split_task)
             except StorageError:
                 raise
-            except UserError as error:  # this split cannot be made: a row of each of its cells says so
+            except Exception as error:  # this split cannot be made: a row of each of its cells says so
                 self._refuse(cell, error)
                 continue
             if ready is not None and self._claim(cell) and self._teachers_ready(cell, teachers, ready):
                 yield cell, ready
 
-    def _refuse(self, cell: Cell, error: UserError) -> None:
+    def _refuse(self, cell: Cell, error: Exception) -> None:
         """A row for a cell whose data cannot be prepared."""
         if self._claim(cell):
-            reason = shortened(f"{type(error).__name__}: {error}")
+            reason = shortened(said(error))
             row = failed_row(cell, self._plan.suite, None, status="error", phase="prepare", reason=reason)
             self._store_row(cell, row)
 
@@ -370,7 +371,14 @@ class Runner:
         record = cell.group.record(row.model_copy(update={"provenance": 0}))
         record = record.model_copy(update={"provenances": [facts]})
         self._note_other_teacher(cell, row)
-        self._store.write(record, arrays or {})
+        try:
+            self._store.write(record, arrays or {})
+        except UserError:  # the folder refused
+            raise
+        except Exception as error:  # this row cannot be written
+            row = unfit_row(cell, self._plan.suite, None, error)
+            record = record.model_copy(update={"rows": [row.model_copy(update={"provenance": 0})]})
+            self._store.write(record, {})
         if row.status == "ok":
             self.summary.ok += 1
         else:

@@ -20,9 +20,11 @@ from torch import Tensor
 from gkdbench.data.nodes import NodeSet
 from gkdbench.errors import UserError
 from gkdbench.metrics import METRICS
+from gkdbench.printable import encodable
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
 from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, validation_loss
+from gkdbench.safe_files import safe_name
 
 
 class NonFinite(ArithmeticError):
@@ -31,6 +33,10 @@ class NonFinite(ArithmeticError):
 
 class OutOfTime(TimeoutError):
     """The cell's time limit passed: the run ends with status ``timeout``."""
+
+
+NAME_CHARACTERS = 100
+"""A predictor's name is no longer: it begins the names of its files."""
 
 
 class WrongPredictions(UserError):
@@ -166,6 +172,8 @@ class Monitor:
         return EpochResult(val, loss, improved, self._spent(epoch) if selectable else False)
 
     def _look(self, epoch: int, name: str, predictor: Predictor, selectable: bool, store: bool) -> tuple[float, bool]:
+        if name not in self._tracks:
+            check_model(name, predictor)
         track = self._tracks.setdefault(name, _Track(BestEpoch(self._rule)))
         logits = {self._val_scene: self.checked(name, predictor, self._scenes[self._val_scene])}
         value, loss = self.validation(logits[self._val_scene])
@@ -237,11 +245,14 @@ class Monitor:
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise WrongPredictions(f"predictor {name!r}: expected logits {list(wanted)}, got {got}")
+        if not logits.is_floating_point():
+            raise WrongPredictions(f"predictor {name!r}: expected logits of floats, got {logits.dtype}")
+        logits = logits.float()  # a double may be beyond it
         if not bool(torch.isfinite(logits).all()):
             raise NonFinite(
                 f"predictor {name!r}: expected finite logits, got logits that are not finite in epoch {self.epochs}"
             )
-        return logits.float().cpu()
+        return logits.cpu()
 
     def encode(self, logits: Tensor) -> np.ndarray:
         """Predictions as they are stored: uint8 (uint16 from 257 classes) arg-max [M], bool decisions [M, L], or
@@ -306,3 +317,19 @@ class Monitor:
                 return True
             low = min(low, max(value, 1e-12))
         return False
+
+
+def check_model(name: object, predictor: object) -> None:
+    """Refuse a name that cannot be part of a file's, and what is no Predictor.
+
+    Raises:
+        WrongPredictions: says what was expected and given.
+    """
+    if not isinstance(name, str) or len(name) > NAME_CHARACTERS or encodable(name) != name:
+        shown = encodable(repr(name)[:60])
+        raise WrongPredictions(f"a predictor's name: expected text of up to {NAME_CHARACTERS} letters, got {shown}")
+    safe_name(name, "a predictor's name")
+    if not isinstance(predictor, Predictor):
+        raise WrongPredictions(
+            f"predictor {name!r}: expected a Predictor, got {type(predictor).__name__}; try Predictor(module)"
+        )

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkdbench.printable import encodable, said
 from gkdbench.protocol.bank import BankEntry, write_state, write_teacher
 from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER, is_flat
 from gkdbench.protocol.inputs import Inputs
-from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime
+from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime, WrongPredictions, check_model
+from gkdbench.protocol.notes import checked
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
 from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, cross_entropy_ratio, validation_loss
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
@@ -102,7 +104,16 @@ def run_session(
             if any(is_flat(teacher.train_ce_ratio) for teacher in known.values()):
                 outcome.flags.append(FLAT_TEACHER)
             ctx = Context(monitor, known, seed, torch.device(device), outcome.extra, outcome.flags)
-            fitted = method.fit(given.view, ctx)
+            try:
+                fitted = method.fit(given.view, ctx)
+            finally:
+                outcome.extra, outcome.flags, wrong = checked(ctx.extra, ctx.flags)
+            if wrong:
+                raise WrongPredictions(wrong)
+            if not isinstance(fitted, Fitted):
+                raise WrongPredictions(f"fit: expected a Fitted, got {type(fitted).__name__}")
+            for name, predictor in fitted.predictors.items():
+                check_model(name, predictor)
             outcome.train_s = time.monotonic() - start
             outcome.train_j = energy() if energy else None
             outcome.phase = "predict"
@@ -137,6 +148,9 @@ def outcome_of(run: Callable[[RunOutcome], None]) -> RunOutcome:
         _failed(outcome, "oom", error)
     except Exception as error:  # a method may raise anything; the suite goes on and the record has the reason
         _failed(outcome, "oom" if _out_of_memory(error) else "error", error)
+    outcome.extra, outcome.flags, wrong = checked(outcome.extra, outcome.flags)
+    if wrong and outcome.status == "ok":  # of a run that failed, the failure is told
+        outcome.status, outcome.phase, outcome.reason, outcome.models = "error", "fit", wrong, []
     outcome.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return outcome
 
@@ -361,12 +375,13 @@ def _write_ensemble(
 
 
 def _failed(outcome: RunOutcome, status: str, error: BaseException) -> None:
-    outcome.status, outcome.reason, outcome.models = status, f"{type(error).__name__}: {error}", []
-    outcome.traceback = None if isinstance(error, OutOfTime) else "".join(tb.format_exception(error))
+    outcome.status, outcome.reason, outcome.models = status, said(error), []
+    outcome.traceback = None if isinstance(error, OutOfTime) else encodable("".join(tb.format_exception(error)))
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+    text = said(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def write_outcome(outcome: RunOutcome, path: Path) -> None:

@@ -120,7 +120,7 @@ def failures(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         ("silent", "error", "predict", "expected selectable reports, got none"),
         ("raise", "error", "fit", "RuntimeError: the toy was told to raise"),
         ("memory", "oom", "fit", "can't allocate memory"),
-        ("extra", "error", "score", "ratio"),
+        ("extra", "error", "fit", "ratio"),
         ("peek", "error", "fit", "inside a worker"),
         ("slow", "timeout", "fit", "time limit"),
     ],

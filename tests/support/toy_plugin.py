@@ -19,7 +19,7 @@ DATASET = "csbm:n=400"
 
 def install(folder: Path) -> None:
     """Put module and metadata into `folder`; whoever has it on the path finds the entry point."""
-    for name in ("toy_methods.py", "careless_acts.py", "more_acts.py"):
+    for name in ("toy_methods.py", "careless_acts.py", "more_acts.py", "faults.py"):
         shutil.copy(Path(__file__).parent / "plugin" / name, folder)
     info = folder / "toy_methods-0.1.dist-info"
     info.mkdir()

@@ -240,6 +240,8 @@ def serve(job: Job, size: int) -> dict[str, Any]:
         if _disk_is_full(error):
             return {"storage_error": [error.errno, said]}
         return {"failed": f"{type(error).__name__}: {said}"}  # the method removed its folder, or used up its files
+    except Exception as error:  # the outcome cannot be written: the method changed what it is made of
+        return {"failed": f"{type(error).__name__} when its outcome was written"}
 
 
 def _disk_is_full(error: OSError) -> bool:
@@ -249,6 +251,7 @@ def _disk_is_full(error: OSError) -> bool:
 
 def _run(job: Job) -> RunOutcome:
     from gkdbench.measure.energy import counters, metered
+    from gkdbench.printable import encodable, said
     from gkdbench.protocol.bank import BankEntry
     from gkdbench.protocol.session import RunOutcome, run_session
     from gkdbench.training.resolve import resolve
@@ -296,7 +299,7 @@ def _run(job: Job) -> RunOutcome:
         if of_user or (isinstance(error, OSError) and _disk_is_full(error)):
             raise  # Ctrl-C in `--debug`; or the run's disk
         traceback = "".join(tb.format_exception(error))
-        return RunOutcome("error", "fit", f"{type(error).__name__}: {error}", traceback)
+        return RunOutcome("error", "fit", said(error), encodable(traceback))
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import careless_acts
+import faults
 import torch
 from pydantic import Field
 
@@ -49,6 +50,8 @@ class Toy(Method):
         predictor = Predictor(module)
         rows, labels = view.inputs.rows(view.train), view.labels
         misbehave(self.mode)
+        if self.mode in faults.NAMES:
+            return faults.commit(self.mode, view, ctx, predictor)
         if self.mode == "shape":
             predictor = Predictor(torch.nn.Flatten(0))
             predictor.module.forward = lambda features, graph, segments: features[:, :1]
