@@ -84,7 +84,7 @@ def test_the_walk_sees_what_is_wrong(tmp_path: Path) -> None:
     document.write_text(f"{text}{right}{tail}```text\n2\n```\n")
     env = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])}
     (wrong,) = follow(document, Shell(tmp_path, env, tmp_path / "state"))
-    assert "page.md:15: exit 127" in wrong
+    assert "page.md:14: exit 127" in wrong
     (tmp_path / "below").rmdir()
     document.write_text(text + right.replace("here", "there"))
     (wrong,) = follow(document, Shell(tmp_path, env, tmp_path / "state"))
