@@ -52,6 +52,7 @@ DATASET = '''"""{name}: what the graph is, and where it comes from."""
 from __future__ import annotations
 
 import numpy as np
+
 from gkdbench import Task
 
 

@@ -166,8 +166,8 @@ def test_a_data_folder_that_is_not_there_is_named(
     inside: Inside, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.toml").write_text(SUITE)
-    monkeypatch.setenv("GKDBENCH_DATA", "/no/such/folder")
-    said = "GKDBENCH_DATA: expected a folder of raw files, got '/no/such/folder', no folder"
+    monkeypatch.setenv("GKDBENCH_DATA", str(tmp_path / "nowhere"))
+    said = f"GKDBENCH_DATA: expected a folder of raw files, got '{tmp_path / 'nowhere'}', no folder"
     assert said in inside(*words).err
     monkeypatch.setenv("GKDBENCH_DATA", str(tmp_path))
     assert said not in inside(*words).err

@@ -75,6 +75,24 @@ def test_a_plan_counts_before_anything_runs(toy_run: Run, tmp_path: Path) -> Non
     assert "1 cells, 0 cached, 1 to run" in known.lines()[0]
 
 
+def test_lines_tell_of_cells_that_take_long(toy_run: Run) -> None:
+    plan = plan_suite(taught_suite(), out=toy_run[0] / "none", device="cpu")
+    stream, now = io.StringIO(), [0.0]
+    lines = Lines(stream, clock=lambda: now[0])
+    lines.planned(plan, 1)
+    lines.started(plan.todo[0])
+    said = stream.getvalue()
+    for now[0] in range(200):  # the runner waits a second at a time
+        lines.waiting()
+    told = stream.getvalue().removeprefix(said).splitlines()
+    assert len(told) == 199 // 30
+    assert told[0].startswith("[0/12] running: ") and told[0].endswith("s0 for 30 s")
+    lines.finished(plan.todo[0], load_record(toy_run[1].records[0]).rows[0])
+    said, now[0] = stream.getvalue(), 1000.0
+    lines.waiting()
+    assert stream.getvalue() == said  # nothing is under way
+
+
 def test_lines_tell_of_every_cell(toy_run: Run) -> None:
     plan = plan_suite(taught_suite(), out=toy_run[0] / "none", device="cpu")
     stream = io.StringIO()

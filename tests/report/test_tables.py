@@ -44,6 +44,15 @@ def test_text_has_every_row_and_what_failed(board: Board) -> None:
     assert max(map(len, text.splitlines())) <= 160
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_text_of_a_narrow_terminal_is_wrapped_and_loses_no_word(board: Board, width: int) -> None:
+    narrow, wide = to_text(board, width=width), to_text(board, width=400)
+    assert max(map(len, narrow.splitlines())) <= width
+    assert "…" not in narrow
+    words = {word for word in wide.split() if "─" not in word}
+    assert {word for word in words if word not in narrow and len(word) < 20} == set()
+
+
 def test_text_of_hostile_names_is_printed_as_it_is() -> None:
     assert "[bold]x[/bold]" in to_text(build([record(label="[bold]x[/bold]")]))
 

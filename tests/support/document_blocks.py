@@ -119,3 +119,39 @@ def _alike(wanted: str, got: str) -> bool:
         return False
     pairs = zip(map(float, _NUMBER.findall(wanted)), map(float, _NUMBER.findall(got)), strict=True)
     return all(abs(a - b) <= max(0.25, 0.05 * abs(a)) for a, b in pairs)
+
+
+_ANY_FENCE = re.compile(
+    r"^```(bash|python test|bash test|diff test)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
+
+
+def shell_walk(document: Path) -> list[Block]:
+    """All blocks that a reader types into a shell, those that the quick tests leave out included."""
+    text = document.read_text(encoding="utf-8")
+    return [
+        Block(found[1].split()[0], found[2], found[3], text.count("\n", 0, found.start()) + 1)
+        for found in _ANY_FENCE.finditer(text)
+    ]
+
+
+class Shell:
+    """One shell of a reader: what a block exports and where it changes to holds for the next.
+
+    Args:
+        folder: where it begins.
+        env: all that it inherits.
+    """
+
+    def __init__(self, folder: Path, env: dict[str, str], state: Path) -> None:
+        self._env, self._state, self._where = env, state, state.with_suffix(".cwd")
+        state.write_text("")
+        self._where.write_text(f"{folder}\n")
+
+    def run(self, code: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `code`; the shell ends with its first failing command."""
+        script = f'cd "$(cat {self._where})"; source {self._state}; set -euo pipefail\n{code}\nset +u\n'
+        script += f"export -p > {self._state}; pwd > {self._where}\n"
+        return subprocess.run(
+            ["bash", "-c", script], env=self._env, input=stdin, capture_output=True, text=True, cwd="/"
+        )

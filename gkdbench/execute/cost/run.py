@@ -96,8 +96,9 @@ def run_cost_suite(
     store = Store(out / TEACHERS)
     run = RunSettings(jobs=jobs, device=where, threads=count, data=data)
     _train_teachers(suite, todo, store, progress, run)
-    with device_use(where, alone=True, tell=progress.note):
-        _Measurer(suite, store, out, summary, progress, run, settings or MeasureSettings()).measure(todo)
+    if todo:  # nothing to measure waits for nobody
+        with device_use(where, alone=True, tell=progress.note):
+            _Measurer(suite, store, out, summary, progress, run, settings or MeasureSettings()).measure(todo)
     summary.records = [out / cell.path for cell in cells if (out / cell.path).exists()]
     return summary
 

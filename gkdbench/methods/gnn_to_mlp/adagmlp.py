@@ -62,7 +62,7 @@ class AdaGMLP(DistilledStudent):
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2405.14307"
     repository: ClassVar[str] = "WeigangLu/AdaGMLP-KDD24"
-    licence: ClassVar[str] = "not checked"
+    licence: ClassVar[str] = "MIT"
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (

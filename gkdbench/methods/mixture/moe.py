@@ -31,7 +31,7 @@ class MoE(MixtureStudent):
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2406.11919"
     repository: ClassVar[str] = "Rufaim/routing-by-memory"
-    licence: ClassVar[str] = "not checked"
+    licence: ClassVar[str] = "MIT"
     multi_label: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (

@@ -35,7 +35,7 @@ class DML(LogitMutualMethod):
     year: ClassVar[int | None] = 2018
     arxiv: ClassVar[str] = "1706.00384"
     repository: ClassVar[str] = "YingZhangDUT/Deep-Mutual-Learning"
-    licence: ClassVar[str] = "not checked"
+    licence: ClassVar[str] = "MIT"
     variants: ClassVar[tuple[str, ...]] = ("corrected", "as_released")
     deviations: ClassVar[tuple[str, ...]] = (
         "the mutual term is a mean over the other peers; the official code's is their sum",

@@ -46,7 +46,7 @@ class ONE(SingleModelMethod):
     year: ClassVar[int | None] = 2018
     arxiv: ClassVar[str] = "1806.04606"
     repository: ClassVar[str] = "Lan1991Xu/ONE_NeurIPS2018"
-    licence: ClassVar[str] = "not checked"
+    licence: ClassVar[str] = "MIT"
     needs: ClassVar[str] = "graph"
     kinds: ClassVar[tuple[str, ...]] = ("node", "graph")
     multi_label: ClassVar[bool] = True
