@@ -24,7 +24,7 @@ from gkdbench.execute.suite import Grid, MethodEntry, Suite
 from gkdbench.execute.verification.findings import StoredRun
 from gkdbench.records.schema import PROTOCOL_VERSION, Provenance, Record, Row
 from gkdbench.records.store import Store, load_record, record_paths
-from gkdbench.training.resolve import resolve
+from gkdbench.training.resolve import resolve_stored
 
 NEAR = 0.005
 """Largest difference of a score between machines, torch versions or commits: half a point."""
@@ -197,7 +197,7 @@ def _group(record: Record, data: Path | None, device: str) -> Group:
         raise UserError(f"made on {record.device}, here is {device}")
     if not available(dataset_of(record.dataset, record.split), data=data):
         raise UserError(f"the files of {record.dataset} are not there")
-    method = resolve(record.method, record.config)
+    method = resolve_stored(record.method, record.config)
     maker = GroupMaker(_suite(record), data, device, record.threads)
     group = maker.group(method, record.dataset, record.split, record.tuning, dict(record.sweeps))
     if group.key != record.key:

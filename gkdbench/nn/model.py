@@ -26,6 +26,11 @@ def settings_of(config: object) -> dict[str, Any]:
     return {f.name: values[f.name] for f in fields if not f.metadata.get("neutral") or values[f.name] != _default(f)}
 
 
+def neutral_defaults(kind: type) -> dict[str, Any]:
+    """Field -> default of the fields that `settings_of` leaves out at their default."""
+    return {f.name: _default(f) for f in dataclasses.fields(kind) if f.metadata.get("neutral")}
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 

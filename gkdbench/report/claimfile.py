@@ -24,6 +24,7 @@ class Side(TomlModel):
     Args:
         name: as the page calls it.
         method, variant: of the record. config: fields it must have; tables are compared key by key.
+        lacks: fields that its configuration leaves out, as records do with options at their default.
         places: "<data set> <split id>" -> more such fields there.
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
@@ -36,6 +37,7 @@ class Side(TomlModel):
     method: str
     variant: str = "corrected"
     config: dict[str, Any] = {}
+    lacks: list[str] = []
     places: dict[str, dict[str, Any]] = {}
     teacher: dict[str, Any] | None = None
     aggregate: Aggregate = "single"
@@ -69,6 +71,7 @@ class Side(TomlModel):
             and (follows_protocol(record) if self.selection is None else record.selection == self.selection)
             and self.trials in (None, record.trials)
             and _within(self.config, record.config)
+            and not set(self.lacks) & set(record.config)
             and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
         )

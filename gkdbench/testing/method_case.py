@@ -25,7 +25,7 @@ from gkdbench.testing.problems import (
 from gkdbench.testing.runs import TracedRun, Workshop, small_method
 from gkdbench.training.method import Method
 from gkdbench.training.registry import METHODS
-from gkdbench.training.resolve import resolve
+from gkdbench.training.resolve import resolve_stored
 
 LEAK_TESTS = ("test_ignores_test_labels", "test_ignores_unseen_nodes")
 """These have no excuse."""
@@ -130,7 +130,9 @@ class MethodCase:
         for variant in METHODS.get(self.name).variants:
             method = self.method(variant)
             stored = json.loads(json.dumps(method.config()))
-            same(f"{self.name}: the method made from its stored configuration", resolve(self.name, stored), method)
+            same(
+                f"{self.name}: the method made from its stored configuration", resolve_stored(self.name, stored), method
+            )
 
     def test_runs_in_every_setting_and_variant(self) -> None:
         """Every declared kind of task trains, and every reported setting is scored."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.errors import UnknownName, UserError
-from gkdbench.nn.model import settings_of
+from gkdbench.nn.model import neutral_defaults, settings_of
 from gkdbench.protocol.evaluation_graphs import setting_of
 from gkdbench.training.method import Method
 from gkdbench.training.models import backbone_config, validate_dataclass
@@ -83,6 +83,27 @@ def resolve(
     _refuse_non_finite(values, f"method {name!r}")
     method: Method = validate_dataclass(cls, values, f"method {name!r}")
     return method
+
+
+def resolve_stored(name: str, config: Mapping[str, Any]) -> Method:
+    """The method whose `gkdbench.training.method.Method.config` is `config`, as jobs and records hold it.
+
+    What that leaves out is at its default, also where a recipe that it names says otherwise.
+
+    Raises:
+        As `resolve`.
+    """
+    values = neutral_defaults(METHODS.get(name)) | dict(config)
+    if isinstance(values.get("backbone"), str) and isinstance(values.get("model"), Mapping):
+        values["model"] = _complete(values["backbone"], values["model"])
+    if isinstance(values.get("models"), Mapping):
+        values["models"] = {backbone: _complete(backbone, own) for backbone, own in values["models"].items()}
+    return resolve(name, values)
+
+
+def _complete(backbone: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's settings with those that are left out at their default."""
+    return neutral_defaults(type(backbone_config(backbone, {}))) | dict(settings)
 
 
 def _refuse_non_finite(value: Any, where: str) -> None:

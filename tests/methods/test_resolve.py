@@ -1,6 +1,7 @@
 """From a name and overrides to a method: what wins, what is refused, and the papers' values (protocol.md, trap 26)."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.training.method import Requirement
 from gkdbench.training.registry import METHODS
-from gkdbench.training.resolve import recipes, resolve
+from gkdbench.training.resolve import recipes, resolve, resolve_stored
 
 BACKBONES = ["mlp", "gcn", "sage", "gat", "appnp", "gin"]
 
@@ -210,3 +211,30 @@ def test_a_neutral_setting_is_no_part_of_the_key_at_its_default() -> None:
     assert dropped == plain | {"head_dropout": True}
     again = resolve("teacher", {"backbone": "gat", "model": plain | {"head_dropout": False}})
     assert again.config()["model"] == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "field"),
+    [
+        ("rbm", {"recipe": "rumiantsev2024_rbm_cora_tran_sage", "reliable": False}, "reliable"),
+        ("lsp", {"recipe": "yang2020_lsp_ppi", "graphs_per_step": None}, "graphs_per_step"),
+        ("moe", {"recipe": "rumiantsev2024_moe_cora_tran_gcn", "update_from": 50}, "update_from"),
+        ("teacher", {"recipe": "xu2019_gin", "schedule": "constant"}, "schedule"),
+    ],
+)
+def test_a_default_that_a_recipe_changes_survives_storage(name: str, overrides: dict[str, Any], field: str) -> None:
+    """A stored configuration leaves such fields out at their default: the recipe in it must not undo that."""
+    method = resolve(name, overrides)
+    stored = json.loads(json.dumps(method.config()))
+    assert field not in stored, "else nothing is shown here"
+    assert getattr(resolve(name, stored), field) != overrides[field], "read as overrides, it would be another method"
+    assert getattr(resolve_stored(name, stored), field) == overrides[field]
+    assert resolve_stored(name, stored).config() == method.config()
+
+
+def test_so_does_a_default_of_the_model() -> None:
+    method: Any = resolve("alignahead", {"recipe": "guo2022_alignahead", "model": {"skips": "linear"}})
+    stored = json.loads(json.dumps(method.config()))
+    assert "skips" not in stored["model"], "else nothing is shown here"
+    again: Any = resolve_stored("alignahead", stored)
+    assert again == method and again.config() == method.config()

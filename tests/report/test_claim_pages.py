@@ -148,6 +148,19 @@ def test_a_side_that_fits_two_records_is_refused() -> None:
     assert Side(name="GLNN", method="glnn", config={"tau": 2}).find(twice, "cora", "planetoid-public", "tran")
 
 
+def test_a_row_without_an_option_is_not_the_row_that_has_it() -> None:
+    """Records leave options out at their default: a row names the fields that it must not have."""
+    plain = rbm(mean=0.7)
+    sampled = record("rbm", "RbM + reliable sampling", config={"model": {"routing": "memory"}, "reliable": True})
+    both: list[Record] = [plain, sampled]  # type: ignore[list-item]
+    without = Side(name="RbM", method="rbm", lacks=["reliable"])
+    with_it = Side(name="RbM", method="rbm", config={"reliable": True})
+    found = [side.find(both, "cora", "planetoid-public", "tran") for side in (without, with_it)]
+    assert [row.name for row in found if row] == ["RbM", "RbM + reliable sampling"]
+    with pytest.raises(UserError, match="fits several records"):
+        Side(name="RbM", method="rbm").find(both, "cora", "planetoid-public", "tran")
+
+
 def test_tuned_rows_and_their_trials_are_not_published_ones() -> None:
     published, tuned = record("glnn", "GLNN"), record("glnn", "GLNN", tier="tuned")
     trial = record("glnn", "GLNN", tuning=TRIAL, device="trial")

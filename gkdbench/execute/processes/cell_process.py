@@ -254,14 +254,14 @@ def _run(job: Job) -> RunOutcome:
     from gkdbench.printable import encodable, said
     from gkdbench.protocol.bank import BankEntry
     from gkdbench.protocol.session import RunOutcome, run_session
-    from gkdbench.training.resolve import resolve
+    from gkdbench.training.resolve import resolve_stored
 
     teachers = {
         role: BankEntry(Path(entry.folder), entry.method, entry.config, entry.seed)
         for role, entry in job.teachers.items()
     }
     try:
-        method = resolve(job.method, job.config)
+        method = resolve_stored(job.method, job.config)
         with metered(counters(job.device)) as meter:
             if job.measure is not None:
                 from gkdbench.measure.cost.session import MeasureSettings, measure_session

@@ -11,7 +11,7 @@ from gkdbench.execute.verification.findings import Difference
 from gkdbench.records.schema import Record
 from gkdbench.training.method import Method
 from gkdbench.training.registry import METHODS
-from gkdbench.training.resolve import resolve
+from gkdbench.training.resolve import resolve_stored
 
 
 def is_own(method: str) -> bool:
@@ -52,7 +52,7 @@ def form_differences(record: Record) -> Iterator[Difference]:
 def _resolved(name: str, config: dict[str, object]) -> Method | None:
     """The method with these settings; None where this installation has none such."""
     try:
-        return resolve(name, config)
+        return resolve_stored(name, config)
     except UserError:
         return None
 

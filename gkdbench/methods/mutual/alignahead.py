@@ -86,6 +86,7 @@ class Alignahead(StructureMethod, GraphBatched):
         "SAGE students average their neighbours; the official code's take the maximum of a learned map (pool)",
         "students take turns by batches; in the official code by epochs",
     )
+    revision: ClassVar[int] = 2
     smoke: ClassVar[Mapping[str, Any]] = {
         "epochs": 5,
         "eval_every": 1,
