@@ -24,8 +24,9 @@ class Side(TomlModel):
     Args:
         name: as the page calls it.
         method, variant: of the record. config: fields it must have; tables are compared key by key.
-        lacks: fields that its configuration leaves out, as records do with options at their default.
         places: "<data set> <split id>" -> more such fields there.
+        later: more such fields in records of protocol 2 and later, where a page's rows gained an option.
+        off: fields that it must lack, or have as false or 0.
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
         tier: published settings, or tuned ones; the trials that found those take no part.
@@ -37,8 +38,9 @@ class Side(TomlModel):
     method: str
     variant: str = "corrected"
     config: dict[str, Any] = {}
-    lacks: list[str] = []
     places: dict[str, dict[str, Any]] = {}
+    later: dict[str, Any] = {}
+    off: list[str] = []
     teacher: dict[str, Any] | None = None
     aggregate: Aggregate = "single"
     tier: Literal["published", "tuned"] = "published"
@@ -71,7 +73,8 @@ class Side(TomlModel):
             and (follows_protocol(record) if self.selection is None else record.selection == self.selection)
             and self.trials in (None, record.trials)
             and _within(self.config, record.config)
-            and not set(self.lacks) & set(record.config)
+            and not any(record.config.get(name) for name in self.off)
+            and (record.protocol_version < 2 or _within(self.later, record.config))
             and _within(self.places.get(f"{record.dataset} {record.split}", {}), record.config)
             and (self.teacher is None or any(_within(self.teacher, config) for config in taught))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -35,11 +36,18 @@ Studies = Callable[[str], tuple[Sequence[Record], Curves]]
 def write_pages(
     folder: Path, records: Sequence[Record], curves: Curves | None = None, studies: Studies | None = None
 ) -> list[Path]:
-    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and next to it its plots, ``NAME-1.svg`` and so on."""
+    """For every ``NAME.toml`` in `folder`: ``NAME.md`` and next to it its plots, ``NAME-1.svg`` and so on.
+
+    Plots of an earlier version of the page that it no longer shows are removed.
+    """
     written = []
     for path in sorted(folder.glob("*.toml")):
         text, plots = claim_page(path, records, curves, studies)
         write_text(path.with_suffix(".md"), text)
+        own = re.compile(rf"{re.escape(path.stem)}-(?:figure-|curve-|sweep-)?\d+\.svg")
+        for old in folder.glob("*.svg"):
+            if own.fullmatch(old.name) and old.name not in plots:
+                old.unlink()
         for name, plot in plots.items():
             write_text(folder / name, plot)
         written.append(path.with_suffix(".md"))

@@ -48,7 +48,10 @@ def opening(checked: Sequence[Checked]) -> str:
     held = [f"claim {number} ({plain(found.claim.says)})" for number, found in by["supported"]]
     refuted = [f"claim {number} ({_worst(found)})" for number, found in by["contradicted"]]
     believed = f"Believe {_listed(held)}" if held else "Believe none of them on these records"
-    against = f", and the contrary of {_listed(refuted)}" if refuted else ""
+    against = f", the contrary of {_listed(refuted)}" if refuted else ""
+    alike = [str(number) for number, found in by["undecided"] if found.rivals and all(map(_equal, found.rivals))]
+    claims = "claim" if len(alike) == 1 else "claims"
+    against += f", and that what {claims} {_listed(alike)} compare is equal within 0.5 points" if alike else ""
     powers = [found.power[0.015] for found in checked if found.power]
     if powers:
         ends = f"{min(powers):.2f}" if len(powers) == 1 else f"{min(powers):.2f} to {max(powers):.2f}"
@@ -57,6 +60,10 @@ def opening(checked: Sequence[Checked]) -> str:
     else:
         power = "No design here has runs enough to say what it would have found."
     return f"{counts} {believed}{against}. {power}"
+
+
+def _equal(of: RivalEstimate) -> bool:
+    return of.estimate.outcome == "equal" and of.complete
 
 
 def _listed(texts: Sequence[str]) -> str:

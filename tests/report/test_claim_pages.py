@@ -198,7 +198,10 @@ def test_the_page_states_claim_numbers_and_verdict(tmp_path: Path) -> None:
     flagged = [r.model_copy(update={"flags": ["idle_expert"]}) if r.seed < 4 else r for r in records[0].rows]
     text, _ = claim_page(page, [records[0].model_copy(update={"rows": flagged}), *records[1:]])
     assert "carry a flag: RbM on cora, planetoid-public, tran: 4 idle expert of 10." in text
+    for old in ("rbm-7.svg", "rbm-ablation-1.svg", "rbm-notes.svg"):
+        (tmp_path / old).write_text("<svg/>")
     assert write_pages(tmp_path, records) == [tmp_path / "rbm.md"]
+    assert sorted(file.name for file in tmp_path.glob("*.svg")) == ["rbm-1.svg", "rbm-ablation-1.svg", "rbm-notes.svg"]
     whole = page.read_text()
     page.write_text("study = 'widths'\n" + whole)
     assert "Not run yet, so undecided" in claim_page(page, records)[0]

@@ -92,7 +92,14 @@ def expert_linear(
         with autocast_off(weight.device):
             options = {"gate": gate, "log_temperature": log_temperature, "dropout": dropout, "key": key}
             return expert_linear(
-                x, weight, bias, index, alpha, **options, dropout_per=dropout_per, backend=backend  # type: ignore[arg-type]
+                x,
+                weight,
+                bias,
+                index,
+                alpha,
+                **options,
+                dropout_per=dropout_per,
+                backend=backend,  # type: ignore[arg-type]
             )
     _check(x, weight, bias, index, alpha, gate, log_temperature, dropout, key, dropout_per)
     check_indices_of("index", index, weight.size(0))
