@@ -95,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     sub = add("plan", "running:plan", "what a run would do: cells, cached, hours, bytes")
     _run_arguments(sub)
     sub.add_argument("--cells", action="store_true", help="print every cell to run; with --json, every cell")
+    sub.add_argument(
+        "--trial",
+        action="store_true",
+        help="time a few epochs of every configuration of which nothing was measured on its data set",
+    )
     sub = add("run", "running:run", "run what is missing of a suite, then print its board")
     _run_arguments(sub)
     sub.add_argument(

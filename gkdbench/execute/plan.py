@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell, with_teachers
 from gkdbench.execute.changed import changed_line, changed_methods
 from gkdbench.execute.grid import Absent, expand
+from gkdbench.execute.planning.facts import least_bytes
 from gkdbench.execute.planning.forecast import forecast
 from gkdbench.execute.select import select
 from gkdbench.execute.suite import Suite, Tier
@@ -35,6 +37,7 @@ class Plan:
         hours: estimated wall-clock time of `todo` on the given number of jobs.
         guessed: how many cells of `todo` are of a method that was never measured on their data set.
         bytes: estimated size of records, side-cars and kept teachers.
+        guesses: one cell of each group that `guessed` counts.
         interval: hours that eight of ten such plans end within.
         changed: methods of `cached` whose source is no longer that of their rows, see `gkdbench.execute.changed`.
     """
@@ -50,6 +53,7 @@ class Plan:
     guessed: int
     bytes: int
     changed: list[str] = field(default_factory=list)
+    guesses: list[Cell] = field(default_factory=list)
     interval: tuple[float, float] = (0.0, 0.0)
 
     def lines(self) -> list[str]:
@@ -100,7 +104,8 @@ def make_plan(
         max_cells: at most so many cells that have to run.
 
     Raises:
-        UserError: anything wrong with the suite, or a group of another thread count.
+        UserError: anything wrong with the suite, a group of another thread count, or a memory limit that no run of a
+            cell can keep.
     """
     threads = threads or suite.threads
     expansion = expand(suite, store, data=data, device=device, threads=threads, only=only)
@@ -119,11 +124,12 @@ def make_plan(
     cached = [
         cell for cell in cells if cell.address not in missing and cell.key not in rerun_now and cell not in set(again)
     ]
+    _refuse_too_little_memory(suite, todo)
     expected = forecast(todo, store)
     planned = {cell.key for cell in cells}
     waiting = sum(not trials.isdisjoint(planned) for trials in expansion.waiting)
     required = frozenset(teacher.key for cell in expansion.cells for teacher in cell.requires.values())
-    hours, low, high = (seconds / 3600 / jobs for seconds in (expected.seconds, expected.low, expected.high))
+    hours, low, high = expected.hours(jobs)
     return Plan(
         suite=suite,
         todo=todo,
@@ -135,9 +141,37 @@ def make_plan(
         hours=hours,
         interval=(low, high),
         guessed=expected.guessed,
+        guesses=expected.guesses,
         bytes=sum(_bytes(cell, cell.key in required) for cell in todo),
         changed=changed_methods(cached, store),
     )
+
+
+def with_trials(plan: Plan, store: Store, trials: Mapping[str, float], jobs: int) -> Plan:
+    """`plan` with estimates that rest on `trials` (see `gkdbench.execute.planning.forecast.forecast`)."""
+    expected = forecast(plan.todo, store, trials)
+    hours, low, high = expected.hours(jobs)
+    return replace(plan, hours=hours, interval=(low, high), guessed=expected.guessed, guesses=expected.guesses)
+
+
+def _refuse_too_little_memory(suite: Suite, todo: Sequence[Cell]) -> None:
+    """Refuse a limit of memory below what a cell holds at the least.
+
+    Raises:
+        UserError: names the largest, and how many cells fit.
+    """
+    limit = suite.memory_limit_bytes
+    if limit is None or not todo:
+        return
+    needs = {cell: least_bytes(cell.group.identity.config, cell.group.data, cell.group.identity.split) for cell in todo}
+    largest = max(todo, key=needs.__getitem__)
+    if needs[largest] > limit:
+        fit = sum(need <= limit for need in needs.values())
+        possible = f"{fit} of {len(todo)} cells may fit: choose them with --only" if fit else "no cell fits"
+        raise UserError(
+            f"memory_limit_bytes: expected at least {needs[largest]}, for the graph and the weights of {largest}, "
+            f"got {limit}; try ten times that, or leave the limit out ({possible})"
+        )
 
 
 def rerun_keys(chosen: Iterable[Cell], asked: Collection[str], only: Mapping[str, str] | None) -> frozenset[str]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gkdbench.errors import UnknownName, UserError, invalid, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
-from gkdbench.records.schema import SELECTION, TomlModel
+from gkdbench.records.schema import PROTOCOL_VERSION, SELECTION, TomlModel
 from gkdbench.records.selection import SelectionRule
 from gkdbench.text_files import read_toml
 
@@ -62,6 +62,7 @@ class Grid(TomlModel):
 
     Args:
         sweeps: kind of corruption -> levels in (0, 1] at which the selected models are tried after training.
+        protocol: version of the protocol; None: the suite's.
     """
 
     datasets: Annotated[list[str], Field(min_length=1)]
@@ -69,6 +70,7 @@ class Grid(TomlModel):
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     tier: Tier = "core"
     sweeps: dict[Literal["feature_noise", "edge_drop"], Levels] = {}
+    protocol: int | None = None
 
 
 class Suite(TomlModel):
@@ -82,6 +84,7 @@ class Suite(TomlModel):
         measures: ``"accuracy"``, or ``"cost"``: the cells' training and answers are timed (docs/cost.md).
         rows_of: names of suites whose published, corrected rows, and what these require, are measured too, on the data
             sets of this suite.
+        protocol: version of the protocol, for a file that says which one it was made for; no other than today's runs.
         selection: rule of selection of all cells, for studies of the rule (`gkdbench.records.selection`).
         requirement_overrides: data set -> method -> overrides for its cells that others require (smoke budgets).
         asked: what ``gkdbench run`` takes to find it again; its full name when empty.
@@ -97,6 +100,7 @@ class Suite(TomlModel):
     memory_limit_bytes: Annotated[int, Field(ge=2**20)] | None = None
     measures: Literal["accuracy", "cost"] = "accuracy"
     rows_of: list[str] = []
+    protocol: int = PROTOCOL_VERSION
     selection: str = SELECTION
     grids: Annotated[list[Grid], Field(min_length=1)]
     requirement_overrides: dict[str, dict[str, dict[str, Any]]] = {}
@@ -172,12 +176,13 @@ def parse_suite(document: Mapping[str, Any], *, where: str = "suite", asked: str
     except ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
     _refuse_filters_of_nothing(suite, where)
+    _refuse_other_protocols(suite, where)
     return suite
 
 
 _HEAD_KEYS = [
     "name", "version", "summary", "seeds", "threads", "audit_every", "time_limit_s", "memory_limit_bytes",
-    "measures", "rows_of", "selection",
+    "measures", "rows_of", "protocol", "selection",
 ]  # fmt: skip
 
 
@@ -215,6 +220,21 @@ def _refuse_unknown_in_grids(grids: Any, where: str) -> None:
     for number, grid in enumerate(grids if isinstance(grids, list) else [], start=1):
         if isinstance(grid, Mapping):
             _refuse_unknown(grid, list(Grid.model_fields), f"{where}: grid {number}")
+
+
+def _refuse_other_protocols(suite: Suite, where: str) -> None:
+    """Rows of two protocols are never in one table, and this code trains by one."""
+    asked = {"[suite]": suite.protocol} | {
+        f"grid {number}": grid.protocol for number, grid in enumerate(suite.grids, start=1) if grid.protocol is not None
+    }
+    if others := {place: version for place, version in asked.items() if version != PROTOCOL_VERSION}:
+        place, version = next(iter(others.items()))
+        mixed = " beside others of protocol " + str(PROTOCOL_VERSION) if len(others) < len(asked) else ""
+        raise UserError(
+            f"{where}: {place}: expected protocol {PROTOCOL_VERSION}, got {version}{mixed}; rows of two protocols are "
+            "never in one table: try it without `protocol`, into an --out of its own; protocol 1 runs with the code "
+            "of the tag protocol-1 alone"
+        )
 
 
 def _refuse_filters_of_nothing(suite: Suite, where: str) -> None:

@@ -64,7 +64,7 @@ def plan(args: argparse.Namespace) -> int:
     suite = _suite(args)
     if suite.measures == "cost":
         return plan_cost(suite, args)
-    found = plan_suite(suite, **_options(args))
+    found = plan_suite(suite, **_options(args), trial=args.trial)
     if args.json:
         facts: dict[str, Any] = {
             "suite": found.suite.full_name,

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,14 @@ class Timing:
     """A measured group.
 
     Args:
-        key: of the group. seconds: of one cell. numbers: see `facts_of`.
+        key: of the group. seconds, epochs: of one cell. numbers: see `facts_of`.
     """
 
     key: str
     method: str
     dataset: str
     seconds: float
+    epochs: float
     numbers: tuple[float, ...]
 
     @property
@@ -51,13 +53,14 @@ class Timing:
 
 
 def timing_of(record: Record) -> Timing | None:
-    """The lower quartile of the training seconds of a record's rows; None without any."""
-    seconds = [row.train_s for row in record.rows if row.status == "ok" and row.train_s]
-    if not seconds:
+    """The lower quartile of the training seconds of a record's rows, and their mean epochs; None without any."""
+    rows = [row for row in record.rows if row.status == "ok" and row.train_s]
+    if not rows:
         return None
     numbers = tuple(round(number, 4) for number in facts_of(record.config, record.data, record.split))
-    typical = float(f"{np.quantile(seconds, QUARTILE):.4g}")
-    return Timing(record.key, record.method, record.dataset, typical, numbers)
+    seconds = np.quantile([row.train_s or 0.0 for row in rows], QUARTILE)
+    epochs = max(1.0, float(np.mean([row.epochs for row in rows])))
+    return Timing(record.key, record.method, record.dataset, float(f"{seconds:.4g}"), round(epochs, 1), numbers)
 
 
 @cache
@@ -74,16 +77,23 @@ def write_timings(timings: Iterable[Timing]) -> None:
     TIMINGS.write_text(f'{{"numbers": {json.dumps(NUMBERS)},\n"timings": [\n{rows}\n]}}\n', encoding="utf-8")
 
 
-class TimeModel:
-    """The regression on some timings."""
+SECONDS, EPOCHS = attrgetter("seconds"), attrgetter("epochs")
 
-    def __init__(self, timings: Sequence[Timing]) -> None:
+
+class TimeModel:
+    """The regression on some timings.
+
+    Args:
+        of: what is estimated: `SECONDS`, or the `EPOCHS` that are trained.
+    """
+
+    def __init__(self, timings: Sequence[Timing], of: Callable[[Timing], float] = SECONDS) -> None:
         self._methods = sorted({one.method for one in timings})
         self._datasets = sorted({one.dataset for one in timings})
         numbers = np.array([one.numbers for one in timings], dtype=np.float64).reshape(-1, len(NUMBERS))
         self._mean = numbers.mean(0) if len(timings) else np.zeros(len(NUMBERS))
         self._scale = numbers.std(0) + 1e-9 if len(timings) else np.ones(len(NUMBERS))
-        logs = np.log([one.seconds / _share_of_epochs(one.numbers) for one in timings])
+        logs = np.log([of(one) / _share_of_epochs(one.numbers) for one in timings])
         # a pair with many records counts as one with few: a study of one method must not rule
         pairs = [one.pair for one in timings]
         weight = np.array([pairs.count(pair) ** -0.5 for pair in pairs])
@@ -104,7 +114,7 @@ class TimeModel:
         return np.concatenate([scaled, of_method, of_dataset])
 
     def seconds(self, method: str, dataset: str, numbers: Sequence[float]) -> float:
-        """The estimate of one cell."""
+        """The estimate of one cell, in the unit of what is estimated."""
         full = float(np.exp(self._level + self._columns(method, dataset, numbers) @ self._slopes))
         return full * _share_of_epochs(numbers)
 

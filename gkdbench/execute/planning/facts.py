@@ -55,6 +55,13 @@ def facts_of(config: Mapping[str, Any], data: DataInfo, split: str) -> list[floa
     return [*(math.log(max(amount, 1)) for amount in amounts), *map(float, flags)]
 
 
+def least_bytes(config: Mapping[str, Any], data: DataInfo, split: str) -> int:
+    """Memory that no cell of this configuration can do without: its graph, and four numbers for each weight (itself,
+    its gradient, two moments)."""
+    parameters = math.exp(facts_of(config, data, split)[NUMBERS.index("parameters")])
+    return 8 * (data.edges + data.nodes) + int(16 * parameters)
+
+
 def _count(value: Any) -> int:
     """`value` where it is a positive integer, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -26,6 +26,8 @@ INSIDE = 1.2816
 """Standard deviations on either side of the middle that hold eight of ten."""
 START_S = 0.1
 """Start-up and hand-over of a cell."""
+RUN_START_S = 4.0
+"""Start of a run: imports, its worker, the first view."""
 ENOUGH = 3
 """So many measured groups of a store say how fast its machine is."""
 
@@ -36,13 +38,21 @@ class Forecast:
 
     Args:
         low, high: eight of ten such plans end within.
-        guessed: cells of which no row of their method on their data set was ever measured.
+        guessed: cells of which no row of their method on their data set was ever measured, nor a trial made.
+        guesses: one of each of their groups.
     """
 
     seconds: float
     low: float
     high: float
     guessed: int
+    guesses: list[Cell]
+
+    def hours(self, jobs: int) -> tuple[float, float, float]:
+        """Wall-clock hours on `jobs` cores: (middle, low, high)."""
+        start = RUN_START_S if self.seconds else 0.0
+        middle, low, high = ((start + seconds / jobs) / 3600 for seconds in (self.seconds, self.low, self.high))
+        return middle, low, high
 
 
 def forecast(todo: Sequence[Cell], store: Store, trials: Mapping[str, float] | None = None) -> Forecast:
@@ -59,15 +69,18 @@ def forecast(todo: Sequence[Cell], store: Store, trials: Mapping[str, float] | N
     for cell in todo:
         of_group[cell.group.key].append(cell)
     total, variance, guessed = 0.0, 0.0, 0
+    guesses: list[Cell] = []
     for cells in of_group.values():
         seconds, basis = clock.seconds(cells[0])
         seconds = len(cells) * (seconds + START_S)
         total += seconds
         variance += seconds**2 * math.expm1(SPREAD[basis] ** 2)
-        guessed += len(cells) * (basis in ("method", "nothing"))
+        if basis in ("method", "nothing"):
+            guessed += len(cells)
+            guesses.append(cells[0])
     wide = math.sqrt(math.log1p(variance / total**2) + MACHINE_SPREAD**2) if total else 0.0
     factor = math.exp(INSIDE * wide)
-    return Forecast(total, total / factor, total * factor, guessed)
+    return Forecast(total, total / factor, total * factor, guessed, guesses)
 
 
 class _Clock:
