@@ -13,6 +13,7 @@ from gkdbench.errors import UnknownName, UserError, invalid, nearest
 from gkdbench.records.key import MEMBER_STRIDE, TUNING_SEEDS
 from gkdbench.records.schema import SELECTION, TomlModel
 from gkdbench.records.selection import SelectionRule
+from gkdbench.safe_files import read_bytes
 
 SMOKE = "smoke"
 MOST_SEEDS = 1000
@@ -113,6 +114,10 @@ class Suite(TomlModel):
         return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
+LARGEST_FILE = 2**20
+"""Bytes of a suite file: a hundred times the largest published one."""
+
+
 def load_suite(suite: str | Path | Suite) -> Suite:
     """The suite called `suite`: ``smoke``, a name like ``node-small@1``, or the path of a TOML file.
 
@@ -136,13 +141,13 @@ def load_suite(suite: str | Path | Suite) -> Suite:
             raise UnknownName("suite", asked, [SMOKE, *named], "a path that ends in .toml is read as a file")
         path = named[asked]
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_bytes(path, LARGEST_FILE)
     except OSError as error:
         raise UserError(f"suite file {path} cannot be read: {error.strerror}") from None
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        document = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or nested too deep
+        raise UserError(f"{path} is not valid TOML: {error}; correct it") from None
     return parse_suite(document, where=str(path), asked=asked)
 
 
