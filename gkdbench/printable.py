@@ -16,3 +16,14 @@ def printable(text: str) -> str:
     A terminal obeys them: they can hide text, move the cursor or change the title. Lengths of other texts stay.
     """
     return text.translate(_ESCAPES)
+
+
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _ESCAPES}
+
+
+def printable_json(text: str) -> str:
+    """A JSON text with the same characters as JSON's own escapes: the value that is read from it stays.
+
+    `json.dumps` escapes those below 0x20 itself; the others are harmless to a reader of JSON, not to a terminal.
+    """
+    return text.translate(_JSON_ESCAPES)

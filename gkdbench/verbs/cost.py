@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 if TYPE_CHECKING:
     from gkdbench.execute.suite import Suite
@@ -37,8 +37,8 @@ def plan_cost(suite: Suite, args: argparse.Namespace) -> int:
             facts["cell_list"] = [_facts(cell, cell not in missing) for cell in cells]
         show(facts, as_json=True)
         return 0
-    print(f"suite {facts['suite']}: {len(cells)} measurements, {facts['cached']} cached, {len(missing)} to take")
-    print("\n".join(facts["absent"] + [f"  {cell}" for cell in missing if args.cells]))
+    say(f"suite {facts['suite']}: {len(cells)} measurements, {facts['cached']} cached, {len(missing)} to take")
+    say("\n".join(facts["absent"] + [f"  {cell}" for cell in missing if args.cells]))
     return 0
 
 
@@ -70,7 +70,7 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
             progress=Lines(sys.stderr),
         )
     except KeyboardInterrupt:
-        print(f"interrupted; what was taken is stored; go on with: gkdbench run {suite.command_name} --out {args.out}",
+        say(f"interrupted; what was taken is stored; go on with: gkdbench run {suite.command_name} --out {args.out}",
               file=sys.stderr)  # fmt: skip
         return 130
     failed = [f"{cell}: {why}" for cell, why in found.failures]
@@ -87,9 +87,9 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
     else:
         noisy = f", {found.noisy} of them noisy (--retry-noisy takes them again)" if found.noisy else ""
         if found.records:
-            print(cost_table([load_measurement(path) for path in found.records]))
-        print(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
-        print("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
+            say(cost_table([load_measurement(path) for path in found.records]))
+        say(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
+        say("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
     return 1 if found.failures else 0
 
 

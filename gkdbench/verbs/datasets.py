@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 
 def data_list(args: argparse.Namespace) -> int:
@@ -46,12 +46,12 @@ def data_fetch(args: argparse.Namespace) -> int:
     from gkdbench.data.check import fetch, fetch_instructions, unverified
 
     if args.print:
-        print(fetch_instructions(args.name))
+        say(fetch_instructions(args.name))
         return 0
     for path in fetch(args.name, data=args.data):
-        print(path)
+        say(path)
     if paths := unverified(args.name):
-        print(
+        say(
             f"not verified: no sha256 is registered of {', '.join(paths)}; what was downloaded has readable content of "
             "the documented size, and may still be another file: compare it with a copy that you trust",
             file=sys.stderr,

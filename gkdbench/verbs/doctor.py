@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkdbench.registry import Registry
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 OLDEST_TORCH = (2, 11)
 PAIRS = {(2, 13): (3, 7)}
@@ -53,9 +53,9 @@ def doctor(args: argparse.Namespace) -> int:
         show([asdict(finding) for finding in found], as_json=True)
     else:
         for finding in found:
-            print(f"{finding.status:4}  {finding.what}: {finding.found}")
+            say(f"{finding.status:4}  {finding.what}: {finding.found}")
             if finding.fix:
-                print(f"        {finding.fix}")
+                say(f"        {finding.fix}")
     return 1 if any(finding.status == "bad" for finding in found) else 0
 
 

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from gkdbench.verbs.methods_table import citation, family_of, method_lines, sentence_of
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 
 def list_names(args: argparse.Namespace) -> int:
     """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
     if args.what == "methods" and not args.json:
-        print("\n".join(method_lines(_methods())))
+        say("\n".join(method_lines(_methods())))
         return 0
     rows = {
         "methods": _methods,
@@ -147,15 +147,15 @@ def show_one(args: argparse.Namespace) -> int:
         if not value:
             continue
         if isinstance(value, dict):
-            print(f"{key}:")
+            say(f"{key}:")
             for name, item in value.items():
-                print(f"  {name} = {item!r}" if key == "settings" else f"  {name}: {item}")
+                say(f"  {name} = {item!r}" if key == "settings" else f"  {name}: {item}")
         elif isinstance(value, list):
-            print(f"{key}:")
+            say(f"{key}:")
             for item in value:
-                print(f"  - {item}")
+                say(f"  - {item}")
         else:
-            print(f"{key}: {value}")
+            say(f"{key}: {value}")
     return 0
 
 
@@ -200,5 +200,5 @@ def draw(name: str, path: str) -> int:
             f"`gkdbench show {name}` prints its settings"
         )
     Path(path).write_text(layer_figure(figure), encoding="utf-8")
-    print(Path(path).resolve())
+    say(Path(path).resolve())
     return 0

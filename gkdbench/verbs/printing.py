@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-from gkdbench.printable import printable
+from gkdbench.printable import printable, printable_json
+
+
+def say(*texts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """As `print`, for texts that may come from others: control characters are written out."""
+    print(*(printable(str(text)) for text in texts), file=file, end=end, flush=flush)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -27,9 +32,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
 def show(value: Any, *, as_json: bool, columns: Sequence[str] | None = None) -> None:
     """Print `value` as JSON, or a list of rows as a table, or a mapping as one ``name: value`` a line."""
     if as_json:
-        print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+        print(printable_json(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            print(printable(f"{key}: {item}"))
+            say(f"{key}: {item}")
     else:
         table(value, columns or list(value[0] if value else ()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say, show
 
 if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
@@ -78,7 +79,7 @@ def print_board(board: Board) -> None:
     from gkdbench.report.text import to_text
 
     width = shutil.get_terminal_size((140, 40)).columns
-    print(to_text(board, width=width, color=sys.stdout.isatty()))
+    print(to_text(board, width=width, color=sys.stdout.isatty()))  # colours are escapes; its texts are printable
 
 
 def write_page(board: Board, path: Path, *, title: str) -> Path:
@@ -107,18 +108,18 @@ def report(args: argparse.Namespace) -> int:
     expected = _expected(args.suite) if args.suite else None
     board = build(records, expected=expected, measurements=measurements_in(args.paths))
     if args.html:
-        print(write_page(board, Path(args.html), title=args.title))
+        say(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
         if path:
             Path(path).write_text(make(board), encoding="utf-8")
-            print(Path(path).resolve())
+            say(Path(path).resolve())
     for path in args.readme:
         fill_tables(Path(path), board, args.paths)
     if args.claims:
         for page in write_pages(
             Path(args.claims), records, partial(load_curves, args.paths), partial(_study, args.paths)
         ):
-            print(page.resolve())
+            say(page.resolve())
     if args.published:
         count_published(Path(args.published), board)
     if args.ties:
@@ -147,7 +148,7 @@ def write_pareto(folder: Path, board: Board) -> None:
             if plot is not None:
                 path = folder / f"pareto-{table.dataset}-{table.split}-{table.setting}-{kind}.svg"
                 path.write_text(f"{plot}\n", encoding="utf-8")
-                print(path.resolve())
+                say(path.resolve())
                 written += 1
     if not written:
         raise UserError("--pareto: expected tables with two measured rows or more, got none; try `gkdbench run cost@1`")
@@ -165,10 +166,10 @@ def count_published(path: Path, board: Board) -> None:
     """Print how many published numbers are reproduced, and write the page that `path` (TOML) describes next to it."""
     from gkdbench.report.reproduction import counts_text, reproduction_page
 
-    print(counts_text(path, board))
+    say(counts_text(path, board))
     page = path.with_suffix(".md")
     page.write_text(reproduction_page(path, board), encoding="utf-8")
-    print(page.resolve())
+    say(page.resolve())
 
 
 def _expected(suite: str) -> list[Expected]:
@@ -210,7 +211,7 @@ def fill_tables(path: Path, board: Board, sources: Sequence[str | Path] = ()) ->
     for name, keys in marked_tables(text).items():
         text = splice(text, name, _selected(board, keys, sources))
     path.write_text(text, encoding="utf-8")
-    print(path.resolve())
+    say(path.resolve())
 
 
 def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
@@ -220,7 +221,7 @@ def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
 
     text = path.read_text(encoding="utf-8")
     path.write_text(splice(text, NAME, ties_section(records, curves)), encoding="utf-8")
-    print(path.resolve())
+    say(path.resolve())
 
 
 def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Path]) -> str:
@@ -251,14 +252,13 @@ def compare(args: argparse.Namespace) -> int:
     import dataclasses
 
     from gkdbench.report.comparison import compare as pair
-    from gkdbench.verbs.printing import show
 
     first, second = records_in([args.first]), records_in([args.second])
     found: Any = _compared_cost(args, first, second) if args.measure else pair(first, second)
     if args.json:
         show(dataclasses.asdict(found), as_json=True)
     else:
-        print(found.to_text())
+        say(found.to_text())
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say
 
 NAME, CLASS = "my_method", "MyMethod"
 """What the template calls itself."""
@@ -50,14 +51,14 @@ def new_method(args: argparse.Namespace) -> int:
     into = Path(args.into) if args.into else None
     written = write(in_package(name, into) if into else in_checkout(name, checkout(), args.family))
     for path in written:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     test = written[-1]
     if not into:
         measure(name, checkout())
     else:
-        print(f"next: pip install --no-build-isolation -e {into}")
-    print(f"next: edit `fit` in {written[0]}")
-    print(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
+        say(f"next: pip install --no-build-isolation -e {into}")
+    say(f"next: edit `fit` in {written[0]}")
+    say(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
     return 0
 
 
@@ -142,7 +143,7 @@ def measure(name: str, root: Path) -> None:
     """Keep the first numbers of method `name`, which a test compares with later ones."""
     done = subprocess.run([sys.executable, str(root / GOLDEN), name], capture_output=True, text=True)
     if done.returncode == 0:
-        print(f"measured its first numbers; again after each change of the step: python {GOLDEN} {name}")
+        say(f"measured its first numbers; again after each change of the step: python {GOLDEN} {name}")
     else:
         raise UserError(f"the files are written, and {GOLDEN} does not run: {done.stderr.strip().splitlines()[-1]}")
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say
 
 
 def docs(args: argparse.Namespace) -> int:
@@ -19,5 +20,5 @@ def docs(args: argparse.Namespace) -> int:
     into.write_text(fill(into.read_text(encoding="utf-8"), stored), encoding="utf-8")
     for name, text in plots(stored).items():
         (into.parent / name).write_text(text, encoding="utf-8")
-    print(f"filled: {into}")
+    say(f"filled: {into}")
     return 0
