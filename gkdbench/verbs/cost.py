@@ -24,7 +24,7 @@ def plan_cost(suite: Suite, args: argparse.Namespace) -> int:
     device, threads = device_class(pick_device(args.device)), args.threads or suite.threads
     only = parse_only(args.only) or None
     cells, absent = measured_cells(suite, Store(out), data=data, device=device, threads=threads, only=only)
-    missing = [cell for cell in cells if cell.stored(out) is None]
+    missing = [cell for cell in cells if not cell.is_stored(out)]
     facts: dict[str, Any] = {
         "suite": suite.full_name,
         "measurements": len(cells),

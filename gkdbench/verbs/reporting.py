@@ -31,7 +31,10 @@ def board_of(
 
 
 def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
-    """Measurements of cost below the folders among `paths`, each file once; those of studies stay out."""
+    """Measurements of cost below the folders among `paths`, each file once; those of studies stay out.
+
+    A damaged one is left out, with a line on standard error: every other row has its cost all the same.
+    """
     from gkdbench.records.measurement import load_measurement, measurement_paths
     from gkdbench.records.store import STUDIES
 
@@ -39,7 +42,15 @@ def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
     for folder in (Path(path) for path in paths if Path(path).is_dir()):
         below = (file for file in measurement_paths(folder) if STUDIES not in file.relative_to(folder).parts)
         files |= {file.resolve() for file in below}
-    return [load_measurement(file) for file in sorted(files)]
+    found = []
+    for file in sorted(files):
+        try:
+            found.append(load_measurement(file))
+        except UserError as error:
+            say(f"left out: {error}", file=sys.stderr)
+        except FileNotFoundError:  # gone since it was listed
+            continue
+    return found
 
 
 def records_in(paths: Iterable[str | Path]) -> list[Record]:

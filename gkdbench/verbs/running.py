@@ -122,10 +122,10 @@ def run(args: argparse.Namespace) -> int:
 
     Exit codes: 0 all cells ok; 1 some cell failed; 130 interrupted.
     """
-    from gkdbench.execute.api import run_suite
+    from gkdbench.execute.api import plan_suite, run_suite
     from gkdbench.execute.failures import failures_of
     from gkdbench.execute.progress import progress_for
-    from gkdbench.execute.provenance import code_is_dirty, refuse_dirty
+    from gkdbench.execute.provenance import code_is_dirty, is_tracked, refuse_dirty
     from gkdbench.execute.runner import Interrupted
     from gkdbench.records.store import Store
 
@@ -134,7 +134,9 @@ def run(args: argparse.Namespace) -> int:
         return run_cost(suite, args)
     if args.debug is not None:
         return _debug(suite, args)
-    refuse_dirty(args.out, code_is_dirty() and not args.allow_dirty, "code that differs from its commit")
+    if not args.allow_dirty and is_tracked(Path(args.out)) and code_is_dirty():
+        planned = plan_suite(suite, **_options(args))  # where every row is there, none is written
+        refuse_dirty(args.out, bool(planned.todo or planned.waiting), "code that differs from its commit")
     try:
         summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_options(args))
     except Interrupted as stop:
