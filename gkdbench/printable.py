@@ -30,3 +30,14 @@ def said(error: BaseException) -> str:
 def encodable(text: str) -> str:
     r"""`text` with lone surrogates (of file names that are not UTF-8) written out as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _ESCAPES}
+
+
+def printable_json(text: str) -> str:
+    """A JSON text with the same characters as JSON's own escapes: the value that is read from it stays.
+
+    `json.dumps` escapes those below 0x20 itself; the others are harmless to a reader of JSON, not to a terminal.
+    """
+    return text.translate(_JSON_ESCAPES)

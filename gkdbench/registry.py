@@ -40,7 +40,7 @@ class Entry:
                 f"{self.name!r} of {self.owner} points to {self.target!r}, and {module} has no {attribute!r}; "
                 f"correct the entry point"
             ) from None
-        except Exception as error:  # a module of others may raise anything at its import
+        except (Exception, SystemExit) as error:  # a module of others may raise anything at its import
             raise UserError(
                 f"{self.name!r} of {self.owner} cannot be imported from {self.target!r} "
                 f"({type(error).__name__}: {str(error)[:200]}); mend or uninstall {self.owner}"
@@ -151,11 +151,14 @@ class Registry(Generic[T]):
 
 @cache
 def _source(module: str) -> ast.Module | None:
-    """The parsed source of `module`; None if it cannot be found or is not a Python file."""
+    """The parsed source of `module`; None if it cannot be found, is not a Python file, or cannot be parsed."""
     spec = _find(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError):  # ValueError: null bytes, or no UTF-8
+        return None
 
 
 @cache
@@ -182,10 +185,11 @@ def class_literals(module: str) -> dict[str, dict[str, Any]]:
 
 
 def _find(module: str) -> importlib.machinery.ModuleSpec | None:
-    """The spec of `module` without importing the module itself (its parents are light)."""
+    """The spec of `module` without importing the module itself; its parents are imported, and those of others may
+    raise anything."""
     try:
         return importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+    except (Exception, SystemExit):
         return None
 
 

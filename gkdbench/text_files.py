@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.errors import UserError
+from gkdbench.safe_files import read_bytes
+
+LARGEST_FILE = 2**23
+"""Bytes; a larger file is none that somebody wrote."""
 
 
 def read_text(path: Path, what: str = "file") -> str:
@@ -19,11 +23,11 @@ def read_text(path: Path, what: str = "file") -> str:
         what: names the file in errors, such as "suite file".
 
     Raises:
-        UserError: it is not there, is a folder, may not be read, or is not UTF-8.
+        UserError: it is not there, is no regular file, is too large, may not be read, or is not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig") as stream:  # universal newlines
-            return stream.read()
+        text = read_bytes(path, LARGEST_FILE).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{what} {path}: expected text in UTF-8, got another encoding (byte {error.start}); save it as UTF-8"
@@ -42,8 +46,8 @@ def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
     """
     try:
         return tomllib.loads(read_text(path, what))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # no TOML, or nested too deep
+        raise UserError(f"{path} is not valid TOML: {error}; correct it") from None
 
 
 def write_text(path: Path, text: str) -> Path:

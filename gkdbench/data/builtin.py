@@ -102,7 +102,7 @@ def info(name: str) -> DatasetInfo | None:
 
 
 def loader(name: str) -> Callable[[], Task] | None:
-    """The generator behind ``name`` or ``name:key=value,...``, its arguments checked; None for other sets.
+    """The generator behind ``name`` or ``name:key=value,...``; None for other sets. It checks the ranges itself.
 
     Raises:
         UserError: an argument that the generator does not have, or no number.
@@ -131,6 +131,4 @@ def loader(name: str) -> Callable[[], Task] | None:
         except ValueError:
             finite = "a finite number" if wanted is float else "a whole number"
             raise UserError(f"{base}: {key}: expected {finite}, got {value!r}") from None
-        if key in ("seed", "degree") and chosen[key] < 0:
-            raise UserError(f"{base}: {key}: expected 0 or more, got {value!r}")
     return lambda: generator(**chosen).with_(name=name) if chosen else generator()

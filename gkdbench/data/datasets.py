@@ -162,7 +162,7 @@ def _decode(info: DatasetInfo, raw: rawfiles.RawFiles, data: Path | str | None) 
     try:
         task: Task = import_module(f"gkdbench.data.readers.{info.reader}").read(info, raw)
     except CorruptData as error:
-        raise CorruptData(f"{error}{_suspects(info, raw)}") from error
+        raise CorruptData(f"{info.name}: {error}{_suspects(info, raw)}") from error
     except UserError:
         raise
     except MemoryError:

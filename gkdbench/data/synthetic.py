@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -29,7 +31,7 @@ def csbm(
         signal: length of a class mean; the noise has unit variance in each of the `d` features.
     """
     refuse_in_worker("csbm")
-    _positive(n=n, classes=classes, d=d)
+    _check("csbm", {"n": n}, classes=classes, d=d, degree=degree, within=within, signal=signal, seed=seed)
     rng = np.random.default_rng([seed, n, classes, d])
     labels = rng.permutation(np.arange(n) % classes)
     src, dst = _block_edges(rng, labels, int(n * degree / 2), within)
@@ -57,7 +59,7 @@ def csbm_multilabel(
 ) -> Task:
     """As `csbm` with one to three labels a node: features sum the means of all of them, edges follow one of them."""
     refuse_in_worker("csbm-multilabel")
-    _positive(n=n, classes=classes, d=d)
+    _check("csbm-multilabel", {"n": n}, classes=classes, d=d, degree=degree, within=within, signal=signal, seed=seed)
     rng = np.random.default_rng([seed, n, classes, d, 2])
     block = rng.permutation(np.arange(n) % classes)
     labels = rng.random((n, classes)) < 1.0 / classes
@@ -100,9 +102,19 @@ def ppi_shaped(
         signal: length of a community's mean; the noise has unit variance in each of the `d` features.
     """
     refuse_in_worker("ppi-shaped")
-    _positive(nodes=nodes, classes=classes, d=d)
     if graphs < 5:
         raise UserError(f"ppi-shaped: graphs: expected at least 5 (two of them test, two validation), got {graphs}")
+    _check(
+        "ppi-shaped",
+        {"nodes": nodes},
+        graphs=graphs,
+        classes=classes,
+        d=d,
+        degree=degree,
+        within=within,
+        signal=signal,
+        seed=seed,
+    )
     rng = np.random.default_rng([seed, graphs, nodes, classes, d])
     groups, total = min(20, nodes), graphs * nodes
     member = np.concatenate([rng.permutation(np.arange(nodes) % groups) for _ in range(graphs)])
@@ -154,8 +166,8 @@ def power_law(
         within: share of edges that stay in a class.
     """
     refuse_in_worker("powerlaw")
-    _positive(n=n, classes=classes, d=d)
-    if exponent <= 2:
+    _check("powerlaw", {"n": n}, classes=classes, d=d, degree=degree, within=within, signal=signal, seed=seed)
+    if not 2 < exponent < math.inf:
         raise UserError(f"powerlaw: exponent: expected a number above 2 (a finite mean degree), got {exponent}")
     rng = np.random.default_rng([seed, n, d, classes, 3])
     labels = rng.permutation(np.arange(n) % classes)
@@ -182,8 +194,6 @@ def _block_edges(
     weight: NumpyArray | None = None,
 ) -> tuple[NumpyArray, NumpyArray]:
     """`count` edges, repeats possible; ends drawn by `weight` ([N], None for equal), inside a class or anywhere."""
-    if not 0 <= within <= 1:
-        raise UserError(f"within: expected a share in [0, 1], got {within}")
     mass = np.ones(len(labels)) if weight is None else weight
     order = np.argsort(labels, kind="stable")
     cumulative = np.concatenate([[0.0], np.cumsum(mass[order])])
@@ -209,7 +219,36 @@ def _directions(rng: np.random.Generator, classes: int, d: int) -> NumpyArray:
     return unit
 
 
-def _positive(**sizes: int) -> None:
-    for name, value in sizes.items():
+LARGEST = 2**30
+"""Numbers that a generated set may have: nodes times (features, classes, neighbours), 8 GiB while it is made."""
+
+
+def _check(
+    name: str,
+    nodes: dict[str, int],
+    *,
+    graphs: int = 1,
+    classes: int,
+    d: int,
+    degree: float,
+    within: float,
+    signal: float,
+    seed: int,
+) -> None:
+    """Raises UserError for arguments outside their range, before anything is made; `nodes` is one, by its name."""
+    for what, value in (nodes | {"classes": classes, "d": d}).items():
         if value < 1:
-            raise UserError(f"{name}: expected a positive number, got {value}")
+            raise UserError(f"{name}: {what}: expected a positive number, got {value}")
+    for what, number in {"degree": degree, "seed": seed}.items():
+        if not 0 <= number < math.inf:
+            raise UserError(f"{name}: {what}: expected 0 or more, got {number}")
+    if not 0 <= within <= 1:
+        raise UserError(f"{name}: within: expected a share in [0, 1], got {within}")
+    if not math.isfinite(signal):
+        raise UserError(f"{name}: signal: expected a finite number, got {signal}")
+    for what, count in nodes.items():
+        if (size := count * graphs * (d + classes + degree)) > LARGEST:
+            raise UserError(
+                f"{name}: {what}: expected nodes times (features + classes + neighbours) of at most {LARGEST:,}, got "
+                f"{size:,.0f}; give a smaller set"
+            )

@@ -15,13 +15,13 @@ from gkdbench.data.splits import SplitTask, prepare_named
 from gkdbench.errors import UserError
 from gkdbench.execute.selected_epochs import selection_problems
 from gkdbench.execute.verification import other_records
-from gkdbench.execute.verification.curve_fields import curve_differences, epoch_differences
+from gkdbench.execute.verification.curve_fields import curve_differences, epoch_differences, look_differences
 from gkdbench.execute.verification.data_fields import LARGEST_GENERATED, data_differences, generated_size
 from gkdbench.execute.verification.findings import CheckedRow, Difference, VerifyReport
 from gkdbench.execute.verification.origins import dirty_rows, mixed_origin
 from gkdbench.execute.verification.record_fields import record_differences
 from gkdbench.execute.verification.resolved_form import form_differences, is_own
-from gkdbench.execute.verification.row_fields import row_differences, uneven_rows
+from gkdbench.execute.verification.row_fields import row_differences, uneven_rows, uneven_sizes
 from gkdbench.execute.verification.stored_arrays import sidecar_differences, stored_arrays
 from gkdbench.protocol.evaluation_graphs import EvaluationGraphs, make_evaluation_graphs
 from gkdbench.protocol.scoring import arrays_sha256, rescore
@@ -79,6 +79,7 @@ def verify(path: str | Path, *, data: str | Path | None = None, tell: Tell | Non
     by_key = {record.key: record for _, record in records}
     for found, record in records:
         _guarded(report, found, None, other_records.teacher_differences, record, by_key)
+    other_records.check_sizes(records, report)
     other_records.check_teachers(runs, report)
     other_records.check_flat_teachers(runs, report)
     other_records.check_copies(runs, report)
@@ -112,6 +113,9 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[Chec
         _guarded(report, path, row, row_differences, record, row)
     for row, difference in uneven_rows(record):
         report.add(path, row, difference)
+    note = report.add if is_own(record.method) else report.leave
+    for row, difference in uneven_sizes(record):
+        note(path, row, difference)
     report.dirty += dirty_rows(path, record)
     report.mixed += mixed_origin(path, record)
     try:
@@ -176,6 +180,7 @@ def _run_differences(
     live = [scored_set.column for scored_set in evaluation_graphs.scored_sets if scored_set.live]
     yield from data_differences(run.record, run.row, split_task)
     yield from epoch_differences(run.row, run.arrays)
+    yield from look_differences(run.row, run.arrays)
     for model in run.row.models:
         of = f"models.{model.name}"
         for text in rescore(split_task, evaluation_graphs, run.arrays, model):

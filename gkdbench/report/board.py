@@ -9,6 +9,7 @@ from gkdbench.errors import UserError
 from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import TRIAL, reported
 from gkdbench.records.measurement import Measurement
+from gkdbench.records.origins import mixed_fields
 from gkdbench.records.schema import Record, Row
 from gkdbench.report.cost import CostIndex
 from gkdbench.report.entries import entries, taught_by, teaching_roles
@@ -87,6 +88,11 @@ def build(
         ),
         missing=_missing(ordered, plan.values()),
         provenance=tuple({p.model_dump_json(exclude={"argv"}): p for r in ordered for p in r.provenances}.values()),
+        mixed=tuple(
+            f"{record.label} on {record.dataset}, {record.split}, {record.setting}: {', '.join(differ)}"
+            for record in ordered
+            if (differ := mixed_fields(record))
+        ),
         protocol_versions=tuple(sorted({r.protocol_version for r in ordered})),
         records=len(ordered),
         runs=sum(len(r.rows) for r in ordered),

@@ -323,6 +323,10 @@ def _footer(board: Board) -> Markup:
             lines.append(tag("div", tag("dt", name.replace("_", " ")), tag("dd", ", ".join(values))))
     if any(p.git_dirty for p in board.provenance):
         lines.append(tag("div", tag("dt", "warning"), tag("dd", "some records were made from modified sources")))
+    if board.mixed:
+        told = f"{len(board.mixed)} of {board.records} records have rows of more than one origin"
+        shown = "; ".join(board.mixed[:5]) + ("; ..." if len(board.mixed) > 5 else "")
+        lines.append(tag("div", tag("dt", "mixed origin"), tag("dd", f"{told}: {shown}")))
     versions = ", ".join(map(str, board.protocol_versions)) or "none"
     keys = {
         entry.key: f"{table.dataset}, {table.split}: {entry.label}" for table in board.tables for entry in table.entries

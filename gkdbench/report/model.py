@@ -276,13 +276,17 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything that a report shows."""
+    """Everything that a report shows.
+
+    `mixed` has a line for each record whose rows were made by more than one commit, torch or processor.
+    """
 
     tables: tuple[Table, ...]
     summaries: tuple[Summary, ...] = ()
     failures: tuple[FailedRun, ...] = ()
     missing: tuple[MissingRuns, ...] = ()
     provenance: tuple[Provenance, ...] = ()
+    mixed: tuple[str, ...] = ()
     protocol_versions: tuple[int, ...] = ()
     records: int = 0
     runs: int = 0

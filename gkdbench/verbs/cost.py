@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.verbs.datasets import nothing_there
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 if TYPE_CHECKING:
     from gkdbench.execute.suite import Suite
@@ -25,7 +25,7 @@ def plan_cost(suite: Suite, args: argparse.Namespace) -> int:
     device, threads = device_class(pick_device(args.device)), args.threads or suite.threads
     only = parse_only(args.only) or None
     cells, absent = measured_cells(suite, Store(out), data=data, device=device, threads=threads, only=only)
-    missing = [cell for cell in cells if cell.stored(out) is None]
+    missing = [cell for cell in cells if not cell.is_stored(out)]
     facts: dict[str, Any] = {
         "suite": suite.full_name,
         "measurements": len(cells),
@@ -44,9 +44,9 @@ def plan_cost(suite: Suite, args: argparse.Namespace) -> int:
 
 def _print_plan(facts: dict[str, Any], listed: list[Any]) -> None:
     counts = f"{facts['measurements']} measurements, {facts['cached']} cached, {facts['to_run']} to take"
-    print(f"suite {facts['suite']}: {counts}")
+    say(f"suite {facts['suite']}: {counts}")
     for line in [*facts["absent"], *(f"  {cell}" for cell in listed)]:
-        print(line)
+        say(line)
 
 
 def run_cost(suite: Suite, args: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
             progress=Lines(sys.stderr),
         )
     except KeyboardInterrupt:
-        print(f"interrupted; what was taken is stored; go on with: {args.command}", file=sys.stderr)
+        say(f"interrupted; what was taken is stored; go on with: {args.command}", file=sys.stderr)
         return 130
     failed = [f"{cell}: {why}" for cell, why in found.failures]
     facts = {
@@ -93,9 +93,9 @@ def run_cost(suite: Suite, args: argparse.Namespace) -> int:
     else:
         noisy = f", {found.noisy} of them noisy (--retry-noisy takes them again)" if found.noisy else ""
         if found.records:
-            print(cost_table([load_measurement(path) for path in found.records]))
-        print(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
-        print("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
+            say(cost_table([load_measurement(path) for path in found.records]))
+        say(f"{found.ok} measurements taken{noisy}, {found.cached} cached, {len(found.failures)} failed")
+        say("".join(f"{line}\n" for line in failed), end="", file=sys.stderr)
     if found.failures:
         return 1
     return nothing_there(args.data) if found.absent and not found.ok + found.cached else 0

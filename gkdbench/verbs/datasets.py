@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 if TYPE_CHECKING:
     from gkdbench.data.catalogue import DatasetInfo
@@ -18,7 +18,7 @@ def nothing_there(data: str | None) -> int:
 
     where = data_folder(data)
     got = "GKDBENCH_DATA is not set" if where is None else f"none of them is in {where}"
-    print(f"nothing to run: the suite's data sets are absent: {got}; try `gkdbench data list`", file=sys.stderr)
+    say(f"nothing to run: the suite's data sets are absent: {got}; try `gkdbench data list`", file=sys.stderr)
     return 3
 
 
@@ -28,7 +28,7 @@ def warn_of_no_folder() -> None:
 
     where = data_folder()
     if where is not None and not where.is_dir():
-        print(
+        say(
             f"gkdbench: GKDBENCH_DATA: expected a folder of raw files, got {str(where)!r}, no folder; only built-in "
             "data sets are there",
             file=sys.stderr,
@@ -91,7 +91,7 @@ def data_fetch(args: argparse.Namespace) -> int:
         if args.json:
             show(_file_facts(dataset_info(args.name)), as_json=True)
         else:
-            print(text)
+            say(text)
         return 0
     meter = Meter(0, "files fetched")
     written = fetch(args.name, data=args.data, tell=meter.step_of)
@@ -100,12 +100,12 @@ def data_fetch(args: argparse.Namespace) -> int:
     if args.json:
         show({"dataset": info.name, "written": [str(path) for path in written], "unverified": paths}, as_json=True)
     for path in written if not args.json else ():
-        print(path)
+        say(path)
     if not written:
-        print(f"nothing to fetch: all files of {info.name} are in {data_folder(args.data)}", file=sys.stderr)
+        say(f"nothing to fetch: all files of {info.name} are in {data_folder(args.data)}", file=sys.stderr)
     tell_views(info)
     if paths:
-        print(
+        say(
             f"not verified: no sha256 is registered of {', '.join(paths)}; what was downloaded has readable content of "
             "the documented size, and may still be another file: compare it with a copy that you trust",
             file=sys.stderr,
@@ -117,9 +117,7 @@ def tell_views(info: DatasetInfo) -> None:
     """Say on standard error which splits of the set read another one's files."""
     for other in sorted(set(info.views.values())):
         splits = ", ".join(split for split, files in info.views.items() if files == other)
-        print(
-            f"{info.name} on {splits}: read from the files of {other} (`gkdbench data fetch {other}`)", file=sys.stderr
-        )
+        say(f"{info.name} on {splits}: read from the files of {other} (`gkdbench data fetch {other}`)", file=sys.stderr)
 
 
 def _file_facts(info: DatasetInfo) -> dict[str, Any]:

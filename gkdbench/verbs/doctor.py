@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkdbench.registry import Registry
-from gkdbench.verbs.printing import show, terminal_width, wrapped
+from gkdbench.verbs.printing import say, show, terminal_width, wrapped
 
 OLDEST_TORCH = (2, 11)
 PAIRS = {(2, 13): (3, 7)}
@@ -55,7 +55,7 @@ def doctor(args: argparse.Namespace) -> int:
         width = terminal_width()
         for finding in found:
             lines = wrapped(f"{finding.status:4}  {finding.what}: {finding.found}", width, indent=" " * 8)
-            print("\n".join(lines + (wrapped(f"        {finding.fix}", width, indent=" " * 8) if finding.fix else [])))
+            say("\n".join(lines + (wrapped(f"        {finding.fix}", width, indent=" " * 8) if finding.fix else [])))
     return 1 if any(finding.status == "bad" for finding in found) else 0
 
 

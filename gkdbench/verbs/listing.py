@@ -6,20 +6,20 @@ import argparse
 from typing import Any
 
 from gkdbench.verbs.methods_table import citation, family_of, method_lines, sentence_of
-from gkdbench.verbs.printing import show, terminal_width, wrapped
+from gkdbench.verbs.printing import say, show, terminal_width, wrapped
 
 
 def list_names(args: argparse.Namespace) -> int:
     """``gkdbench list [methods|recipes|datasets|splits|backbones|metrics|suites]``."""
     if args.what == "methods" and not args.json:
-        print("\n".join(method_lines(_methods(), terminal_width())))
+        say("\n".join(method_lines(_methods(), terminal_width())))
         return 0
     if args.what == "datasets":
         rows = _datasets(args.data)
         if args.json:
             show(rows, as_json=True)
         else:
-            print("\n".join(dataset_lines(rows)))
+            say("\n".join(dataset_lines(rows)))
         return 0
     rows = {
         "methods": _methods,

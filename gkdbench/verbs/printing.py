@@ -7,9 +7,15 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TextIO
 
-from gkdbench.printable import printable
+from gkdbench.printable import printable, printable_json
+
+
+def say(*texts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """As `print`, for texts that may come from others: control characters are written out."""
+    print(*(printable(str(text)) for text in texts), file=file, end=end, flush=flush)
+
 
 WIDTH = 80
 """Columns where no terminal and no ``COLUMNS`` says how many there are."""
@@ -92,12 +98,12 @@ def _side_by_side(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
 def show(value: Any, *, as_json: bool, columns: Sequence[str] | None = None) -> None:
     """Print `value` as JSON, or a list of rows as a table, or a mapping as one ``name: value`` a line."""
     if as_json:
-        print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+        print(printable_json(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
     elif isinstance(value, Mapping):
-        print("\n".join(fact_lines(value, terminal_width())))
+        say("\n".join(fact_lines(value, terminal_width())))
     else:
         names = columns or list(value[0] if value else ())
-        print("\n".join(table_lines(value, names, terminal_width())))
+        say("\n".join(table_lines(value, names, terminal_width())))
 
 
 def fact_lines(facts: Mapping[str, Any], width: int) -> list[str]:

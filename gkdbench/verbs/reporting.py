@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
 from gkdbench.text_files import read_text, write_text
+from gkdbench.verbs.printing import fact_lines, say, show, terminal_width
 
 if TYPE_CHECKING:
     from gkdbench.records.measurement import Measurement
@@ -31,7 +32,10 @@ def board_of(
 
 
 def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
-    """Measurements of cost below the folders among `paths`, each file once; those of studies stay out."""
+    """Measurements of cost below the folders among `paths`, each file once; those of studies stay out.
+
+    A damaged one is left out, with a line on standard error: every other row has its cost all the same.
+    """
     from gkdbench.records.measurement import load_measurement, measurement_paths
     from gkdbench.records.store import STUDIES
 
@@ -39,7 +43,15 @@ def measurements_in(paths: Iterable[str | Path]) -> list[Measurement]:
     for folder in (Path(path) for path in paths if Path(path).is_dir()):
         below = (file for file in measurement_paths(folder) if STUDIES not in file.relative_to(folder).parts)
         files |= {file.resolve() for file in below}
-    return [load_measurement(file) for file in sorted(files)]
+    found = []
+    for file in sorted(files):
+        try:
+            found.append(load_measurement(file))
+        except UserError as error:
+            say(f"left out: {error}", file=sys.stderr)
+        except FileNotFoundError:  # gone since it was listed
+            continue
+    return found
 
 
 def records_in(paths: Iterable[str | Path]) -> list[Record]:
@@ -79,7 +91,7 @@ def print_board(board: Board) -> None:
     from gkdbench.report.text import to_text
 
     width = shutil.get_terminal_size((140, 40)).columns
-    print(to_text(board, width=width, color=sys.stdout.isatty()))
+    say(to_text(board, width=width, color=sys.stdout.isatty()))  # colours are escapes; its texts are printable
 
 
 def write_page(board: Board, path: Path, *, title: str) -> Path:
@@ -97,7 +109,6 @@ def report(args: argparse.Namespace) -> int:
     from gkdbench.report.loading import load_curves
     from gkdbench.report.markdown import to_markdown
     from gkdbench.report.selecting import choose_records, parse_only, part_of
-    from gkdbench.verbs.printing import fact_lines, show, terminal_width
 
     if args.claims and not any(Path(args.claims).glob("*.toml")):
         raise UserError(f"--claims: expected a folder of TOML files, got {args.claims!r}, which has none")
@@ -111,17 +122,17 @@ def report(args: argparse.Namespace) -> int:
     if only:
         board = part_of(board, choose_records(records, only))
     if args.html:
-        print(write_page(board, Path(args.html), title=args.title))
+        say(write_page(board, Path(args.html), title=args.title))
     for path, make in ((args.markdown, to_markdown), (args.csv, to_csv)):
         if path:
-            print(write_text(Path(path), make(board)))
+            say(write_text(Path(path), make(board)))
     for path in args.readme:
         fill_tables(Path(path), board, args.paths)
     if args.claims:
         for page in write_pages(
             Path(args.claims), records, partial(load_curves, args.paths), partial(_study, args.paths)
         ):
-            print(page.resolve())
+            say(page.resolve())
     if args.published:
         count_published(Path(args.published), board, args.paths)
     if args.ties:
@@ -133,7 +144,7 @@ def report(args: argparse.Namespace) -> int:
         show(row_facts(board), as_json=True)
     elif args.records:
         for facts in record_facts(board, args.paths):
-            print("\n".join(fact_lines(facts, terminal_width())))
+            say("\n".join(fact_lines(facts, terminal_width())))
     elif not any(wanted):
         print_board(board)
     return 0
@@ -179,7 +190,7 @@ def write_pareto(folder: Path, board: Board) -> None:
             plot = pareto_plot(table, kind)
             if plot is not None:
                 path = folder / f"pareto-{table.dataset}-{table.split}-{table.setting}-{kind}.svg"
-                print(write_text(path, f"{plot}\n"))
+                say(write_text(path, f"{plot}\n"))
                 written += 1
     if not written:
         raise UserError("--pareto: expected tables with two measured rows or more, got none; try `gkdbench run cost@1`")
@@ -202,9 +213,9 @@ def count_published(path: Path, board: Board, sources: Sequence[str] = ()) -> No
     from gkdbench.report.reproduction import counts_text, reproduction_page
     from gkdbench.report.trainingspread import STUDY
 
-    print(counts_text(path, board))
+    say(counts_text(path, board))
     seeds = [record for folder in study_folders(sources, STUDY) for record in load_records(folder)]
-    print(write_text(path.with_suffix(".md"), reproduction_page(path, board, seeds)))
+    say(write_text(path.with_suffix(".md"), reproduction_page(path, board, seeds)))
 
 
 def _expected(suite: str) -> list[Expected]:
@@ -245,7 +256,7 @@ def fill_tables(path: Path, board: Board, sources: Sequence[str | Path] = ()) ->
     text = read_text(path)
     for name, keys in marked_tables(text).items():
         text = splice(text, name, _selected(board, keys, sources))
-    print(write_text(path, text))
+    say(write_text(path, text))
 
 
 def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
@@ -253,7 +264,7 @@ def fill_ties(path: Path, records: Sequence[Record], curves: Curves) -> None:
     from gkdbench.report.markdown import splice
     from gkdbench.report.ties import NAME, ties_section
 
-    print(write_text(path, splice(read_text(path), NAME, ties_section(records, curves))))
+    say(write_text(path, splice(read_text(path), NAME, ties_section(records, curves))))
 
 
 def _selected(board: Board, keys: Mapping[str, str], sources: Sequence[str | Path]) -> str:
@@ -285,7 +296,6 @@ def compare(args: argparse.Namespace) -> int:
 
     from gkdbench.report.comparison import compare as pair
     from gkdbench.report.selecting import choose_records, parse_only
-    from gkdbench.verbs.printing import show, terminal_width
 
     first, second = (
         choose_records(records_in([path]), parse_only(only, option), option)
@@ -298,7 +308,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.json:
         show(dataclasses.asdict(found), as_json=True)
     else:
-        print(found.to_text() if args.measure else found.to_text(width=terminal_width()))
+        say(found.to_text() if args.measure else found.to_text(width=terminal_width()))
     return 0
 
 

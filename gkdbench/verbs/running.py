@@ -13,7 +13,7 @@ from gkdbench.errors import UserError
 from gkdbench.meter import Meter
 from gkdbench.verbs.cost import plan_cost, run_cost
 from gkdbench.verbs.datasets import nothing_there
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 if TYPE_CHECKING:
     from gkdbench.execute.cell import Cell
@@ -45,7 +45,7 @@ def _suite(args: argparse.Namespace) -> Suite:
     split = args.split
     if args.method and args.dataset and not suites and split is None:
         split = default_split(args.dataset)
-        print(f"split: {split} (the default of {args.dataset}; --split takes another)", file=sys.stderr)
+        say(f"split: {split} (the default of {args.dataset}; --split takes another)", file=sys.stderr)
     return suite_of(
         suites[0] if suites else None,
         methods=[method_with_hyper_parameters(text) for text in args.method or ()] or None,
@@ -83,12 +83,12 @@ def plan(args: argparse.Namespace) -> int:
             facts["cell_list"] = [_cell_facts(cell, cached) for cell, cached in sorted(listed, key=_key)]
         show(facts, as_json=True)
         if found.changed:
-            print(changed_line(found.changed), file=sys.stderr)
+            say(changed_line(found.changed), file=sys.stderr)
     else:
-        print("\n".join(found.lines()))
+        say("\n".join(found.lines()))
         if args.cells:
             for cell in found.todo:
-                print(f"  {cell}")
+                say(f"  {cell}")
     return 0 if found.todo or found.cached or not found.absent else nothing_there(args.data)
 
 
@@ -117,11 +117,11 @@ def run(args: argparse.Namespace) -> int:
 
     Exit codes: 0 all cells ok; 1 some cell failed; 3 all data are absent; 130 interrupted.
     """
-    from gkdbench.execute.api import run_suite
+    from gkdbench.execute.api import plan_suite, run_suite
     from gkdbench.execute.failures import failures_of
     from gkdbench.execute.plan import verdict
     from gkdbench.execute.progress import progress_for
-    from gkdbench.execute.provenance import code_is_dirty, refuse_dirty
+    from gkdbench.execute.provenance import code_is_dirty, is_tracked, refuse_dirty
     from gkdbench.execute.runner import Interrupted
     from gkdbench.records.store import Store
 
@@ -130,11 +130,13 @@ def run(args: argparse.Namespace) -> int:
         return run_cost(suite, args)
     if args.debug is not None:
         return _debug(suite, args)
-    refuse_dirty(args.out, code_is_dirty() and not args.allow_dirty, "code that differs from its commit")
+    if not args.allow_dirty and is_tracked(Path(args.out)) and code_is_dirty():
+        planned = plan_suite(suite, **_options(args))  # where every row is there, none is written
+        refuse_dirty(args.out, bool(planned.todo or planned.waiting), "code that differs from its commit")
     try:
         summary = run_suite(suite, progress=progress_for(), keep_models=args.keep_models, **_options(args))
     except Interrupted as stop:
-        print(Interrupted(stop.summary, stop.left, args.command), file=sys.stderr)
+        say(Interrupted(stop.summary, stop.left, args.command), file=sys.stderr)
         return 130
     from gkdbench.verbs.reporting import board_of, flat_facts, print_board, write_page
 
@@ -163,24 +165,24 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show(facts, as_json=True)
     for failure in failures_of(summary.failures, Store(args.out)):
-        print("\n".join(failure.lines(_same_place(args), "" if args.method else args.words[0])), file=sys.stderr)
+        say("\n".join(failure.lines(_same_place(args), "" if args.method else args.words[0])), file=sys.stderr)
     for line in summary.set_aside:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     if summary.without_model:
-        print(
+        say(
             f"--keep-models: {summary.without_model} cached cells have no kept model; --rerun trains them again",
             file=sys.stderr,
         )
     for line in summary.absent if not args.json else ():
-        print(f"skipped: {line}", file=sys.stderr)
+        say(f"skipped: {line}", file=sys.stderr)
     for line in summary.refused if not args.json else ():
-        print(f"refused: {line}", file=sys.stderr)
+        say(f"refused: {line}", file=sys.stderr)
     if not args.json:
-        print(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
+        say(f"{summary.ran} cells run, {summary.cached} cached, {len(summary.failures)} failed; records: {args.out}")
         if summary.ran and summary.planned_hours:
-            print(verdict(summary.planned_hours, summary.planned_interval, summary.seconds / 3600))
+            say(verdict(summary.planned_hours, summary.planned_interval, summary.seconds / 3600))
     if "html" in facts and not args.json:
-        print(f"board: {facts['html']}")
+        say(f"board: {facts['html']}")
     if summary.failures or summary.refused or summary.lost:
         return 1
     return nothing_there(args.data) if summary.absent and not summary.ran + summary.cached else 0
@@ -208,7 +210,7 @@ def _debug(suite: Suite, args: argparse.Namespace) -> int:
     where = {name: getattr(args, name) for name in ("out", "jobs", "threads", "device", "data")}
 
     def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        say(line, file=sys.stderr, flush=True)
 
     ended = debug_cell(suite, args.debug, progress=progress_for(), tell=tell, **where)
     took = "" if ended.train_s is None else f" in {ended.train_s:.1f} s"
@@ -240,10 +242,10 @@ def collect(args: argparse.Namespace) -> int:
         refuse_dirty(args.out, bool(dirty), ", ".join(map(str, dirty[:3])))
     paths = store.collect()
     for line in store.damaged.told:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     show([{"record": str(path)} for path in paths], as_json=args.json, columns=("record",))
     for path, version in store.left():
-        print(
+        say(
             f"left: {path} is of protocol {version}, this gkdbench collects protocol {PROTOCOL_VERSION}; a record is "
             "never written again under another protocol",
             file=sys.stderr,
@@ -271,22 +273,22 @@ def verify(args: argparse.Namespace) -> int:
         show({**report.as_json(), **trained, "exit_code": exit_code}, as_json=True)
         return exit_code
     for line in report.problems:
-        print(f"wrong: {line}")
+        say(f"wrong: {line}")
     for line in report.not_checked:
-        print(f"not checked: {line}")
+        say(f"not checked: {line}")
     for line in report.incomplete:
-        print(f"incomplete: {line}")
+        say(f"incomplete: {line}")
     for line in report.mixed:
-        print(f"mixed: {line}")
+        say(f"mixed: {line}")
     if report.dirty:
         some = ", ".join(report.dirty[:3]) + (", ..." if len(report.dirty) > 3 else "")
-        print(f"{len(report.dirty)} rows come from code that differed from its commit (--json names all): {some}")
-    print(
+        say(f"{len(report.dirty)} rows come from code that differed from its commit (--json names all): {some}")
+    say(
         f"{report.records} records, {report.scores} scores computed again, {len(report.problems)} wrong, "
         f"{len(report.not_checked)} not checked"
     )
     for line in again.lines() if again is not None else []:
-        print(line)
+        say(line)
     return exit_code
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from gkdbench.errors import UserError
 from gkdbench.registry import Registry
 from gkdbench.text_files import read_text, read_toml, write_text
+from gkdbench.verbs.printing import say
 
 NAME, CLASS = "my_method", "MyMethod"
 """What the template calls itself."""
@@ -98,9 +99,9 @@ def new_dataset(args: argparse.Namespace) -> int:
     }
     written = write_package(into, package, "dataset", name, name, files)
     for path in written:
-        print(f"wrote {path}")
-    print(f"next: put your arrays into {written[0]}")
-    print(f"then: pip install -e {into}; gkdbench show {name}; gkdbench run --method mlp --dataset {name}")
+        say(f"wrote {path}")
+    say(f"next: put your arrays into {written[0]}")
+    say(f"then: pip install -e {into}; gkdbench show {name}; gkdbench run --method mlp --dataset {name}")
     return 0
 
 
@@ -114,14 +115,14 @@ def new_method(args: argparse.Namespace) -> int:
     else:
         written = write(in_checkout(name, checkout(), args.family))
     for path in written:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     test = written[-1]
     if not into:
         measure(name, checkout())
     else:
-        print(f"next: pip install -e {into}")
-    print(f"next: edit `fit` in {written[0]}")
-    print(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
+        say(f"next: pip install -e {into}")
+    say(f"next: edit `fit` in {written[0]}")
+    say(f"then: python -m pytest {test}; gkdbench run smoke --only method={name}")
     return 0
 
 
@@ -221,7 +222,7 @@ def write_package(
     text, head = read_text(project), f'[project.entry-points."gkdbench.{kind}s"]'
     added = text.replace(head, f"{head}\n{entry}", 1) if head in text else f"{text.rstrip()}\n\n{head}\n{entry}\n"
     write_text(project, added)
-    print(f"changed {project}: the entry point of {name}; install the package again")
+    say(f"changed {project}: the entry point of {name}; install the package again")
     return written
 
 
@@ -243,7 +244,7 @@ def measure(name: str, root: Path) -> None:
     """Keep the first numbers of method `name`, which a test compares with later ones."""
     done = subprocess.run([sys.executable, str(root / GOLDEN), name], capture_output=True, text=True)
     if done.returncode == 0:
-        print(f"measured its first numbers; again after each change of the step: python {GOLDEN} {name}")
+        say(f"measured its first numbers; again after each change of the step: python {GOLDEN} {name}")
     else:
         raise UserError(f"the files are written, and {GOLDEN} does not run: {done.stderr.strip().splitlines()[-1]}")
 

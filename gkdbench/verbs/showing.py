@@ -14,7 +14,7 @@ from typing import Any
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.text_files import write_text
 from gkdbench.verbs.methods_table import sentence_of
-from gkdbench.verbs.printing import show
+from gkdbench.verbs.printing import say, show
 
 Facts = dict[str, Any]
 SIZES = ("graphs", "nodes", "edges", "features", "classes")
@@ -317,5 +317,5 @@ def draw(name: str, path: str) -> int:
             f"{name} has no figure: expected a method whose class declares `figure`, got one without; "
             f"`gkdbench show {name}` prints its settings"
         )
-    print(write_text(Path(path), layer_figure(figure)))
+    say(write_text(Path(path), layer_figure(figure)))
     return 0

@@ -35,7 +35,10 @@ NAME = "odd"
 class NoMethod:
     name = "odd"
 '''
-BROKEN = ["nothing_of_that_name:Y", "odd_module:NoMethod", "odd_module:Absent", "odd_raises:Y"]
+BROKEN = [
+    "nothing_of_that_name:Y", "odd_module:NoMethod", "odd_module:Absent", "odd_raises:Y", "odd_syntax:Y", "odd_exits:Y",
+    "odd_exits.below:Y",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -43,6 +46,9 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call
     """registered(registry, target): an entry "odd" of another package, for one test."""
     (tmp_path / "odd_module.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "odd_raises.py").write_text("raise RuntimeError('no licence')\n", encoding="utf-8")
+    (tmp_path / "odd_syntax.py").write_text("class Y(:\n", encoding="utf-8")
+    (tmp_path / "odd_exits").mkdir()
+    (tmp_path / "odd_exits" / "__init__.py").write_text("raise SystemExit(7)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def register(registry: Registry, target: str) -> None:
@@ -53,7 +59,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call
     yield register
     import sys
 
-    for name in ("odd_module", "odd_raises"):
+    for name in ("odd_module", "odd_raises", "odd_syntax", "odd_exits"):
         sys.modules.pop(name, None)
 
 
@@ -76,6 +82,7 @@ def test_the_others_go_on(registered, inside: Inside, target: str) -> None:
     for words in (["list", "methods"], ["list", "recipes"], ["show", "mlp"], ["plan", "smoke", "--only", "method=mlp"]):
         done = inside(*words)
         assert done.code == 0, done.err
+        assert done.out.count("odd-package") == (words == ["list", "methods"]), "one line of the list, none elsewhere"
 
 
 def test_asked_for_by_name_it_is_refused_in_words(registered, inside: Inside) -> None:

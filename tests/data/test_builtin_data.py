@@ -1,5 +1,6 @@
 """The sets that need no files: their sizes, their determinism, and that graph and features both carry the label."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from gkdbench.data import builtin, digits
 from gkdbench.data.datasets import available, dataset_info, load_task
 from gkdbench.data.splits import prepare
-from gkdbench.data.synthetic import csbm, power_law
+from gkdbench.data.synthetic import csbm, csbm_multilabel, power_law, ppi_shaped
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
 
@@ -104,6 +105,23 @@ def test_sizes_are_given_in_the_name() -> None:
 def test_bad_sizes_are_named(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_task(name)
+
+
+@pytest.mark.parametrize("make", [csbm, csbm_multilabel, ppi_shaped, power_law])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"degree": -3}, {"degree": float("nan")}, {"degree": float("inf")}, {"seed": -1}, {"within": 1.5}, {"d": 0},
+        {"signal": float("inf")}, {"classes": 10**12}, {"degree": 1e12}, {"d": 10**12}, {"n": 10**12},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_generators_check_their_ranges_before_they_take_memory(make: Callable[..., Task], wrong: dict) -> None:
+    if make is ppi_shaped and "n" in wrong:
+        wrong = {"nodes": wrong["n"]}
+    (name,) = wrong
+    with pytest.raises(UserError, match="expected nodes times" if 10**12 in wrong.values() else f"{name}: expected"):
+        make(**wrong)
 
 
 def test_digits_are_those_that_scikit_learn_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gkdbench.errors import UserError
 from gkdbench.execute.api import run_suite
 from gkdbench.execute.cost.cells import measured_cells
 from gkdbench.execute.cost.compare import combined
-from gkdbench.execute.cost.run import CostSummary, run_cost_suite
+from gkdbench.execute.cost.run import CostSummary, run_cost_suite, set_aside
 from gkdbench.execute.device_lock import FOLDER, device_use
 from gkdbench.execute.progress import Silent
 from gkdbench.execute.suite import Suite, load_suite, parse_suite
@@ -25,6 +26,7 @@ from gkdbench.nn.backbones import BACKBONES
 from gkdbench.records.measurement import load_measurement, measurement_paths
 from gkdbench.records.store import Store, record_paths
 from gkdbench.training.registry import METHODS
+from gkdbench.verbs.reporting import measurements_in
 
 QUICK = MeasureSettings(training_s=0.01, inference=InferenceBudget(rounds=5, seconds=0.05, queries=5))
 METHODS_HERE: tuple[dict[str, Any], ...] = ({"method": "mlp"}, {"method": "glnn"}, {"method": "toy", "mode": "raise"})
@@ -150,6 +152,28 @@ def test_a_damaged_measurement_is_named(tmp_path: Path) -> None:
 
 
 # The device -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_measurement_costs_its_own_row_alone(
+    out: tuple[Path, CostSummary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The board leaves it out with a word, a run sets it aside and counts it as missing."""
+    copy = Path(shutil.copytree(out[0], tmp_path / "copy"))
+    path, *others = measurement_paths(copy)
+    path.write_text("{")
+    assert len(measurements_in([copy])) == len(others) > 0
+    assert str(path) in capsys.readouterr().err
+
+    class Stored:
+        def __init__(self, at: Path) -> None:
+            self.path = at.relative_to(copy)
+
+        def stored(self, folder: Path) -> object:
+            return load_measurement(folder / self.path)
+
+    (line,) = set_aside([Stored(path), *map(Stored, others)], copy)  # type: ignore[list-item]
+    assert line.startswith("set aside: ") and path.name in line
+    assert measurement_paths(copy) == others and list((copy / ".damaged").iterdir())
 
 
 def test_a_measurement_waits_for_runs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

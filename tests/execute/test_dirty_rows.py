@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from support.one_run import arrays, record, row
 
 from gkdbench.cli import main
 from gkdbench.errors import UserError
+from gkdbench.execute.api import plan_suite
 from gkdbench.execute.provenance import refuse_dirty
+from gkdbench.execute.runner import RunSummary
 from gkdbench.records.schema import Provenance
 from gkdbench.records.store import Store, load_record
 
@@ -40,3 +43,15 @@ def test_collect_refuses_dirty_cells_and_keeps_their_mark_when_asked(tracked: Pa
     (path,) = [path for path, _ in store.records()]
     found = load_record(path)
     assert found.provenance_of(found.rows[0]).git_dirty
+
+
+def test_a_run_that_writes_no_row_is_not_refused(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed code and every cell cached: nothing is written. A cell to run is refused (the control)."""
+    words = ["run", "--method", "mlp", "--dataset", "csbm:n=300", "--seeds", "1", "--out", str(tracked)]
+    monkeypatch.setattr("gkdbench.execute.provenance.code_is_dirty", lambda: True)
+    ran: list[object] = []
+    monkeypatch.setattr("gkdbench.execute.api.run_suite", lambda *a, **k: ran.append(a) or RunSummary())
+    assert main(words) == 2 and not ran
+    full = plan_suite
+    monkeypatch.setattr("gkdbench.execute.api.plan_suite", lambda *a, **k: replace(full(*a, **k), todo=[]))
+    assert main(words) == 0 and len(ran) == 1

@@ -16,6 +16,8 @@ import pytest
 from gkdbench.execute.runner import RunSummary
 from gkdbench.execute.verification.data_fields import LARGEST_GENERATED, generated_size
 from gkdbench.execute.verification.findings import VerifyReport
+from gkdbench.execute.verification.other_records import check_sizes
+from gkdbench.execute.verification.row_fields import uneven_sizes
 from gkdbench.execute.verify import verify
 from gkdbench.protocol.scoring import arrays_sha256
 from gkdbench.records.key import identity_of
@@ -28,10 +30,10 @@ NOTHING_CONTRADICTS = (
     r"schema_version",  # a version without a migration is refused; another one names other fields
     r"data\.note",
     r"threads|determinism",
-    r"rows\.looks",
+    r"rows\.looks",  # more than the validation curves have points; fewer are found
     r"rows\.flags",  # but for "flat" and "flat teacher"
     r"rows\.extra.*",
-    r"rows\.models\.(parameters|macs|train_ce_ratio)",
+    r"rows\.models\.train_ce_ratio",  # but for its flag
     r"rows\.models\.weights_sha256",  # but where a student's row names the weights
     r"rows\.(traceback|train_s|train_j|peak_memory_bytes|host|pid|finished|provenance)",
     r"provenances.*",
@@ -115,9 +117,8 @@ def test_the_list_of_leaves_has_no_leaf_that_is_found_anyway(copy: Path) -> None
     """The list says no more than is true."""
     path = student(copy)
     facts = json.loads(path.read_text())
-    for place in (("threads",), ("rows", 0, "looks"), ("rows", 0, "models", 0, "parameters")):
-        old = facts[place[0]] if len(place) == 1 else None
-        value = 7 if old is None else old + 1
+    more = facts["rows"][0]["looks"] + 1
+    for place, value in ((("threads",), facts["threads"] + 1), (("rows", 0, "looks"), more)):
         path.write_text(json.dumps(changed(facts, place, value)))
         assert verify(path).exit_code == 0, place
 
@@ -266,3 +267,45 @@ def test_findings_name_record_row_and_field(copy: Path) -> None:
     (found, _) = verify(path).as_json()["problems"]
     wanted = {"record": str(path), "row": "0-0", "field": "data.nodes", "expected": "400", "got": "401"}
     assert {name: found[name] for name in wanted} == wanted
+
+
+def test_fewer_looks_than_points_of_the_curves_are_found(copy: Path) -> None:
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(changed(facts, ("rows", 0, "looks"), facts["rows"][0]["looks"] - 1)))
+    (found,) = verify(path).wrong
+    assert found.difference.field == "looks"
+
+
+@pytest.mark.parametrize("field", ["parameters", "macs"])
+def test_sizes_are_those_of_other_seeds(copy: Path, field: str) -> None:
+    facts = json.loads(student(copy).read_text())
+    row = facts["rows"][0]
+    rows = [changed(row, ("models", 0, field), size) | {"seed": seed} for seed, size in enumerate([100, 100, 101])]
+    uncounted = [changed(one, ("models", 0, "macs"), None) for one in rows[:2]]
+    moved = [*rows[:2], rows[2] | {"index": 1}]
+    for told, found in ((rows, 1), (moved, 0), *([([*uncounted, rows[2]], 1)] if field == "macs" else [])):
+        odd = list(uneven_sizes(Record.model_validate(facts | {"rows": told})))
+        assert [one.seed for one, _ in odd] == [2] * found
+
+
+@pytest.mark.parametrize(("method", "said"), [("toy", 1), ("mlp_macs", 0)])
+def test_parameters_are_those_of_other_splits(copy: Path, method: str, said: int) -> None:
+    facts = json.loads(student(copy).read_text()) | {"method": method}
+    other = changed(facts, ("rows", 0, "models", 0, "parameters"), 7) | {"split": "builtin-random"}
+    for twin, expected in ((other, said), (facts | {"split": "builtin-random"}, 0)):
+        report = VerifyReport()
+        twin["rows"] = twin["rows"][:1]
+        pair = [(copy / str(at), Record.model_validate(found)) for at, found in enumerate((facts, twin))]
+        check_sizes(pair, report)
+        assert [found.difference.field for found in report.unchecked] == ["models.model.parameters"] * expected
+
+
+def test_what_a_method_says_is_bounded(copy: Path) -> None:
+    path = student(copy)
+    facts = json.loads(path.read_text())
+    kept = {str(name): 0.0 for name in range(1000)}
+    Record.model_validate(changed(facts, ("rows", 0, "extra"), kept))
+    for field, value in (("extra", kept | {"more": 0.0}), ("extra", {"x" * 1001: 0.0}), ("flags", ["x" * 1001])):
+        path.write_text(json.dumps(changed(facts, ("rows", 0, field), value)))
+        assert any(f"rows.0.{field}" in line for line in verify(path).problems)

@@ -9,6 +9,7 @@ import pytest
 from support.records_factory import TEN, record, teacher, teacher_of
 from support.sample_board import expected, sample_records
 
+from gkdbench.records.schema import Provenance
 from gkdbench.report import build, to_html
 from gkdbench.report.cells import CELLS
 from gkdbench.report.markup import Markup, join, tag
@@ -111,3 +112,15 @@ def test_markup_escapes_text_and_attributes_and_keeps_markup() -> None:
     )
     assert tag("td", class_=None, aria_label="x") == '<td aria-label="x"></td>'
     assert join("<", Markup("<br>")) == "&lt;<br>"
+
+
+def test_rows_of_more_than_one_origin_are_said() -> None:
+    one, *_ = sample_records()
+    origins = [Provenance(torch="2.1", git_commit="a"), Provenance(torch="2.2", git_commit="a")]
+    rows = [row.model_copy(update={"provenance": at % 2}) for at, row in enumerate(one.rows)]
+    mixed = one.model_copy(update={"provenances": origins, "rows": rows})
+    (line,) = build([mixed]).mixed
+    assert line.startswith(one.label) and line.endswith(": 2 of torch")
+    assert "1 of 1 records have rows of more than one origin" in to_html(build([mixed]))
+    alike = [row.model_copy(update={"provenance": 0}) for row in one.rows]
+    assert "more than one origin" not in to_html(build([mixed.model_copy(update={"rows": alike})]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.data.datasets import dataset_info
+from gkdbench.errors import UserError
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.grid import Absent, GroupMaker, expand
 from gkdbench.execute.select import select
@@ -48,6 +49,13 @@ class MeasuredCell:
         """Its record below `out`; None: there is none."""
         path = out / self.path
         return load_measurement(path) if path.exists() else None
+
+    def is_stored(self, out: Path) -> bool:
+        """Whether there is a record below `out`; a damaged one is none, a run would take it again."""
+        try:
+            return self.stored(out) is not None
+        except UserError:
+            return False
 
     def __str__(self) -> str:
         return f"cost of {self.cell}"

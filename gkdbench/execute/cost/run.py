@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gkdbench.errors import UserError
 from gkdbench.execute.api import RunSettings, device_class, pick_device, run_plan
 from gkdbench.execute.cell import Cell
 from gkdbench.execute.cost.cells import MeasuredCell, measured_cells
@@ -31,6 +32,7 @@ from gkdbench.execute.suite import Suite
 from gkdbench.execute.texts import shortened
 from gkdbench.measure.cost.references import reference_names
 from gkdbench.measure.cost.session import FILE, MeasureSettings
+from gkdbench.records.damaged import DamagedFiles
 from gkdbench.records.measurement import Measurement, write_measurement
 from gkdbench.records.store import Store
 
@@ -88,6 +90,8 @@ def run_cost_suite(
     """
     where, count = pick_device(device), threads or suite.threads
     cells, absent = measured_cells(suite, Store(out), data=data, device=device_class(where), threads=count, only=only)
+    for line in set_aside(cells, out):
+        progress.note(line)
     todo = [cell for cell in cells if rerun or _missing(cell, out, retry, retry_noisy)][:max_cells]
     summary = CostSummary(cached=len(cells) - len(todo), absent=[str(line) for line in absent])
     for line in summary.absent:
@@ -101,6 +105,17 @@ def run_cost_suite(
             _Measurer(suite, store, out, summary, progress, run, settings or MeasureSettings()).measure(todo)
     summary.records = [out / cell.path for cell in cells if (out / cell.path).exists()]
     return summary
+
+
+def set_aside(cells: Sequence[MeasuredCell], out: Path) -> list[str]:
+    """Move damaged measurements of `cells` to a folder of their own, so that they are taken again; a line for each."""
+    damaged = DamagedFiles(out)
+    for cell in cells:
+        try:
+            cell.stored(out)
+        except UserError as error:
+            damaged.put_aside([out / cell.path], error)
+    return damaged.told
 
 
 def _missing(cell: MeasuredCell, out: Path, retry: bool, retry_noisy: bool) -> bool:

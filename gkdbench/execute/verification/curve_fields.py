@@ -48,6 +48,17 @@ def curve_differences(record: Record, arrays: SidecarArrays, model: ModelResult)
             yield Difference(f"models.{model.name}.scores.{column}", float(at[0]), selected, text)
 
 
+def look_differences(row: Row, arrays: SidecarArrays) -> Iterator[Difference]:
+    """How often validation was looked at, against the validation curves: each of their points was one look.
+
+    A method may declare predictors whose curves are not kept, so that there can be more looks than points.
+    """
+    curves = (arrays.get(f"{model.name}/val/curve") for model in row.models)
+    points = sum(len(curve) for curve in curves if curve is not None)
+    if row.looks is not None and row.looks < max(points, row.epochs):
+        yield Difference("looks", f"{max(points, row.epochs)} or more", row.looks)
+
+
 def epoch_differences(row: Row, arrays: SidecarArrays) -> Iterator[Difference]:
     """How many epochs were reported against the terms that were reported with them."""
     reported = arrays.get("terms/epoch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from gkdbench.records.origins import mixed_fields
 from gkdbench.records.schema import Record
 
 
@@ -17,11 +18,5 @@ def dirty_rows(path: Path, record: Record) -> Iterator[str]:
 
 def mixed_origin(path: Path, record: Record) -> Iterator[str]:
     """One line where rows of a record were made by more than one commit, torch or processor."""
-    found = [record.provenance_of(row) for row in record.rows]
-    differ = [
-        f"{len(values)} of {name}"
-        for name in ("git_commit", "torch", "cpu", "cpu_flags")
-        if len(values := {str(getattr(origin, name)) for origin in found}) > 1
-    ]
-    if differ:
+    if differ := mixed_fields(record):
         yield f"{path}: rows of more than one origin ({', '.join(differ)})"

@@ -10,7 +10,9 @@ from gkdbench.data.families import SPLIT_FAMILIES
 from gkdbench.execute.grid import index_seed_pairs
 from gkdbench.execute.suite import load_suite, suite_files
 from gkdbench.execute.verification.findings import CheckedRow, Difference, VerifyReport
+from gkdbench.execute.verification.row_fields import SIZED_BY_GRAPH
 from gkdbench.protocol.flatness import FLAT, FLAT_TEACHER
+from gkdbench.records.canonical import canonical_json
 from gkdbench.records.key import MEMBER_STRIDE, TRIAL, base_seed, reported
 from gkdbench.records.schema import Record
 
@@ -52,6 +54,29 @@ def teacher_differences(record: Record, by_key: Mapping[str, Record]) -> Iterato
         if (teacher.dataset, teacher.split) != (record.dataset, record.split):
             expected, got = (f"{of.dataset} on {of.split}" for of in (record, teacher))
             yield Difference(f"teachers.{role}.key", expected, got)
+
+
+def check_sizes(records: Records, report: VerifyReport) -> None:
+    """Parameters of a model against other splits of the same configuration and data, in this record and others: a split
+    changes which items are seen, and a model's size only where the method chooses it by the graph. Only training again
+    tells, so that this is not wrong by itself.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for path, record in records:
+        if record.method in SIZED_BY_GRAPH:
+            continue
+        content = [record.method, record.config, record.revisions, record.data.sha256, dict(record.data.preprocessing)]
+        of = canonical_json([*content, record.protocol_version])
+        for row in record.rows:
+            for model in row.models:
+                where = f"{path}: row {row.index}-{row.seed}"
+                expected, other = first.setdefault(f"{model.name} {of}", (model.parameters, where))
+                if model.parameters != expected:
+                    text = (
+                        f"models.{model.name}.parameters: expected {expected}, as in {other} with the same settings "
+                        f"and data, got {model.parameters}; only --rerun tells which is true"
+                    )
+                    report.leave(path, row, Difference(f"models.{model.name}.parameters", text=text))
 
 
 def check_flat_teachers(runs: list[CheckedRow], report: VerifyReport) -> None:

@@ -73,16 +73,37 @@ def _model_differences(record: Record, row: Row, model: ModelResult) -> Iterator
 
 
 def uneven_rows(record: Record) -> Iterator[tuple[Row, Difference]]:
-    """Rows whose model of a name reads other inputs than that of most rows: one configuration reads the same ones.
+    """Rows whose model of a name reads other inputs than that of most rows: one configuration reads the same ones."""
+    return _uneven(record, ("needs", "hops"))
 
-    Parameters and macs may differ between splits, so nothing is said about them.
+
+SIZED_BY_GRAPH = frozenset({"mlp_macs"})
+"""Methods that choose the width of their model by the observed graph, so that splits differ in it."""
+
+
+def uneven_sizes(record: Record) -> Iterator[tuple[Row, Difference]]:
+    """Rows whose model of a name has other parameters or macs than in most rows of its split index: these depend on the
+    configuration and the graph, never on the seed, in all methods of gkdbench. A method of another package may prune
+    its model. Macs are counted in all rows or in none.
     """
-    for field in ("needs", "hops"):
-        seen: dict[str, list[tuple[Row, str]]] = {}
+    uncounted = Counter((model.name, model.macs is None) for row in record.rows for model in row.models)
+    for row in record.rows:
+        for model in row.models:
+            if uncounted[model.name, model.macs is None] <= uncounted[model.name, model.macs is not None]:
+                usual = "a number" if model.macs is None else "none"
+                yield row, Difference(f"models.{model.name}.macs", f"{usual}, as in other rows", model.macs)
+    yield from _uneven(record, ("parameters", "macs"), by_index=True)
+
+
+def _uneven(record: Record, fields: tuple[str, ...], *, by_index: bool = False) -> Iterator[tuple[Row, Difference]]:
+    for field in fields:
+        seen: dict[tuple[str, int], list[tuple[Row, str]]] = {}
         for row in record.rows:
             for model in row.models:
-                seen.setdefault(model.name, []).append((row, str(getattr(model, field))))
-        for name, values in seen.items():
+                if (field, getattr(model, field)) != ("macs", None):
+                    place = (model.name, row.index if by_index else 0)
+                    seen.setdefault(place, []).append((row, str(getattr(model, field))))
+        for (name, _), values in seen.items():
             usual = Counter(value for _, value in values).most_common(1)[0][0]
             for row, value in values:
                 if value != usual:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +87,7 @@ def measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Paylo
         slow=not args.quick,
         caches=args.caches,
     )
-    print(
+    say(
         f"{device}, {args.threads} threads, caches {args.caches}; clock checked: off by {error:.1%} on a known duration"
     )
     payload: Payload = {"format": FORMAT, "quick": args.quick, "threads": args.threads, "clock_error": error}
@@ -94,7 +95,7 @@ def measured(args: argparse.Namespace, action: str, work: Callable[[Bench, Paylo
     fine = work(Bench(args, device, clock, roofs, settings), payload)
     if args.json:
         write(Path(args.json), payload)
-        print(f"written: {args.json}")
+        say(f"written: {args.json}")
     return 0 if fine else 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gkdbench.errors import UserError
 from gkdbench.text_files import read_text, write_text
+from gkdbench.verbs.printing import say
 
 
 def docs(args: argparse.Namespace) -> int:
@@ -20,5 +21,5 @@ def docs(args: argparse.Namespace) -> int:
     write_text(into, fill(read_text(into), stored))
     for name, text in plots(stored).items():
         write_text(into.parent / name, text)
-    print(f"filled: {into}")
+    say(f"filled: {into}")
     return 0

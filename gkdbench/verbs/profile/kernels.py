@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say
 from gkdbench.verbs.profile.bench import Bench, Payload, device_named, measured, require_cpu
 from gkdbench.verbs.profile.data import data_sets, loader, step_data
 
@@ -53,7 +54,7 @@ def _run(bench: Bench, cases: list[Case], settings: BenchSettings) -> Iterator[C
 
 def print_result(result: CaseResult) -> None:
     """Ratios and reasons of one case; no seconds, which mean nothing on another machine."""
-    print(f"\n{result.case.name}  [{result.caches}]  gate {'green' if result.green else 'RED: no ratio is printed'}")
+    say(f"\n{result.case.name}  [{result.caches}]  gate {'green' if result.green else 'RED: no ratio is printed'}")
     mine = result.fastest(ours=True)
     for row in result.rows:
         words = row.reason or row.status
@@ -63,7 +64,7 @@ def print_result(result: CaseResult) -> None:
                 words = f"the time that others are held against; {place}"
             elif (found := result.ratio(mine.name, row.name)) is not None:
                 words = f"{mine.name} / this = {found}; {place}"
-        print(f"  {row.name:44} {words}")
+        say(f"  {row.name:44} {words}")
 
 
 def _bars(bench: Bench, payload: Payload) -> bool:
@@ -84,7 +85,7 @@ def _bars(bench: Bench, payload: Payload) -> bool:
     for one_held in held:
         bar, found = one_held.bar, one_held.ratio
         text = str(found) if found is not None else one_held.reason
-        print(f"{one_held.verdict:13} {bar.what:36} <= {bar.limit:.2f} of {shown(one_held.against)}: {text}")
+        say(f"{one_held.verdict:13} {bar.what:36} <= {bar.limit:.2f} of {shown(one_held.against)}: {text}")
         payload["bars"].append({**asdict(one_held), "verdict": one_held.verdict})
     return all(one_held.verdict == "met" for one_held in held)
 
@@ -104,7 +105,7 @@ def _steps(bench: Bench, payload: Payload) -> bool:
         steps += found
         for step in found:
             text = str(step.ratio) if step.ratio is not None else f"logits differ by {step.error:.1e}: no ratio"
-            print(f"{step.data:18} {step.model:4} {shown(step.way):22} ours / PyG = {text}")
+            say(f"{step.data:18} {step.model:4} {shown(step.way):22} ours / PyG = {text}")
     payload["steps"] = [asdict(step) for step in steps]
     fine = True
     for way, least in BARS.items():
@@ -112,7 +113,7 @@ def _steps(bench: Bench, payload: Payload) -> bool:
         met = factor is not None and factor >= least
         fine &= met
         text = "not measured" if factor is None else f"{factor:.2f} times PyG's speed, {'met' if met else 'not met'}"
-        print(f"{shown(way)}: geometric mean, target >= {least:g}: {text}")
+        say(f"{shown(way)}: geometric mean, target >= {least:g}: {text}")
     return fine
 
 
@@ -124,7 +125,7 @@ def _growth(bench: Bench, payload: Payload) -> bool:
     for one in found:
         powers = f"time ~ E^{one.time_exponent:.2f}, memory ~ E^{one.memory_exponent:.2f}"
         share = f"largest allocation {one.largest_share:.0%} of edges x features"
-        print(f"{one.operator:22} {powers}, {share}: {'held' if one.held else 'not held'}")
+        say(f"{one.operator:22} {powers}, {share}: {'held' if one.held else 'not held'}")
     payload["growth"] = [asdict(one) for one in found]
     return all(one.held for one in found)
 
@@ -133,7 +134,7 @@ def _print_names(args: argparse.Namespace) -> int:
     from gkdbench.measure.operators.cases import all_cases, chosen, quick_cases
 
     table = quick_cases() if args.quick else all_cases(device_named(args.device), data_sets(args.data))
-    print("\n".join(case.name for case in chosen(table, args.case)))
+    say("\n".join(case.name for case in chosen(table, args.case)))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
+from gkdbench.verbs.printing import say
 from gkdbench.verbs.profile.bench import FORMAT, Bench, Payload, measured, require_cpu, write
 from gkdbench.verbs.profile.data import graph_data, step_data
 
@@ -36,7 +37,7 @@ def _methods(bench: Bench, payload: Payload) -> bool:
         text = str(one.ratio) if one.ratio is not None else f"the two differ by {one.error:.1e}: no ratio"
         target = f" (target <= {one.limit:.2f})" if one.limit is not None else ""
         line = f"{one.verdict or 'no target':13} {one.what} on {one.data}: ours / {one.against} = {text}{target}"
-        print(shown(line), flush=True)
+        say(shown(line), flush=True)
         found.append(one)
 
     def data(name: str) -> StepData:
@@ -48,7 +49,7 @@ def _methods(bench: Bench, payload: Payload) -> bool:
     show(structure_memory(quick=quick))
     show(mutual_loss(bench.device, bench.clock, bench.roofs, bench.settings, quick=quick))
     if find_spec("torch_geometric") is None:
-        print("not measured: joint steps compared with PyG's; they need torch_geometric: pip install 'gkdbench[pyg]'")
+        say("not measured: joint steps compared with PyG's; they need torch_geometric: pip install 'gkdbench[pyg]'")
     else:
         graphs = graph_data("digits-grid" if quick else "ogbg-molbace", bench.args.data)
         for duel in (*joint_on_nodes(data("pubmed")), joint_on_graphs(graphs)):
@@ -77,7 +78,7 @@ def _latency(bench: Bench, payload: Payload) -> bool:
                 found = point["ratio"]
                 text = "{value:.2f} [{low:.2f}, {high:.2f}] n={n}".format(**found) if found else "the two differ"
                 where = f"{name}, {stored['rows']} rows, {point['k']} of {stored['experts']} experts"
-                print(f"{where}: time / that of k = 1 = {text}, multiply-adds {point['macs']:.2f}", flush=True)
+                say(f"{where}: time / that of k = 1 = {text}, multiply-adds {point['macs']:.2f}", flush=True)
     return all(point["ratio"] for curve in payload["latency"] for point in curve["points"])
 
 
@@ -98,5 +99,5 @@ def _kept(bench: Bench, payload: Payload) -> list[dict[str, Any]]:
             "it"
         )
     same = state(before) == state(payload)
-    print(f"{path}: continues" if same else f"{path}: of another machine or number of threads; starts again")
+    say(f"{path}: continues" if same else f"{path}: of another machine or number of threads; starts again")
     return list(before["latency"]) if same else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gkdbench.errors import UserError
 from gkdbench.text_files import write_text
+from gkdbench.verbs.printing import say, show
 from gkdbench.verbs.profile.bench import wanted_environment
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def _profiled(args: argparse.Namespace, action: str) -> int:
     write_text(path, _page(cell, action, args, found))
     if args.json:
         profiles = [profile.as_json() | {"trace": str(out / trace)} for profile, trace in found]
-        print(json.dumps({"page": str(path), "cell": cell.selector(), "profiles": profiles}, indent=1))
+        show({"page": str(path), "cell": cell.selector(), "profiles": profiles}, as_json=True)
         return 0
     for profile, _ in found:
         _print(profile)
-    print(f"\nwritten: {path}, and {len(found)} trace{'s' if len(found) > 1 else ''} for https://ui.perfetto.dev")
+    say(f"\nwritten: {path}, and {len(found)} trace{'s' if len(found) > 1 else ''} for https://ui.perfetto.dev")
     return 0
 
 
@@ -122,7 +122,7 @@ def _page(cell: Cell, action: str, args: argparse.Namespace, found: list[tuple[P
 
 
 def _print(profile: Profile) -> None:
-    print(f"\n{profile.what}: {profile.units} profiled; {profile.percent_of_roof:.0f}% of the roofline")
+    say(f"\n{profile.what}: {profile.units} profiled; {profile.percent_of_roof:.0f}% of the roofline")
     for row in profile.rows[:SHOWN]:
         bound = f"bound by {row.bound}, {row.percent_of_roof:.0f}% of the roofline" if row.bound else ""
-        print(f"  {row.share:6.1%}  {row.name:44}  {bound}".rstrip())
+        say(f"  {row.share:6.1%}  {row.name:44}  {bound}".rstrip())
