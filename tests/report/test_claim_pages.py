@@ -153,7 +153,7 @@ def test_a_row_without_an_option_is_not_the_row_that_has_it() -> None:
     plain = rbm(mean=0.7)
     sampled = record("rbm", "RbM + reliable sampling", config={"model": {"routing": "memory"}, "reliable": True})
     both: list[Record] = [plain, sampled]  # type: ignore[list-item]
-    without = Side(name="RbM", method="rbm", lacks=["reliable"])
+    without = Side(name="RbM", method="rbm", off=["reliable"])
     with_it = Side(name="RbM", method="rbm", config={"reliable": True})
     found = [side.find(both, "cora", "planetoid-public", "tran") for side in (without, with_it)]
     assert [row.name for row in found if row] == ["RbM", "RbM + reliable sampling"]
