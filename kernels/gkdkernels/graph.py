@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkdkernels.core.kept import plain, to_keep
+from gkdkernels.kept import plain, to_keep
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
@@ -367,11 +367,6 @@ def check_graph(graph: CSRGraph) -> None:
             f"graph: expected a CSRGraph, got {type(graph).__name__}; "
             "try CSRGraph.from_edge_index, CSRGraph.from_pyg or CSRGraph.from_scipy"
         )
-
-
-def same_graph(one: CSRGraph, other: CSRGraph) -> bool:
-    """Whether both stand on the same tensors, as a graph and its shallow copy do."""
-    return one is other or (one.indptr is other.indptr and one.index is other.index and one.num_src == other.num_src)
 
 
 def feature_rows(features: Features, rows: Tensor) -> Features:

@@ -510,7 +510,7 @@ FAULTS += [
         "masked and triton",
     ),
     Fault(
-        "spmm: a mean of halves as a rounded sum",
+        "spmm: a mean in half precision as a rounded sum",
         "spmm/op.py",
         'if reduce == "mean" and x.dtype != wide and chosen not in',
         'if reduce == "median" and chosen not in',
@@ -518,7 +518,7 @@ FAULTS += [
         "mean",
     ),
     Fault(
-        "spmm cpu: products of halves are rounded",
+        "spmm cpu: products in half precision are rounded",
         "spmm/cpu.py",
         "g.index_select(0, graph.row[edges]).to(wide).mul_(",
         "g.index_select(0, graph.row[edges]).mul_(",
@@ -535,7 +535,7 @@ FAULTS += [
     ),
     Fault(
         "kept: in the mode of the first call",
-        "core/kept.py",
+        "kept.py",
         "with torch.inference_mode(False), torch.no_grad(), _no_transforms():",
         "with _no_transforms():",
         ("test_kept_values.py",),

@@ -20,7 +20,7 @@ _DEVICES = ("cpu", "cuda")
 
 def autocast_on(device: torch.device) -> bool:
     """Whether `torch.autocast` is on for tensors of `device`."""
-    return bool(torch.is_autocast_enabled(device.type))
+    return device.type in _DEVICES and torch.is_autocast_enabled(device.type)
 
 
 def autocast_off(device: torch.device) -> torch.autocast:

@@ -20,9 +20,9 @@ from torch import Tensor
 from gkdkernels.core.autocast import autocast_off, autocast_on, promoted
 from gkdkernels.core.derivatives import apply_once, once
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
-from gkdkernels.core.kept import to_keep
 from gkdkernels.core.registration import register
-from gkdkernels.graph import CSRGraph, check_graph, same_graph
+from gkdkernels.graph import CSRGraph, check_graph
+from gkdkernels.kept import to_keep
 from gkdkernels.spmm import cpu as spmm_cpu
 from gkdkernels.spmm.reference import max_reference, sum_by_torch_scatter, sum_reference
 
@@ -91,7 +91,9 @@ def spmm(
     else:
         layers = x if x.dim() == 3 else x[None]
         if reduce == "mean" and x.dtype != wide:
-            norm, weight = _over_degree(graph, weight, norm, wide)  # a sum of halves may not fit where the mean does
+            norm, weight = _over_degree(
+                graph, weight, norm, wide
+            )  # a sum in half precision may not fit where the mean does
             reduce = "sum"
         if reduce == "max":
             y = apply_once("spmm", _Max, graph, layers, weight, chosen)
@@ -349,7 +351,7 @@ def gcn_norm(graph: CSRGraph) -> NodeNorm:
         tensor([3., 3.])
     """
     kept: NodeNorm | None = graph.__dict__.get("_gcn_norm")
-    if kept is None:
+    if kept is None or kept.graph is not graph:  # a copied graph has the norm of the other one
         kept = graph.__dict__["_gcn_norm"] = NodeNorm(graph, *_inverse_roots(graph))
     return kept
 
@@ -379,7 +381,7 @@ def _check(graph: CSRGraph, x: Tensor, weight: Tensor | NodeNorm | None) -> None
     if weight is None:
         return
     if isinstance(weight, NodeNorm):
-        if not same_graph(weight.graph, graph):
+        if weight.graph is not graph:
             raise ValueError(f"weight: expected the norm of this graph, got that of {weight.graph}")
         return
     if weight.shape != (graph.num_edges,):
