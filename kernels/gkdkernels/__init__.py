@@ -2,6 +2,7 @@
 
 from gkdkernels.core.dispatch import Explanation, explain
 from gkdkernels.core.dropout import keyed_dropout
+from gkdkernels.core.indices import check_indices
 from gkdkernels.core.matmul_cpu import matrix_product
 from gkdkernels.experts.folded import fold_experts, rbm_layer
 from gkdkernels.experts.folded_types import BatchNormStatistics, FoldedExperts
@@ -9,7 +10,6 @@ from gkdkernels.experts.op import expert_linear
 from gkdkernels.experts.routing import memory_update, route_by_memory, route_by_scores
 from gkdkernels.gat.op import gat_aggregate
 from gkdkernels.graph import CSRGraph, Features, MixedFeatures, SparseFeatures, feature_rows
-from gkdkernels.core.indices import check_indices
 from gkdkernels.mutual_kl.op import mutual_kl
 from gkdkernels.segment.op import segment_max, segment_mean, segment_softmax, segment_sum
 from gkdkernels.soft_kl.op import soft_kl

@@ -124,9 +124,7 @@ def memory_update(
         return _updated(memory, x, index, alpha, decay, norms)
 
 
-def _updated(
-    memory: Tensor, x: Features, index: Tensor, alpha: Tensor, decay: float, norms: Tensor | None
-) -> Tensor:
+def _updated(memory: Tensor, x: Features, index: Tensor, alpha: Tensor, decay: float, norms: Tensor | None) -> Tensor:
     wide = accumulation_dtype(memory.dtype)
     # alpha lies in [0, 1]: its exponential needs no shift
     pull = routing_matrix(index, alpha.to(wide).exp(), memory.size(0))  # [N, E]
