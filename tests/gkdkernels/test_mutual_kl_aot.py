@@ -16,9 +16,19 @@ def peers(
 ) -> Request:
     tile = tile_of(peers, classes, multi_label)
     types = {"logits": [dtype] * peers, "grad": dtype, "num_rows": "i32", **STRIDES}
-    types |= {"kl_mask": "*u8", "entropy_mask": "*u8", "targets": "*fp32" if multi_label else "*i64"}
+    types |= {
+        "kl_mask": "*u8",
+        "entropy_mask": "*u8",
+        "out_of_range": "*i32",
+        "targets": "*fp32" if multi_label else "*i64",
+    }
     types |= dict.fromkeys(("weight", "scale", "node_kl", "kl_part", "loss_part"), "*fp32")
-    constants: dict[str, int | None] = {"ENTROPY": True, "MULTI_LABEL": multi_label, "PACKED": True}
+    constants: dict[str, int | float | None] = {
+        "ENTROPY": True,
+        "MULTI_LABEL": multi_label,
+        "PACKED": True,
+        "LEAST": -1e37,
+    }
     constants |= {"K": peers, "C": classes, "BLOCK_K": tile.block_k, "BLOCK_N": tile.block_n, "BLOCK_C": tile.block_c}
     if not per_node:
         constants["node_kl"] = None
@@ -35,7 +45,7 @@ def teachers(count: int, classes: int, arch: int) -> Request:
 def rows(classes: int, kind: str, arch: int, *, multi_label: bool = False) -> Request:
     block_n, block_c, num_warps = rows_of(classes)
     types = {**dict.fromkeys(("student", "target", "kl", "to_student", "to_target"), "*fp32"), "num_rows": "i32"}
-    types |= dict.fromkeys(("stride_sn", "stride_tn"), "i32")
+    types |= {"mask": "*u8", **dict.fromkeys(("stride_sn", "stride_tn"), "i32")}
     constants: dict[str, int | float | str] = {"KIND": kind, "MULTI_LABEL": multi_label, "TAU": 2.0, "TINY": 1e-38}
     constants |= {"LEAST": -3e38, "C": classes, "BLOCK_N": block_n, "BLOCK_C": block_c, "stride_sc": 1, "stride_tc": 1}
     return Request("gkdkernels.soft_kl.triton:soft_kl_fwd_row_tile", types, constants, num_warps, arch)

@@ -60,8 +60,7 @@ def expert_linear(
         weight: [E, D, H] of `x`'s dtype, one matrix per expert (``x @ weight[e]``).
         bias: [E, H], or None.
         index: [N, k] int32 or int64, the experts of each row, in [0, E). Checked on the CPU; on a GPU a check would
-            wait for the device: there a pair whose expert is out of range is undefined with sparse features, and with
-            dense ones left out, the error coming with a later call or with `gkdkernels.check_indices`.
+            wait for the device, and a pair whose expert is out of range is undefined.
         alpha: [N, k] weights, of `x`'s dtype or fp32.
         gate: [E, D] logarithms of an input gate per expert.
         log_temperature: scalar, the logarithm of a factor of the output.

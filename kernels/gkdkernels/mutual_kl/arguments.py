@@ -82,8 +82,13 @@ class LogitTerms:
         kl, entropy = (
             every if mask is None else mask.sum() * (one * labels) for mask in (self.kl_mask, self.entropy_mask)
         )
-        ce = every if self.targets is None else known(self.targets).sum() * one
+        ce = every if self.targets is None else self._labelled(self.targets).sum() * one
         return torch.stack([one, one * ce_weight, one * entropy_weight]) / torch.stack([kl, ce, entropy]).clamp(min=1)
+
+    def _labelled(self, targets: Tensor) -> Tensor:
+        """`known`, without the classes out of range that a GPU leaves out."""
+        there = known(targets)
+        return there if targets.is_floating_point() else there & (targets < self.peers.classes)
 
 
 def known(targets: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def teacher_side_cpu(
             slope = p[0] * p[1] if multi_label else p[0]
             pull = torch.zeros_like(natural)
             for j in range(peers):
-                pull -= mix[:, j, None, None] * settled(natural[j] - natural, slope)
+                pull += mix[:, j, None, None] * settled(natural[j] - natural, slope)
         else:
             pull = (mix @ natural.view(peers, -1)).view(natural.shape)  # [K, n, C] sum_j g_j w_ij (log p_i - log p_j)
         if weight.dim() == 3:

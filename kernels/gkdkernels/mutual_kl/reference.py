@@ -22,7 +22,7 @@ def mutual_kl_reference(
     masked = terms.kl_mask is not None or terms.entropy_mask is not None
     if weight is not None and weight.dim() == 3:
         weight = _kept(weight[..., 0], terms.kl_mask)[..., None]
-    loss = [x[:, :0].sum() for x in log_p]  # 0, differentiable whatever is asked
+    loss = [z[:0].sum() for z in wide]  # 0, differentiable whatever is asked
     kl = scale.new_zeros(peers.count, peers.count)
     for j, learner in enumerate(log_p):
         for i, teacher in enumerate(teachers):

@@ -33,7 +33,15 @@ from gkdkernels.structure_kl.edge_rows import (
     undirected_edges,
     unpack_reverse_edges,
 )
-from gkdkernels.structure_kl.kernel_functions import MEASURE, Sigma, check_kernel, score, slope, width_of
+from gkdkernels.structure_kl.kernel_functions import (
+    MEASURE,
+    Sigma,
+    check_kernel,
+    score,
+    slope,
+    width_of,
+    within_range,
+)
 from gkdkernels.structure_kl.reference import edge_log_probs_reference
 
 _BACKENDS = declare("edge_log_probs", "reference", "cpu", "triton", "numba")
@@ -92,7 +100,7 @@ def _run(
         width = width_of(kernel, measure, sigma)
         log_prob, lse = triton.log_softmax(kernel, measure, width, rows)
         return log_prob, lse, measure, width
-    wide = widened(x).contiguous()
+    wide = _within_range(x, kernel)[0]
     if backend == "numba":
         measure = _measures(backend).measure(MEASURE[kernel], wide, rows)
     else:
@@ -137,14 +145,21 @@ def _run_backward(
     total = row_sum(g, rows.indptr)
     weight = log_prob.exp().mul_(total.index_select(0, rows.row))
     torch.sub(g, weight, out=weight).mul_(slope(kernel, measure, width))
-    gradient, kind, wide = _measures(backend).gradient, MEASURE[kernel], widened(x).contiguous()
+    gradient, kind = _measures(backend).gradient, MEASURE[kernel]
+    wide, factor = _within_range(x, kernel)
     reverse = weight.index_select(0, back_rows.edge)
     if back_rows.rows is None:
         out: Tensor = gradient(kind, wide, rows, weight.add_(reverse), measure)
     else:
         out = gradient(kind, wide, rows, weight, measure)
         out += gradient(kind, wide, back_rows.rows, reverse, measure.index_select(0, back_rows.edge))
-    return out.to(x.dtype)
+    return (out if factor is None else out * factor).to(x.dtype)
+
+
+def _within_range(x: Tensor, kernel: str) -> tuple[Tensor, Tensor | None]:
+    """`within_range` of a cosine's features, all others as they are; at least fp32, contiguous."""
+    wide = widened(x).contiguous()
+    return within_range(wide) if MEASURE[kernel] == "cosine" else (wide, None)
 
 
 def _fake(x: Tensor, edges: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -80,7 +80,7 @@ def score(kernel: str, measure: Tensor, width: Tensor) -> Tensor:
             return measure
         case "poly":
             return measure * measure
-    apart = measure > 0  # l2: the square root has no slope at 0
+    apart = ~(measure <= 0)  # l2: the square root has no slope at 0; NaN is apart, and shows
     return torch.where(apart, torch.where(apart, measure, 1.0).sqrt(), 0.0)
 
 
@@ -99,4 +99,19 @@ def slope(kernel: str, measure: Tensor, width: Tensor) -> Tensor:
             return torch.ones_like(width)
         case "poly":
             return measure * 2.0
-    return torch.where(measure > 0, 0.5 * measure.rsqrt(), 0.0)
+    return torch.where(measure <= 0, 0.0, 0.5 * measure.rsqrt())
+
+
+def within_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``x: [N, D]`` on the CPU with rows scaled whose norm overflows, and the factors [N, 1]; None if there is none.
+
+    A cosine does not depend on the scale of a row; its gradient is to be multiplied by the factor.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.size(1) == 0:
+        return x, None
+    norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
+    huge = norm.isinf()
+    if not bool(huge.any()):
+        return x, None
+    factor = torch.where(huge, x.detach().abs().amax(-1, keepdim=True).reciprocal(), 1.0)
+    return x * factor, factor

@@ -17,10 +17,12 @@ from torch import Tensor
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.registration import register
 from gkdkernels.graph import CSRGraph
+from gkdkernels.spmm.cpu import row_sum
 from gkdkernels.structure_kl.edge_log_probs import check_features, edge_log_probs
 from gkdkernels.structure_kl.edge_rows import EdgeRows, forward_edges, reverse_edges, unpack_reverse_edges
 from gkdkernels.structure_kl.kernel_functions import MEASURE, Sigma, check_kernel, width_of
 
+_SLACK, _HALF_SLACK = 0.02, 0.1  # of a distribution's sum; logarithms that were rounded to bf16 are up to 0.06 off
 _BACKENDS = declare("structure_kl", "reference", "cpu", "triton", "numba")
 
 
@@ -39,8 +41,8 @@ def structure_kl(
         graph: square, N nodes, E edges, directed or not.
         student: [N, F] float features.
         teacher: features [N, F'], whose structure is computed with the same kernel; or log-probabilities [E], as
-            `edge_log_probs` gives them (-inf for 0; each row sums to 1), so that a frozen teacher is computed once; or
-            a sequence of T such. A teacher gets no gradient.
+            `edge_log_probs` gives them (-inf for 0; each row sums to 1, which is checked on the CPU), so that a frozen
+            teacher is computed once; or a sequence of T such. A teacher gets no gradient.
         kernel: as `edge_log_probs`.
         sigma: as `edge_log_probs`; "auto" is each side's own mean distance. For a teacher with another number, pass its
             log-probabilities.
@@ -51,7 +53,8 @@ def structure_kl(
         if the student is, else fp32. Differentiable in `student`, once ("reference": any number of times).
 
     Raises:
-        ValueError: an unknown kernel or backend, a bad sigma, no teacher, or a wrong shape, dtype or device.
+        ValueError: an unknown kernel or backend, a bad sigma, no teacher, one that is no distribution, or a wrong shape,
+            dtype or device.
 
     Example:
         >>> graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]]), 3)
@@ -191,4 +194,19 @@ def _check_teacher(graph: CSRGraph, teacher: Tensor, student: Tensor) -> None:
     if not teacher.is_floating_point() or teacher.device != student.device:
         raise ValueError(
             f"teacher: expected a float dtype on {student.device} like student, got {teacher.dtype} on {teacher.device}"
+        )
+    if teacher.dim() == 1 and teacher.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_distribution(graph, teacher.detach())
+
+
+def _check_distribution(graph: CSRGraph, log_teacher: Tensor) -> None:
+    """Refuse log-probabilities [E] that do not sum to 1 over the in-edges of a node; what is NaN shows in the loss."""
+    p = log_teacher.to(accumulation_dtype(log_teacher.dtype)).exp()
+    total = row_sum(p.contiguous(), graph.indptr)
+    slack = _SLACK if log_teacher.dtype == p.dtype else _HALF_SLACK
+    wrong = ((total - 1).abs() > slack) & (graph.indptr.diff() > 0)
+    if bool(wrong.any()):
+        raise ValueError(
+            "teacher: expected log-probabilities whose exponentials sum to 1 over the in-edges of each node, got a sum "
+            f"of {float(total[wrong][0]):.3g}; try edge_log_probs, or pass the teacher's features"
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gkdkernels.core.dispatch import accumulation_dtype
 from gkdkernels.graph import CSRGraph
-from gkdkernels.structure_kl.kernel_functions import MEASURE, score, width_of
+from gkdkernels.structure_kl.kernel_functions import MEASURE, score, width_of, within_range
 
 
 def edge_log_probs_reference(graph: CSRGraph, x: Tensor, kernel: str, sigma: float | None) -> Tensor:
@@ -23,8 +23,10 @@ def edge_log_probs_reference(graph: CSRGraph, x: Tensor, kernel: str, sigma: flo
 
 def _measure_reference(graph: CSRGraph, x: Tensor, kind: str) -> Tensor:
     if kind == "cosine":
+        x, _ = within_range(x)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        x = torch.where(norm > torch.finfo(x.dtype).tiny, x / norm.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+        tiny = torch.finfo(x.dtype).tiny
+        x = torch.where(norm <= tiny, 0.0, x / norm.clamp(min=tiny))  # NaN is above, and shows
         return (x.index_select(0, graph.index) * x.index_select(0, graph.row)).sum(-1)
     difference = x.index_select(0, graph.index) - x.index_select(0, graph.row)  # [E, F]
     return difference.abs().sum(-1) if kind == "l1" else difference.square().sum(-1)

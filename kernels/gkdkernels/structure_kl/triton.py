@@ -58,7 +58,7 @@ def _slope_of(KERNEL: tl.constexpr, measure, width):
     elif KERNEL == "rbf-exp":
         value = -0.5 * tl.exp(-0.5 * measure)
     elif KERNEL == "l2":
-        value = tl.where(measure > 0.0, 0.5 / tl.sqrt(tl.where(measure > 0.0, measure, 1.0)), 0.0)
+        value = tl.where(measure <= 0.0, 0.0, 0.5 / tl.sqrt(tl.where(measure <= 0.0, 1.0, measure)))
     elif KERNEL == "poly":
         value = 2.0 * measure
     else:
