@@ -214,8 +214,8 @@ class _Objective:
         return parts, alpha
 
     def _alignment(self, shown: Trace, masked: Trace) -> dict[str, Tensor]:
-        both = [log_probabilities(trace.logits, multi_label=self._view.multi_label) for trace in (shown, masked)]
-        logits = F.mse_loss(*both)
+        one, other = (log_probabilities(trace.logits, multi_label=self._view.multi_label) for trace in (shown, masked))
+        logits = F.mse_loss(one, other)
         parts = {"align_logits": self._method.align_logits * logits}
         if shown.hidden:
             pairs = zip(shown.hidden, masked.hidden, strict=True)
