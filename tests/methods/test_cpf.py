@@ -18,6 +18,7 @@ from gkdbench.protocol.renumbering import renumbered as renumbered_graphs
 from gkdbench.testing.method_case import relative_gap
 from gkdbench.testing.problems import renumbered
 from gkdbench.testing.runs import small_method
+from gkdbench.training.blocks.binarised import binarised
 from gkdbench.training.models import backbone_config
 from gkdbench.training.resolve import recipes, resolve
 
@@ -112,9 +113,9 @@ def test_the_loss_is_one_norm_over_all_entries() -> None:
 def test_labelled_nodes_and_their_labels_in_the_teacher_are_out_of_the_loss(bench: Any, monkeypatch: Any) -> None:
     rows: list[int] = []
 
-    def counting(h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def counting(h: torch.Tensor, target: torch.Tensor, *, multi_label: bool) -> torch.Tensor:
         rows.append(len(h))
-        return imitation(h, target)
+        return imitation(h, target, multi_label=multi_label)
 
     imitation = cpf.imitation
     monkeypatch.setattr(cpf, "imitation", counting)
@@ -138,7 +139,7 @@ def test_features_are_binary_in_the_release_alone(bench: Any) -> None:
     view = bench.given("tran").view
     for features in (dense, sparse, MixedFeatures(sparse, dense)):
         inputs = Inputs(view.inputs.space, view.inputs.space, view.inputs.graph, features)
-        got = cpf.binarised(inputs).features
+        got = binarised(inputs).features
         whole = got if isinstance(got, torch.Tensor) else torch.cat([*map(torch.Tensor.float, parts(got))], 1)
         assert whole[:, :2].tolist() == [[0, 1], [1, 0]]
     made, view = module(bench)

@@ -200,11 +200,10 @@ class _Objective:
         else:
             whole = self._model.member_trace(k, features)
             shown = Trace(whole.logits[items], tuple(hidden[items] for hidden in whole.hidden))
-            several = view.multi_label
-            kl = row_kl(whole.logits, self._teacher, tau=method.tau, multi_label=several)
+            kl = row_kl(whole.logits, self._teacher, tau=method.tau, multi_label=view.multi_label)
             parts["kl"] = (1 - lamb) * (self._weight * kl).sum()
             given = (whole.logits.detach(), self._teacher, self._weight)
-            self._weight, alpha = boosted(*given, beta=method.beta, multi_label=several)
+            self._weight, alpha = boosted(*given, beta=method.beta, multi_label=view.multi_label)
         if lamb:
             parts["ce"] = lamb * supervised(shown.logits, labels, multi_label=view.multi_label)
         if method.mask and items.numel():  # a part may be empty
@@ -215,8 +214,8 @@ class _Objective:
         return parts, alpha
 
     def _alignment(self, shown: Trace, masked: Trace) -> dict[str, Tensor]:
-        both = [log_probabilities(trace.logits, multi_label=self._view.multi_label) for trace in (shown, masked)]
-        logits = F.mse_loss(*both)
+        one, other = (log_probabilities(trace.logits, multi_label=self._view.multi_label) for trace in (shown, masked))
+        logits = F.mse_loss(one, other)
         parts = {"align_logits": self._method.align_logits * logits}
         if shown.hidden:
             pairs = zip(shown.hidden, masked.hidden, strict=True)

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from gkdkernels import CSRGraph, feature_rows
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gkdbench.data.nodes import NodeTable, Space
 from gkdbench.nn.sampling import NeighbourSampler
-from gkdbench.protocol.predictor import Predictor, mean_logits, state_of
+from gkdbench.protocol.predictor import Predictor, state_of
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.training.blocks.label_histogram import LabelHistogram, Reach, disagreement, neighbour_mean
 from gkdbench.training.blocks.pairs import without_loops
+from gkdbench.training.blocks.pseudo_labels import GuessMixture, hits, label_probabilities, pseudo_labels
 from gkdbench.training.fields import SingleModelMethod
 from gkdbench.training.losses import supervised
 from gkdbench.training.models import as_predictor, build
@@ -209,31 +209,18 @@ class _Rounds:
         view, train = self._view, self._view.train
         logits = self.predictor.evaluate(view.inputs)
         guess = logits.sigmoid() if self._several else logits.softmax(dim=1)
-        truth = self._truth(guess)
+        truth = label_probabilities(view.labels, guess[train.position])
         seen = ~self._hidden
         guess[train.position[seen]] = truth[seen]
         weight = self._mixing_weight(guess, neighbour_mean(self._graph, guess))
         guess[train.position] = truth
         mixed = weight * guess + (1 - weight) * neighbour_mean(self._graph, guess)
-        if self._several:
-            sure = torch.maximum(mixed, 1 - mixed) > self._method.threshold
-            self._label = torch.where(sure, (mixed > 0.5).to(mixed.dtype), torch.nan)
-            chosen = sure.any(dim=1)
-        else:
-            most, self._label = mixed.max(dim=1)
-            chosen = most > self._method.threshold
+        self._label, chosen = pseudo_labels(mixed, threshold=self._method.threshold, several=self._several)
         self._label[train.position] = view.labels
         chosen[train.position] = True
         self._known = chosen.nonzero().flatten()
         self._hidden = self._hide()
         self._ctx.extra |= {"mixing_weight": weight, "labelled_share": float(chosen.float().mean())}
-
-    def _truth(self, guess: Tensor) -> Tensor:
-        """[n_train, C] probabilities that the training labels are; of several labels those of `guess` where unknown."""
-        labels = self._view.labels
-        if self._several:
-            return torch.where(labels.isnan(), guess[self._view.train.position], labels)
-        return F.one_hot(labels, self._view.num_classes).to(guess.dtype)
 
     def _mixing_weight(self, guess: Tensor, smooth: Tensor) -> float:
         """w of ``w guess + (1 - w) smooth``, both [N, C]."""
@@ -242,34 +229,16 @@ class _Rounds:
         if self._method.mixing == "fixed":
             return self._method.mix
         hidden, labels = self._view.train.position[self._hidden], self._view.labels[self._hidden]
-        mixtures = (w * guess[hidden] + (1 - w) * smooth[hidden] for w in GRID)
-        if self._several:  # an unknown label is equal to neither
-            right = [int(((mixed > 0.5).to(labels.dtype) == labels).sum()) for mixed in mixtures]
-        else:
-            right = [int((mixed.argmax(dim=1) == labels).sum()) for mixed in mixtures]
+        right = [hits(w * guess[hidden] + (1 - w) * smooth[hidden], labels) for w in GRID]
         return GRID[right.index(max(right))]
 
     def _searched_on_validation(self, guess: Tensor, smooth: Tensor) -> float:
         """The official code's w: best on validation, in an epoch that nothing can be selected from."""
-        mixtures = {f"w={w:.2f}": Predictor(_Mixture(guess, smooth, w, self._several), needs="graph") for w in GRID}
+        mixtures = {
+            f"w={w:.2f}": Predictor(GuessMixture(guess, smooth, w, several=self._several), needs="graph") for w in GRID
+        }
         self._epoch += 1
         terms = {"loss": self._loss}
         val = self._ctx.monitor.report(self._epoch, mixtures, terms=terms, selectable=False).val
         scores = [val[name] for name in mixtures]
         return GRID[scores.index(max(scores))]
-
-
-class _Mixture(nn.Module):
-    """Predicts every observed node with ``log(w guess + (1 - w) smooth)``, the logit of it for several labels; has no
-    state."""
-
-    def __init__(self, guess: Tensor, smooth: Tensor, weight: float, several: bool) -> None:
-        super().__init__()
-        self._parts, self._weight, self._several = (guess, smooth), weight, several
-
-    def forward(self, *_: Any) -> Tensor:
-        guess, smooth = self._parts
-        mixed = self._weight * guess + (1 - self._weight) * smooth
-        if self._several:
-            return mean_logits(mixed, multi_label=True)
-        return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()

@@ -7,13 +7,12 @@ and one optimiser step on the distance to those probabilities.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from gkdkernels import CSRGraph, Features, MixedFeatures, SparseFeatures, gat_aggregate
+from gkdkernels import CSRGraph, Features, gat_aggregate
 from torch import Tensor, nn
 
 from gkdbench.data.nodes import NodeSet, Space
@@ -24,7 +23,9 @@ from gkdbench.nn.random import Randomness
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor
 from gkdbench.protocol.view import Context, Fitted, TrainView
+from gkdbench.training.blocks.binarised import binarised
 from gkdbench.training.blocks.encodings import places
+from gkdbench.training.blocks.label_columns import label_columns
 from gkdbench.training.fields import DistilledStudent
 from gkdbench.training.loop import train
 from gkdbench.training.models import nonzeros
@@ -150,19 +151,11 @@ class Propagation(nn.Module):
         self.balance = nn.Parameter(torch.zeros(nodes))
         self.source = nn.Parameter(uniform((size,), bound, randomness, "source"))
         self.several = view.multi_label
-        columns = 2 * view.num_classes if self.several else view.num_classes
+        labels, train = view.labels.cpu(), view.train.position.cpu()
+        start, known, self.even = label_columns(labels, train, nodes, view.num_classes)
         self.mlp: MLP | None = None
         if method.transform:
-            self.mlp = MLP(config, width, columns, Randomness(randomness.seed, randomness.peer))
-        self.even = 1 / 2 if self.several else 1 / columns
-        start = torch.full((nodes, columns), self.even)
-        known = torch.zeros(start.shape, dtype=torch.bool)
-        labels, train = view.labels.cpu(), view.train.position.cpu()
-        if self.several:
-            both = torch.cat([labels, 1 - labels], dim=1)
-            known[train], start[train] = ~both.isnan(), both.nan_to_num(self.even)
-        else:
-            known[train], start[train] = True, F.one_hot(labels, columns).float()
+            self.mlp = MLP(config, width, start.size(1), Randomness(randomness.seed, randomness.peer))
         self.register_buffer("start", start, persistent=False)
         self.register_buffer("fixed", known, persistent=False)
 
@@ -255,17 +248,3 @@ def _macs(module: Propagation, inputs: Inputs) -> int:
     first, *rest = (int(p.numel()) for name, p in module.mlp.named_parameters() if name.endswith("weight"))
     mlp = nnz * first // max(int(inputs.features.shape[1]), 1) + nodes * sum(rest)
     return spreading + mlp + 2 * module.steps * nodes * classes
-
-
-def binarised(inputs: Inputs) -> Inputs:
-    """`inputs` with features ``x != 0``."""
-
-    def ones(x: Features) -> Features:
-        if isinstance(x, Tensor):
-            return (x != 0).to(x.dtype)
-        if isinstance(x, SparseFeatures):
-            return SparseFeatures(x.graph, (x.value != 0).to(x.value.dtype))
-        sparse = SparseFeatures(x.sparse.graph, (x.sparse.value != 0).to(x.sparse.value.dtype))
-        return MixedFeatures(sparse, (x.dense != 0).to(x.dense.dtype))
-
-    return replace(inputs, features=ones(inputs.features))
