@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 something failed or is wrong; 2 bad input; 3 not checked o
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import shlex
 import sys
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # argparse takes words of one stretch only; those after a later option belong to them all the same.
     words = [word for word in rest if not word.startswith("-") and hasattr(args, "words")]
     if len(words) < len(rest):
-        top.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in words)}")
+        args.parser.error(_unrecognized([word for word in rest if word not in words], args.parser))
     if words:
         args.words += words
     args.command = shlex.join(["gkdbench", *(sys.argv[1:] if argv is None else argv)])
@@ -62,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _unrecognized(words: Sequence[str], of: argparse.ArgumentParser) -> str:
+    """What to say of `words` that the parser of a verb does not take: the nearest of its options."""
+    told = []
+    for word in words:
+        near = difflib.get_close_matches(word.partition("=")[0], of._option_string_actions, n=1)
+        told.append(f"{word} (did you mean {near[0]}?)" if near else word)
+    return f"unrecognized arguments: {' '.join(told)}"
+
+
 ONLY_RECORDS = "keys: method, dataset, split, setting, variant, backbone, recipe, key"
 ALLOW_DIRTY = "also write rows of code that differs from its commit into a folder that git tracks"
 
@@ -76,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, verb: str, text: str, *, json: bool = True) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(verb=verb)
+        sub.set_defaults(verb=verb, parser=sub)
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
@@ -210,7 +220,7 @@ def _data_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         ("fetch", "download one set"),
     ):
         sub = actions.add_parser(name, help=text, description=text)
-        sub.set_defaults(verb=f"datasets:data_{name}")
+        sub.set_defaults(verb=f"datasets:data_{name}", parser=sub)
         sub.add_argument("--data", type=folder, help="folder of raw files (default: $GKDBENCH_DATA)")
         sub.add_argument("--json", action="store_true", help="print JSON")
         if name == "list":
@@ -229,7 +239,7 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     actions = profile.add_subparsers(metavar="ACTION", required=True)
     text = "operators x shapes x competitors, each ratio behind a gate of values and gradients"
     sub = actions.add_parser("kernels", help=text, description=text)
-    sub.set_defaults(verb="profile.kernels:kernels")
+    sub.set_defaults(verb="profile.kernels:kernels", parser=sub)
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--bars", action="store_true", help="the promised ratios on a CPU, met or not")
     what.add_argument("--steps", action="store_true", help="training steps of GCN and GAT compared with PyG's")
@@ -239,7 +249,7 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _bench_arguments(sub)
     text = "steps and inference of whole methods compared with the structure of the official code"
     sub = actions.add_parser("methods", help=text, description=text)
-    sub.set_defaults(verb="profile.methods:methods")
+    sub.set_defaults(verb="profile.methods:methods", parser=sub)
     sub.add_argument("--latency", action="store_true", help="inference of RbM against k; goes on with a --json file")
     _bench_arguments(sub)
     for name, text in (
@@ -250,11 +260,11 @@ def _profile_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
         ("inference", "the operators of a method's answers: all items, batches of 1,024, one query"),
     ):
         sub = actions.add_parser(name, help=text, description=text)
-        sub.set_defaults(verb=f"profile.whole_method:{name}")
+        sub.set_defaults(verb=f"profile.whole_method:{name}", parser=sub)
         _method_profile_arguments(sub)
     text = "fill the tables of a Markdown file from stored results, and draw the plots next to it"
     sub = actions.add_parser("docs", help=text, description=text)
-    sub.set_defaults(verb="profile.docs:docs")
+    sub.set_defaults(verb="profile.docs:docs", parser=sub)
     sub.add_argument("paths", nargs="*", default=["results/kernels"], help="JSON files or folders of them")
     sub.add_argument("--into", default="docs/kernels.md", help="the Markdown file (default: docs/kernels.md)")
 

@@ -13,7 +13,7 @@ LOG_S = 30.0
 """Time between two lines in a log."""
 
 
-class Meter:
+class WorkMeter:
     """Counts steps of the same kind and says how many are done, and about how long the rest takes.
 
     Args:

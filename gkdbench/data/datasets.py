@@ -73,7 +73,8 @@ def dataset_info(name: str) -> DatasetInfo:
     entry = DATASETS.entries().get(name) or DATASETS.entries().get(canon)
     if entry is None:
         known = [*DATASETS.names(), *catalogue.aliases()]
-        raise UnknownName("dataset", name, known, "`gkdbench list datasets` prints all")
+        hint = "`gkdbench list datasets` prints all; a Task of a script is known in that script only, by run(task=...)"
+        raise UnknownName("dataset", name, known, hint)
     return DatasetInfo(
         entry.name,
         kind="",

@@ -86,7 +86,7 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            written = []
+            written: list[Path] = []
             for file in wanted:
                 if tell is not None:
                     tell(len(written), len(wanted), file.path)

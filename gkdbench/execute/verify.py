@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gkdbench.data.datasets import MissingData
 from gkdbench.data.splits import SplitTask, prepare_named
-from gkdbench.errors import UserError
+from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.selected_epochs import selection_problems
 from gkdbench.execute.verification import other_records
 from gkdbench.execute.verification.curve_fields import curve_differences, epoch_differences, look_differences
@@ -34,6 +34,7 @@ from gkdbench.records.store import load_record, record_paths
 __all__ = ["VerifyReport", "verify"]
 
 Tell = Callable[[int, int, str], None]
+_UNREGISTERED = "dataset: {} is not registered here: install its package, or verify in the script that ran it"
 
 
 def verify(path: str | Path, *, data: str | Path | None = None, tell: Tell | None = None) -> VerifyReport:
@@ -163,6 +164,10 @@ def _check_scores(
                 report.leave(run.path, run.row, Difference("dataset", text=f"data absent ({why})"))
             continue
         except Exception as error:  # no such data set, split or index, or one that cannot be made
+            if isinstance(error, UnknownName) and error.kind == "dataset":  # of another package, or of a script
+                for run in same:
+                    report.leave(run.path, run.row, Difference("dataset", text=_UNREGISTERED.format(name[0][:80])))
+                continue
             for run in same:
                 text = f"dataset, split, index: expected a split that can be made, got {name} ({str(error)[:150]})"
                 report.add(run.path, run.row, Difference("dataset", text=text))

@@ -60,10 +60,10 @@ def data_check(args: argparse.Namespace) -> int:
     """``gkdbench data check [NAME...]``: sha256 of every file; 1 when one is corrupt, 3 when one is missing."""
     from gkdbench.data.check import check_dataset, list_datasets
     from gkdbench.data.datasets import dataset_info
-    from gkdbench.meter import Meter
+    from gkdbench.meter import WorkMeter
 
     names = args.names or [row.info.name for row in list_datasets(args.data) if row.available and row.needed]
-    meter = Meter(len(names), "data sets checked")
+    meter = WorkMeter(len(names), "data sets checked")
     rows = []
     for name in names:
         rows += [
@@ -84,7 +84,7 @@ def data_fetch(args: argparse.Namespace) -> int:
     from gkdbench.data.check import fetch, fetch_instructions, unverified
     from gkdbench.data.datasets import dataset_info
     from gkdbench.data.rawfiles import data_folder
-    from gkdbench.meter import Meter
+    from gkdbench.meter import WorkMeter
 
     if args.print:
         text = fetch_instructions(args.name)  # refuses what has no files
@@ -93,7 +93,7 @@ def data_fetch(args: argparse.Namespace) -> int:
         else:
             say(text)
         return 0
-    meter = Meter(0, "files fetched")
+    meter = WorkMeter(0, "files fetched")
     written = fetch(args.name, data=args.data, tell=meter.step_of)
     meter.end()
     info, paths = dataset_info(args.name), unverified(args.name)

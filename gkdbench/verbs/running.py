@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
-from gkdbench.meter import Meter
+from gkdbench.meter import WorkMeter
 from gkdbench.verbs.cost import plan_cost, run_cost
 from gkdbench.verbs.datasets import nothing_there
 from gkdbench.verbs.printing import say, show
@@ -263,7 +263,7 @@ def verify(args: argparse.Namespace) -> int:
 
     if args.rerun is None and (args.seed is not None or args.cheapest or args.jobs is not None):
         raise UserError("--seed, --cheapest and --jobs belong to --rerun N; add it, or leave them out")
-    meter = Meter(0, "steps")
+    meter = WorkMeter(0, "steps")
     report = check(args.path, data=args.data, tell=meter.step_of)
     meter.end()
     again = _rerun(args) if args.rerun is not None else None

@@ -205,3 +205,27 @@ def test_an_interrupted_run_says_the_command_that_was_given(
     done = inside("run", "mine.toml", "--only", "method=mlp|kd", "--jobs", "1")
     assert done.code == 130
     assert done.err.rstrip().endswith("3 left; go on with: gkdbench run mine.toml --only 'method=mlp|kd' --jobs 1")
+
+
+def test_a_misspelt_option_has_the_usage_of_its_verb_and_the_nearest(inside: Inside) -> None:
+    done = inside("run", "smoke", "--seedz", "3", "--jbos", "2")
+    assert done.code == 2
+    assert done.err.startswith("usage: gkdbench run ")
+    assert "unrecognized arguments: --seedz (did you mean --seeds?) --jbos (did you mean --jobs?)" in done.err
+
+
+def test_rows_of_a_task_of_a_script_are_not_checked_elsewhere(inside: Inside, tmp_path: Path) -> None:
+    import numpy as np
+
+    import gkdbench
+
+    ring = np.stack([np.arange(60), (np.arange(60) + 3) % 60])
+    task = gkdbench.Task.from_arrays(
+        "ring-of-a-script", np.concatenate([ring, ring[::-1]], axis=1), np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
+    )
+    out = str(tmp_path / "runs")
+    assert gkdbench.run(task=task, methods="mlp", seeds=0, overrides={"epochs": 1}, out=out, jobs=1).ok == 1
+    done = inside("verify", out)
+    assert (done.code, "0 wrong, 1 not checked" in done.out) == (3, True), done.out
+    assert "ring-of-a-script is not registered here" in done.out
+    assert "known in that script only" in inside("run", "--method", "mlp", "--dataset", "ring-of-a-script").err

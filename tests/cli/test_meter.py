@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from gkdbench.meter import Meter
+from gkdbench.meter import WorkMeter
 
 
 class Terminal(io.StringIO):
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 def said(stream: io.StringIO, steps: int, seconds_a_step: float) -> str:
     now = [0.0]
-    meter = Meter(steps, "records checked", stream=stream, clock=lambda: now[0])
+    meter = WorkMeter(steps, "records checked", stream=stream, clock=lambda: now[0])
     for step in range(steps):
         now[0] += seconds_a_step
         meter.step(f"r{step}")

@@ -80,11 +80,11 @@ def test_the_walk_sees_what_is_wrong(tmp_path: Path) -> None:
     text = "```bash\nmkdir below && cd below\nexport WORD=here\n```\n\n```bash test\nbasename $PWD; echo $WORD\n```\n"
     right = "```text\nbelow\nhere\n```\n"
     tail = "\n```bash test\nabsent-command\n```\n\n```python test\nx = 1\n```\n\n```python test\nprint(x + 1)\n```\n"
-    document = tmp_path / "page.md"
+    document = tmp_path / "README.md"
     document.write_text(f"{text}{right}{tail}```text\n2\n```\n")
     env = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])}
     (wrong,) = follow(document, Shell(tmp_path, env, tmp_path / "state"))
-    assert "page.md:14: exit 127" in wrong
+    assert "README.md:14: exit 127" in wrong
     (tmp_path / "below").rmdir()
     document.write_text(text + right.replace("here", "there"))
     (wrong,) = follow(document, Shell(tmp_path, env, tmp_path / "state"))

@@ -7,7 +7,7 @@ from support.import_graph import circles, graph_of, import_graph
 FLOORS = (
     ("gkdkernels",),
     ("errors",),
-    ("safe_files", "options", "printable"),
+    ("safe_files", "text_files", "options", "printable", "meter"),
     ("safe_arrays",),
     ("controls", "moved", "registry"),
     ("metrics", "records"),
