@@ -19,7 +19,7 @@ import numpy as np
 
 from gkdbench.records.schema import Record
 from gkdbench.report.claimfile import ClaimTest, Side, of_one_protocol
-from gkdbench.report.claimvalues import Curves, Gathered, Place, Rivalry, gather, worst_regrets
+from gkdbench.report.claimvalues import ClaimCondition, Curves, Gathered, Rivalry, gather, worst_regrets
 from gkdbench.report.convergence import Speedup
 from gkdbench.report.statistics import (
     EQUAL,
@@ -45,7 +45,7 @@ class RivalComparison:
     A line that is not `tested` has numbers and no word: the rival's pooled estimate told nothing apart.
     """
 
-    place: Place
+    place: ClaimCondition
     candidate: str
     rival: str
     mean: float

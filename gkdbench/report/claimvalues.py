@@ -14,7 +14,7 @@ from gkdbench.report.convergence import Pair, Speedup, arrivals, pace
 from gkdbench.report.model import TableRow
 from gkdbench.report.overlap import overlap_ratio
 
-Place = tuple[str, str, str]
+ClaimCondition = tuple[str, str, str]
 """Data set, split id, reported setting."""
 Values = tuple[list[float], list[float], list[float]]
 """Per run the candidate's value, the rival's, and the gain, positive where the candidate is better."""
@@ -31,7 +31,7 @@ class Rivalry:
         ratio: of test to training items, where splits overlap.
     """
 
-    place: Place
+    place: ClaimCondition
     rival: int
     candidate: str
     name: str
@@ -76,7 +76,7 @@ def _of_place(
     part: ClaimPart,
     sides: Mapping[str, Side],
     records: Sequence[Record],
-    place: Place,
+    place: ClaimCondition,
     absent: dict[str, None],
     lacking: set[int],
     curves: Curves | None,

@@ -201,7 +201,7 @@ def _by_training(lines: Sequence[PublishedComparison]) -> list[str]:
     judged = [line for line in lines if line.training is not None]
     if not judged:
         return []
-    tally = Counter(line.training.grade for line in judged if line.training and line.training.grade)
+    tally = Counter(str(line.training.grade) for line in judged if line.training)
     counts = ", ".join(f"{tally[status]} {status}" for status in GRADES if tally[status]) or "none judged"
     missing = sum(line.training.tolerance is None for line in judged if line.training)
     text = (

@@ -66,9 +66,9 @@ def test_board_and_compare_agree() -> None:
 def test_claim_pages_and_compare_agree() -> None:
     page = read_page(ROOT / "docs" / "claims" / "rbm.toml", ClaimPage)
     known = records("cora/cpf-lcc-20-30", "pubmed/cpf-lcc-20-30")
-    (found,) = check_all(page.claim[:1], page.row, list(known.values()))
+    claim = next(claim for claim in page.claim if claim.candidate == "rbm" and "krd" in claim.against)
+    (found,) = check_all([claim], page.row, list(known.values()))
     own = [record for record in known.values() if record.protocol_version == found.protocol]
-    (claim,) = page.claim[:1]
     sides = {page.row[name].name: page.row[name] for name in (claim.candidate, *claim.against)}
     assert len(found.lines) >= 3
     for line in found.lines[:6]:

@@ -68,4 +68,4 @@ def _signs(runs: Sequence[Run], flips: int, seed: int) -> NDArray[np.float64]:
 def _stream(run: Run, flips: int, seed: int) -> NDArray[np.float64]:
     drawn = np.random.default_rng([seed, *run]).integers(0, 2, size=flips + 1, dtype=np.int8)
     drawn[0] = 0
-    return 1.0 - 2.0 * drawn
+    return np.where(drawn == 1, -1.0, 1.0)

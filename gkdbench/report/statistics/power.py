@@ -83,7 +83,7 @@ def _design_signs(runs: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return 1.0 - 2.0 * half_of_subsets(runs)
     drawn = rng.integers(0, 2, size=(2_000, runs), dtype=np.int8)
     drawn[0] = 0
-    return 1.0 - 2.0 * drawn
+    return np.where(drawn == 1, -1.0, 1.0)
 
 
 def _t_power(effect: float, pairs: int, level: float) -> float:
