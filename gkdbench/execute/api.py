@@ -14,7 +14,7 @@ from gkdbench.errors import UserError
 from gkdbench.execute.device_lock import device_use
 from gkdbench.execute.inline_suite import Methods, suite_of
 from gkdbench.execute.kept_models import model_folder
-from gkdbench.execute.plan import Plan, make_plan, with_trials
+from gkdbench.execute.plan import Plan, make_plan
 from gkdbench.execute.pool import GRACE_S, Pool
 from gkdbench.execute.prefetch import DataPrefetcher
 from gkdbench.execute.processes.confine import hidden_folders
@@ -53,27 +53,14 @@ def plan_suite(
     rerun: bool = False,
     max_cells: int | None = None,
     tier: Tier | None = None,
-    trial: bool = False,
 ) -> Plan:
-    """What `run_suite` with the same arguments would do. Trains nothing, writes nothing.
-
-    Args:
-        trial: time a few epochs of each configuration of which nothing was measured on its data set, for a better
-            estimate.
-    """
+    """What `run_suite` with the same arguments would do. Trains nothing, writes nothing."""
     given = dict(locals())
     if task is not None:
         with _named(task, dataset, split) as names:
             return plan_suite(**(given | names))
     loaded = suite_of(suite, methods=methods, dataset=dataset, split=split, seeds=seeds, overrides=overrides)
-    plan = _plan(loaded, Store(out), data, device, jobs, threads, only, tier, retry, rerun, (), max_cells)
-    if not trial or not plan.guesses:
-        return plan
-    from gkdbench.execute.planning.trials import trial_seconds
-
-    folder = None if data is None else Path(data)
-    trials = trial_seconds(plan.guesses, data=folder, device=device, threads=threads or loaded.threads)
-    return with_trials(plan, Store(out), trials, job_count(jobs, threads))
+    return _plan(loaded, Store(out), data, device, jobs, threads, only, tier, retry, rerun, (), max_cells)
 
 
 def _plan(

@@ -163,7 +163,8 @@ def distance_scores(x: Tensor, codes: Tensor) -> Tensor:
     """[N, K] negative Euclidean distances of ``x: [N, D]`` and ``codes: [K, D]``."""
     if codes.requires_grad or max(x.size(0), codes.size(0)) <= FEW:
         return -torch.cdist(x, codes)
-    return -_Distances.apply(x, codes)  # type: ignore[no-untyped-call]
+    distance: Tensor = _Distances.apply(x, codes)  # type: ignore[no-untyped-call]
+    return -distance
 
 
 FEW = 25

@@ -60,11 +60,17 @@ def plan(args: argparse.Namespace) -> int:
     """``gkdbench plan SUITE``: cells, cached, estimated hours and bytes; nothing runs."""
     from gkdbench.execute.api import plan_suite
     from gkdbench.execute.changed import changed_line
+    from gkdbench.records.store import Store
 
     suite = _suite(args)
     if suite.measures == "cost":
         return plan_cost(suite, args)
-    found = plan_suite(suite, **_options(args), trial=args.trial)
+    found = plan_suite(suite, **_options(args))
+    if args.trial:
+        from gkdbench.execute.planning.trials import tried
+
+        given = {name: getattr(args, name) for name in ("device", "threads", "jobs")}
+        found = tried(found, Store(args.out), data=None if args.data is None else Path(args.data), **given)
     if args.json:
         facts: dict[str, Any] = {
             "suite": found.suite.full_name,

@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gkdbench.execute.api import job_count
 from gkdbench.execute.cell import Cell
+from gkdbench.execute.plan import Plan, with_trials
 from gkdbench.execute.planning.estimates import EPOCHS, TimeModel, published_timings
 from gkdbench.execute.planning.facts import facts_of
 from gkdbench.execute.profiling import short_runs
 from gkdbench.measure.profiles.epochs import EndedSoon
 from gkdbench.protocol.monitor import EpochResult, Monitor
 from gkdbench.protocol.predictor import Predictor
+from gkdbench.records.store import Store
 
 REPORTS = 4
 """The first pays for what is computed once, the others say what an epoch takes."""
@@ -35,6 +38,12 @@ class _Timed:
         result = self._monitor.report(epoch, predictors, **more)
         self.ends.append((epoch, time.process_time()))
         return result
+
+
+def tried(plan: Plan, store: Store, *, data: Path | None, device: str, threads: int | None, jobs: int | None) -> Plan:
+    """`plan`, its guesses replaced by trials; other arguments as of `gkdbench.execute.api.plan_suite`."""
+    trials = trial_seconds(plan.guesses, data=data, device=device, threads=threads or plan.suite.threads)
+    return with_trials(plan, store, trials, job_count(jobs, threads))
 
 
 def trial_seconds(cells: Iterable[Cell], *, data: Path | None, device: str, threads: int) -> dict[str, float]:

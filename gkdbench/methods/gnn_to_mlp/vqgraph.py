@@ -182,8 +182,8 @@ class _Objective:
     def _tokens(self, own: Tensor, observed: Tensor) -> Tensor:
         """The loss of the student's ``own: [B, D]`` against the tokenizer's hidden features of `observed` [B]."""
         tau = self._method.tau
-        kept = self._taught is not None
-        taught = tensor_rows(self._taught, observed) if kept else self._score(self._h[observed], self._codes)
+        kept = self._taught
+        taught = self._score(self._h[observed], self._codes) if kept is None else tensor_rows(kept, observed)
         if self._released:
             return released_token_loss(distance_scores(own, self._codes), taught, tau=tau)
         return tau**2 * kl_to_teacher(self._score(own, self._codes), taught, tau=tau)
