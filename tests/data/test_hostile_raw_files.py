@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,7 @@ from gkdbench.data import rawfiles
 from gkdbench.data.build import dense, graph_of, multi_hot, one_hot
 from gkdbench.data.check import fetch, fetch_instructions, unverified
 from gkdbench.data.datasets import load_task
-from gkdbench.data.decode import MAX_CODES, sparse_matrix, table
+from gkdbench.data.decode import MAX_CODES, integers, sparse_matrix, table
 from gkdbench.data.rawfiles import CorruptData
 from gkdbench.data.task import Task
 from gkdbench.errors import UserError
@@ -298,3 +299,25 @@ def test_a_built_in_set_is_not_called_unknown() -> None:
     for call in (lambda: fetch("csbm"), lambda: fetch_instructions("csbm:n=300")):
         with pytest.raises(UserError, match="built in: there is nothing to fetch"):
             call()
+
+
+@pytest.mark.parametrize("line", [b"1,2\n", b"12 34\n", b"-1,9\n"])
+@pytest.mark.parametrize("read", [integers, table], ids=lambda read: read.__name__)
+def test_a_gzip_bomb_takes_less_than_a_gib(read: Callable[..., np.ndarray], line: bytes, tmp_path: Path) -> None:
+    """Scaled by 256: a file above the bound of a text, and one just below it, whose every number is read."""
+    scale = 256
+    limit = rawfiles.MIN_TEXT_BYTES // scale
+    options = {} if read is integers or b"," in line else {"delimiter": None}
+    for lines, refused in ((40 * limit // len(line), True), (limit // len(line), False)):
+        path = tmp_path / "edge.csv.gz"
+        path.write_bytes(gzip.compress(line * lines, 1))
+        tracemalloc.start()
+        try:
+            if refused:
+                with pytest.raises(CorruptData, match="expected at most"):
+                    read(path, limit=limit, **options)
+            else:
+                assert read(path, limit=limit, **options).size == 2 * lines
+            assert tracemalloc.get_traced_memory()[1] < 2**30 // scale
+        finally:
+            tracemalloc.stop()
