@@ -540,7 +540,6 @@ FAULTS += [
         "with _no_transforms():",
         ("test_kept_values.py",),
         "inference",
-        often=True,
     ),
     Fault(
         "derivatives: no tie of a second derivative",
@@ -549,7 +548,6 @@ FAULTS += [
         "    if True:\n",
         ("test_derivatives.py",),
         "second and cpu",
-        often=True,
     ),
     Fault(
         "derivatives: tangents are lost",
