@@ -81,7 +81,7 @@ def _without_cancellation(
     pull = weight.abs()
     near = row_sum(pull * value.sqrt(), rows.indptr)
     far = row_sum(pull, rows.indptr).mul_(torch.linalg.vector_norm(centred, dim=-1))
-    cancels = ~(far <= _LOST * near) & (rows.indptr.diff() > 0)
+    cancels = ~(far <= _LOST * near)
     if not bool(cancels.any()):
         return out
     out[cancels] = 0.0
