@@ -86,7 +86,7 @@ def _without_cancellation(
         return out
     out[cancels] = 0.0
     step = max(1, _CHUNK_ELEMENTS // x.size(1))
-    for edges in cancels.index_select(0, rows.row).nonzero()[:, 0].split(step):
+    for edges in torch.split(cancels.index_select(0, rows.row).nonzero()[:, 0], step):
         here = rows.row[edges]
         difference = x.index_select(0, here).sub_(x.index_select(0, rows.other[edges]))
         # a weight of 0 is a loop, or an edge whose gradient is 0
