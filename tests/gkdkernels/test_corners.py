@@ -1,4 +1,4 @@
-"""Corners of readouts, routing, experts and structures: strides, halves, twins, zero sizes, far clusters, NaN, autocast."""
+"""Corners of readouts, routing, experts and structures: strides, halves, twins, zero sizes, NaN, autocast."""
 
 from __future__ import annotations
 

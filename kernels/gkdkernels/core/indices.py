@@ -59,8 +59,8 @@ def raise_flagged(device: torch.device) -> None:
     if flag is not None and int(flag[0]):
         flag.zero_()
         raise ValueError(
-            f"{_named[device]}: expected classes or experts within range, got one outside in this or an earlier call on "
-            f"{device}, which left its rows out; try the call on the CPU, which names the values"
+            f"{_named[device]}: expected classes or experts within range, got one outside in this or an earlier call "
+            f"on {device}, which left its rows out; try the call on the CPU, which names the values"
         )
 
 

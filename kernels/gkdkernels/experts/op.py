@@ -89,16 +89,18 @@ def expert_linear(
     if autocast_on(weight.device):
         x, weight, bias = _cast(x, weight, bias)
         with autocast_off(weight.device):
-            options = {"gate": gate, "log_temperature": log_temperature, "dropout": dropout, "key": key}
             return expert_linear(
                 x,
                 weight,
                 bias,
                 index,
                 alpha,
-                **options,
+                gate=gate,
+                log_temperature=log_temperature,
+                dropout=dropout,
+                key=key,
                 dropout_per=dropout_per,
-                backend=backend,  # type: ignore[arg-type]
+                backend=backend,
             )
     _check(x, weight, bias, index, alpha, gate, log_temperature, dropout, key, dropout_per)
     check_indices_of("index", index, weight.size(0))

@@ -148,7 +148,10 @@ def row_kl(
     teaches: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not requested; 0 outside `mask`."""
+    """KL of each row [N] and its gradients in `student` and `value` [N, C], empty if not requested.
+
+    All are 0 outside `mask`.
+    """
     asked = (student, value, mask, kind, tau, multi_label, learns, teaches)
     if backend == "cpu":
         return _row_kl_cpu(*asked)
@@ -230,8 +233,8 @@ def _fake_row_kl(
 
 
 _row_kl_op = register(
-    "row_kl(Tensor student, Tensor value, Tensor? mask, str kind, float tau, bool multi_label, bool learns, bool teaches, "
-    "str backend) -> (Tensor, Tensor, Tensor)",
+    "row_kl(Tensor student, Tensor value, Tensor? mask, str kind, float tau, bool multi_label, bool learns, "
+    "bool teaches, str backend) -> (Tensor, Tensor, Tensor)",
     row_kl,
     fake=_fake_row_kl,
 )

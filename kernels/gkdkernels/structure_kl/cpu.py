@@ -81,12 +81,12 @@ def _without_cancellation(
     pull = weight.abs()
     near = row_sum(pull * value.sqrt(), rows.indptr)
     far = row_sum(pull, rows.indptr).mul_(torch.linalg.vector_norm(centred, dim=-1))
-    cancels = ~(far <= _LOST * near) & (rows.indptr.diff() > 0)
+    cancels = ~(far <= _LOST * near)
     if not bool(cancels.any()):
         return out
     out[cancels] = 0.0
     step = max(1, _CHUNK_ELEMENTS // x.size(1))
-    for edges in cancels.index_select(0, rows.row).nonzero()[:, 0].split(step):
+    for edges in torch.split(cancels.index_select(0, rows.row).nonzero()[:, 0], step):
         here = rows.row[edges]
         difference = x.index_select(0, here).sub_(x.index_select(0, rows.other[edges]))
         # a weight of 0 is a loop, or an edge whose gradient is 0

@@ -53,8 +53,8 @@ def structure_kl(
         if the student is, else fp32. Differentiable in `student`, once ("reference": any number of times).
 
     Raises:
-        ValueError: an unknown kernel or backend, a bad sigma, no teacher, one that is no distribution, or a wrong shape,
-            dtype or device.
+        ValueError: an unknown kernel or backend, a bad sigma, no teacher, one that is no distribution, or a wrong
+            shape, dtype or device.
 
     Example:
         >>> graph = CSRGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]]), 3)
