@@ -160,6 +160,42 @@ RAW: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
         },
         {"multi_label": True, "metric": "micro_f1"},
     ),
+    "wikics": (
+        {
+            "data.json": json.dumps(
+                {
+                    "features": [[0.5, float(i)] for i in range(6)],
+                    "labels": [0, 1, 0, 1, 0, 1],
+                    "links": [[1], [0, 2], [], [4], [3], [2]],
+                    "train_masks": [[i == 0 for i in range(6)]] * 20,
+                    "val_masks": [[i == 1 for i in range(6)]] * 20,
+                    "stopping_masks": [[i == 2 for i in range(6)]] * 20,
+                    "test_mask": [i > 2 for i in range(6)],
+                }
+            ).encode()
+        },
+        {},
+    ),
+    "webkb": (
+        {
+            "out1_node_feature_label.txt": b"node_id\tfeature\tlabel\n0\t1,1\t0\n1\t0,1\t1\n2\t1,0\t1\n",
+            "out1_graph_edges.txt": b"node_id\tnode_id\n0\t1\n2\t2\n2\t0\n",
+        },
+        {"directed": True},
+    ),
+    "heterophilous": (
+        {
+            "rough.npz": _npz(
+                node_features=np.ones((4, 2), np.float32),
+                node_labels=np.array([0, 1, 1, 0]),
+                edges=np.array([[0, 1], [2, 1], [3, 0]]),
+                train_masks=np.stack([np.roll([True, False, False, False], k) for k in range(10)]),
+                val_masks=np.stack([np.roll([False, True, False, False], k) for k in range(10)]),
+                test_masks=np.stack([np.roll([False, False, True, False], k) for k in range(10)]),
+            )
+        },
+        {},
+    ),
 }  # fmt: skip
 """Reader -> the files of a tiny set, and what its catalogue entry says of it."""
 
