@@ -53,7 +53,7 @@ class RocAuc(Metric):
 def area_under_roc(truth: Array, scores: Array) -> float:
     """The area under the ROC curve of one task, by trapezoids between the corners of the curve.
 
-    To the bit what scikit-learn's `roc_auc_score` gives, without its import: a second of processor time in each cell of
+    To the bit what scikit-learn gives, without its import: a second of processor time in each cell of
     a molecule set.
 
     Args:
