@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkdbench.errors import UserError
-from gkdbench.safe_files import read_bytes
+from gkdbench.safe_files import UnsafeFile, read_bytes
 
 LARGEST_FILE = 2**23
 """Bytes; a larger file is none that somebody wrote."""
@@ -28,6 +28,8 @@ def read_text(path: Path, what: str = "file") -> str:
     try:
         text = read_bytes(path, LARGEST_FILE).decode("utf-8-sig")
         return text.replace("\r\n", "\n").replace("\r", "\n")
+    except UnsafeFile as error:
+        raise UserError(f"{what} {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{what} {path}: expected text in UTF-8, got another encoding (byte {error.start}); save it as UTF-8"

@@ -91,7 +91,7 @@ def print_board(board: Board) -> None:
     from gkdbench.report.text import to_text
 
     width = shutil.get_terminal_size((140, 40)).columns
-    say(to_text(board, width=width, color=sys.stdout.isatty()))  # colours are escapes; its texts are printable
+    print(to_text(board, width=width, color=sys.stdout.isatty()))  # colours are escapes; its texts are printable
 
 
 def write_page(board: Board, path: Path, *, title: str) -> Path:

@@ -20,8 +20,9 @@ from gkdbench.testing.runs import Workshop, small_method
 
 ROOMS = ("methods", "training", "nn", "gkdkernels")
 ROOTS = {str(Path(gkdbench.__file__).parent): "", str(Path(gkdkernels.__file__).parent): "gkdkernels/"}
-MOST = {"glnn": 16, "gml": 22, "rbm": 26, "alignahead": 30}
-"""Files at most, the method's own included."""
+MOST = {"glnn": 16, "gml": 27, "rbm": 31, "alignahead": 34}
+"""Files at most, the method's own included; five of the last three refuse what the operators cannot do: second
+derivatives, indices out of range, mixed dtypes under autocast (`gkdkernels/core`, `gkdkernels/kept.py`)."""
 
 
 def files_entered(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

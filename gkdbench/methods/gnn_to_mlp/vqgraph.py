@@ -191,7 +191,8 @@ class _Objective:
     @property
     def _score(self) -> Callable[[Tensor, Tensor], Tensor]:
         """How the tokenizer's side is scored."""
-        return cosine_scores if self._released else SCORES[self._method.score]
+        chosen = SCORES[self._method.score]
+        return cosine_scores if self._released else chosen
 
     def _scores_of_teacher(self) -> Tensor | None:
         """[N, K] the tokenizer's scores of all observed nodes, which no step changes; None where they would take more

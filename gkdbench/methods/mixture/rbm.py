@@ -4,8 +4,9 @@ Files that `fit` enters, in order: methods/mixture/_student.py, training/fields.
 nn/mixture.py, nn/model.py, training/method.py, nn/linear.py, nn/random.py, nn/parts.py, gkdkernels/graph.py,
 methods/mixture/_objective.py, methods/mixture/_targets.py, training/steps.py, training/distil.py,
 gkdkernels/core/dropout.py, training/losses.py, nn/clustering.py, gkdkernels/experts/routing.py,
-gkdkernels/core/dispatch.py, gkdkernels/experts/op.py, gkdkernels/experts/cpu.py, gkdkernels/core/matmul_cpu.py,
-methods/mixture/_losses.py, methods/mixture/_diagnostics.py.
+gkdkernels/core/dispatch.py, gkdkernels/core/indices.py, gkdkernels/core/autocast.py, gkdkernels/experts/op.py,
+gkdkernels/core/registration.py, gkdkernels/core/derivatives.py, gkdkernels/experts/cpu.py,
+gkdkernels/core/matmul_cpu.py, methods/mixture/_losses.py, methods/mixture/_diagnostics.py, gkdkernels/kept.py.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ computed once per step, then store the likeness and the share of the alignment a
 Files that `fit` enters, in order: training/method.py, training/fields.py, training/models.py, nn/gat.py, nn/model.py,
 training/mutual.py, nn/parts.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/steps.py,
 training/blocks/structure.py, methods/mutual/_alignment.py, training/blocks/gradient_share.py, gkdkernels/gat/op.py,
-gkdkernels/core/dispatch.py,
-gkdkernels/gat/cpu.py, gkdkernels/spmm/cpu.py, gkdkernels/spmm/op.py, gkdkernels/structure_kl/edge_log_probs.py,
-gkdkernels/structure_kl/kernel_functions.py, gkdkernels/structure_kl/edge_rows.py, gkdkernels/structure_kl/cpu.py,
-training/loop.py, gkdkernels/core/dropout.py, training/mutual_method.py, training/losses.py,
-gkdkernels/structure_kl/op.py, nn/stats.py.
+gkdkernels/core/autocast.py, gkdkernels/core/dispatch.py, gkdkernels/core/derivatives.py, gkdkernels/gat/cpu.py,
+gkdkernels/kept.py, gkdkernels/spmm/cpu.py, gkdkernels/spmm/op.py, gkdkernels/structure_kl/edge_log_probs.py,
+gkdkernels/structure_kl/kernel_functions.py, gkdkernels/structure_kl/edge_rows.py, gkdkernels/core/registration.py,
+gkdkernels/structure_kl/cpu.py, training/loop.py, gkdkernels/core/dropout.py, training/mutual_method.py,
+training/losses.py, gkdkernels/structure_kl/op.py, nn/stats.py.
 """
 
 from __future__ import annotations

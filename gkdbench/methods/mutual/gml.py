@@ -2,9 +2,10 @@
 
 Files that `fit` enters, in order: training/mutual_method.py, training/models.py, nn/gcn.py, nn/model.py, nn/sage.py,
 methods/mutual/_logit_weighting.py, nn/linear.py, nn/random.py, gkdkernels/graph.py, training/mutual.py, nn/edges.py,
-nn/parts.py, training/steps.py, training/loop.py, gkdkernels/core/dropout.py, gkdkernels/spmm/op.py,
-gkdkernels/core/dispatch.py, gkdkernels/spmm/cpu.py, gkdkernels/mutual_kl/op.py, gkdkernels/mutual_kl/arguments.py,
-gkdkernels/mutual_kl/cpu.py.
+nn/parts.py, training/steps.py, training/loop.py, gkdkernels/core/dropout.py, gkdkernels/spmm/op.py, gkdkernels/kept.py,
+gkdkernels/core/autocast.py, gkdkernels/core/dispatch.py, gkdkernels/core/derivatives.py, gkdkernels/spmm/cpu.py,
+gkdkernels/mutual_kl/op.py, gkdkernels/mutual_kl/arguments.py, gkdkernels/core/registration.py,
+gkdkernels/core/indices.py, gkdkernels/mutual_kl/cpu.py.
 """
 
 from __future__ import annotations
