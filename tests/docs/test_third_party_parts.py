@@ -101,7 +101,11 @@ def test_records_hold_what_each_part_declares(records: dict[str, Record]) -> Non
 def test_the_control_stands_where_controls_stand(records: dict[str, Record]) -> None:
     (column,) = build(list(records.values())).tables
     rows: dict[str, TableRow] = {row.method: row for section in column.sections for row in section.entries}
-    assert {name: row.control for name, row in rows.items()} == {"teacher": False, "follower": False, "unmoved": True}
+    assert {name: row.control for name, row in rows.items()} == {
+        "teacher": None,
+        "follower": None,
+        "unmoved": "no_transfer",
+    }
     taught = [section for section in column.sections if section.kind == "taught"]
     assert [{row.method for row in section.entries} for section in taught] == [{"follower", "unmoved"}]
     assert rows["unmoved"].versus is None

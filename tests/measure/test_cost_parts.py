@@ -13,7 +13,6 @@ from gkdbench.data.nodes import NodeSet
 from gkdbench.measure.cost.answer_checks import Cheat, check_answers, with_other_features
 from gkdbench.measure.cost.inference import Deployed, InferenceBudget, measure_inference, timed_ratio
 from gkdbench.measure.cost.noise import ProcessorTimes, noise_flags
-from gkdbench.measure.cost.process_memory import ProcessMemory
 from gkdbench.measure.cost.references import references
 from gkdbench.measure.cost.timed_epochs import LEAST_EPOCHS, EpochTimer, stage_lengths
 from gkdbench.measure.ratios import missing_samples, percentile_text
@@ -335,33 +334,3 @@ def test_the_processor_times_of_a_system_without_counters(tmp_path: Path) -> Non
     assert ProcessorTimes.now(tmp_path / "stat") is None
     (tmp_path / "stat").write_text("cpu a b\n")
     assert ProcessorTimes.now(tmp_path / "stat") is None
-
-
-def test_ten_times_the_parameters_show_in_the_memory_of_training_and_of_the_model(
-    bundle: TrainingBundle, tmp_path: Path
-) -> None:
-    found, sizes = [], []
-    for number, hidden in enumerate((20_000, 20_000, 200_000)):  # the first run imports what an optimiser needs
-        (folder := tmp_path / str(number)).mkdir()
-        monitor = monitor_of(bundle, folder, kind=EpochTimer)
-        assert isinstance(monitor, EpochTimer)
-        memory = ProcessMemory()  # before the model is made, as before `fit`
-        model = as_predictor(
-            config := backbone_config("mlp", {"hidden": hidden}), build(config, bundle.view, seed=0), 3
-        )
-        monitor.begin(lambda: None, now=Hand(), wait=lambda: None, memory=memory, budget_s=1e9)
-        optimiser = torch.optim.Adam(model.module.parameters())
-        loss = sum(parameter.square().sum() for parameter in model.module.parameters())
-        assert isinstance(loss, Tensor)
-        loss.backward()
-        optimiser.step()
-        monitor.report(1, {"model": model})
-        monitor.close()
-        peak = monitor.finish().peak_bytes
-        if peak is None:
-            pytest.skip("this system does not tell a process's highest memory")
-        found.append(peak)
-        sizes.append(4 * model.parameters)
-    assert sizes[2] > 9 * sizes[1]
-    assert found[2] >= 4 * sizes[2] * 0.9  # weights, gradients and Adam's two moments
-    assert found[1] < found[2] / 4
