@@ -56,7 +56,7 @@ def test_halves_are_summed_and_divided_in_single_precision(dtype: torch.dtype, b
     ones = segment_sum(torch.ones(3001, 1, dtype=dtype), ptr, backend=backend)
     assert 2992 <= float(ones[0]) <= 3008  # the two bf16 numbers next to it
     p = segment_softmax(torch.zeros(3001, 1, dtype=dtype), ptr, backend=backend)
-    assert p[0] == torch.tensor(1 / 3000).to(dtype) and p[-1] == 1
+    assert abs(float(p[0]) * 3000 - 1) < 2**-7 and p[-1] == 1  # the interpreter cuts bf16 off instead of rounding it
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])
@@ -122,19 +122,21 @@ def test_nan_stays_with_its_rows_and_experts(backend: str) -> None:
     assert dweight.isnan().flatten(1).all(1).tolist() == [False, True, False]
 
 
-def clusters(distance: float) -> tuple[CSRGraph, Tensor]:
-    own = torch.arange(100) // 20
-    generator = torch.Generator().manual_seed(0)
-    edges = torch.randint(0, 20, (2, 700), generator=generator) + torch.randint(0, 5, (700,), generator=generator) * 20
-    x = draw(100, 8, seed=1) + distance * draw(5, 8, seed=2)[own]
-    return CSRGraph.from_edge_index(edges, 101), torch.cat([x, draw(1, 8, seed=3)])
+def clusters(distance: float, nodes: int = 20, edges: int = 700) -> tuple[CSRGraph, Tensor]:
+    """Five clusters of `nodes` each, with edges inside of them, and one node without."""
+    generator, count = torch.Generator().manual_seed(0), 5 * nodes
+    ends = torch.randint(0, nodes, (2, edges), generator=generator)
+    ends += torch.randint(0, 5, (edges,), generator=generator) * nodes
+    x = draw(count, 8, seed=1) + distance * draw(5, 8, seed=2)[torch.arange(count) // nodes]
+    return CSRGraph.from_edge_index(ends, count + 1), torch.cat([x, draw(1, 8, seed=3)])
 
 
 @pytest.mark.parametrize(("kernel", "backend"), list(product(["rbf", "rbf-exp", "l2"], EDGES)))
 def test_gradients_of_far_clusters_do_not_cancel(kernel: str, backend: str) -> None:
-    for distance in (0.0, 1e3, 1e4):
-        graph, x = clusters(distance)
-        upstream = draw(700, seed=4)
+    size = {"nodes": 3, "edges": 30} if backend == "triton" else {}  # the interpreter takes milliseconds an edge
+    for distance in (0.0, 1e4) if backend == "triton" else (0.0, 1e3, 1e4):
+        graph, x = clusters(distance, **size)
+        upstream, nodes = draw(graph.num_edges, seed=4), graph.num_dst - 1
 
         def gradient(backend: str, x: Tensor, graph: CSRGraph = graph, upstream: Tensor = upstream) -> Tensor:
             leaf = x.clone().requires_grad_()
@@ -144,8 +146,8 @@ def test_gradients_of_far_clusters_do_not_cancel(kernel: str, backend: str) -> N
         x = x.double().float()
         exact, found = gradient("reference", x.double()), gradient(backend, x)
         assert float((found - exact).norm() / exact.norm()) < 1e-5
-        x[100] = torch.nan  # no edge reads it
-        torch.testing.assert_close(gradient(backend, x)[:100], found[:100], rtol=1e-3, atol=1e-5)
+        x[nodes] = torch.nan  # no edge reads it
+        torch.testing.assert_close(gradient(backend, x)[:nodes], found[:nodes], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "backend"), list(product(["laplace", "rbf", "l2", "cosine", "poly"], EDGES)))
@@ -173,8 +175,8 @@ def test_a_cosine_does_not_depend_on_the_scale(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", EDGES)
 def test_teachers_that_are_no_distribution_are_refused(backend: str) -> None:
-    graph, x = clusters(0.0)
-    teacher = edge_log_probs(graph, draw(101, 8, seed=5), "laplace", 1.0)
+    graph, x = clusters(0.0, nodes=3, edges=30)
+    teacher = edge_log_probs(graph, draw(16, 8, seed=5), "laplace", 1.0)
     settings = {"kernel": "laplace", "sigma": 1.0, "backend": backend}
     with pytest.raises(ValueError, match=r"sum to 1 over the in-edges of each node, got a sum of 1\.65"):
         structure_kl(graph, x, teacher + 0.5, **settings)  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mutations import FAULTS, SOURCES, Fault, caught
+from fault import Fault
+from mutations import FAULTS, SOURCES, caught
 
 
 def test_every_fault_is_another_and_its_line_is_there_once() -> None:

@@ -152,7 +152,7 @@ def edge_log_probs_fwd_row_log_softmax(
         base = tl.where(top == -float("inf"), 0.0, top)
         total = total * tl.exp(peak - base) + tl.sum(tl.exp(s - base[:, None]), 1)
         peak = top
-    log_total = tl.log(tl.where(total > 0.0, total, 1.0))
+    log_total = tl.log(tl.where(total == 0.0, 1.0, total))  # NaN stays NaN
     base = tl.where(peak == -float("inf"), 0.0, peak)
     tl.store(lse + rows, base + log_total, mask=live)
     for start in range(0, longest, BLOCK_E):
