@@ -7,8 +7,8 @@ from support.import_graph import circles, graph_of, import_graph
 FLOORS = (
     ("gkdkernels",),
     ("errors",),
-    ("safe_files", "text_files", "options", "printable", "meter"),
-    ("safe_arrays",),
+    ("safe_files", "options", "printable", "meter"),
+    ("safe_arrays", "text_files"),
     ("controls", "moved", "registry"),
     ("metrics", "records"),
     ("data", "nn"),
