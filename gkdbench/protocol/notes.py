@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gkdbench.printable import encodable
+from gkdbench.records.schema import NOTES
 
-NOTES, NAME_CHARACTERS, FLAG_CHARACTERS = 10_000, 200, 1000
-"""A run keeps so many numbers and so many flags at most, whose names and words are no longer than that."""
+NAME_CHARACTERS, FLAG_CHARACTERS = 200, 1000
+"""Names of numbers, and flags, are no longer than that."""
 
 
 def checked(extra: object, flags: object) -> tuple[dict[str, float], list[str], str]:

@@ -31,6 +31,8 @@ InputKind = Literal["clean", "feature_noise", "edge_drop"]
 """What is done to the inputs of a sweep, see `gkdbench.protocol.corruption`."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NOTES = 1000
+"""A row holds so many flags, and so many numbers of a method's own, at most."""
 Said = Annotated[str, Field(max_length=1000)]
 """A flag, or the name of a diagnostic: a method decides what it says, a record how much of it there can be."""
 
@@ -117,8 +119,8 @@ class Row(Strict):
     looks: int | None = None  # evaluations of a predictor on the validation items; None: protocol 1
     models: list[ModelResult] = []
     sweeps: list[CorruptedResult] = []  # written where the record has sweeps
-    flags: Annotated[list[Said], Field(max_length=1000)] = []  # e.g. "collapsed", "loss spike"
-    extra: Annotated[dict[Said, float], Field(max_length=1000)] = {}  # a method's own diagnostics
+    flags: Annotated[list[Said], Field(max_length=NOTES)] = []  # e.g. "collapsed", "loss spike"
+    extra: Annotated[dict[Said, float], Field(max_length=NOTES)] = {}  # a method's own diagnostics
     predictions_sha256: str | None = None  # of this row's arrays inside the side-car
     train_s: float | None = volatile()
     train_j: float | None = volatile()  # of all processors (and the GPU) in that time; absent where not readable

@@ -30,7 +30,7 @@ class Side(TomlModel):
         teacher: the same for its teachers' configuration; None: any.
         aggregate: which row of a record with several models.
         tier: published settings, or tuned ones; the trials that found those take no part.
-        trials: of tuned settings; None: any number.
+        trials: of tuned settings; None: any number. later_trials: the same in records of protocol 2 and later.
         selection: rule of selection, for studies of it; None: that of the record's protocol.
     """
 
@@ -45,6 +45,7 @@ class Side(TomlModel):
     aggregate: Aggregate = "single"
     tier: Literal["published", "tuned"] = "published"
     trials: int | None = None
+    later_trials: int | None = None
     selection: str | None = None
 
     def find(self, records: Sequence[Record], dataset: str, split: str, setting: str) -> TableRow | None:
@@ -72,6 +73,7 @@ class Side(TomlModel):
             and not record.audit_only
             and (follows_protocol(record) if self.selection is None else record.selection == self.selection)
             and self.trials in (None, record.trials)
+            and (record.protocol_version < 2 or self.later_trials in (None, record.trials))
             and _within(self.config, record.config)
             and not any(record.config.get(name) for name in self.off)
             and (record.protocol_version < 2 or _within(self.later, record.config))
