@@ -15,10 +15,20 @@ from gkdbench.data.splits import SplitTask, prepare_named
 from gkdbench.errors import UnknownName, UserError
 from gkdbench.execute.selected_epochs import selection_problems
 from gkdbench.execute.verification import other_records
-from gkdbench.execute.verification.curve_fields import curve_differences, epoch_differences, look_differences
-from gkdbench.execute.verification.data_fields import LARGEST_GENERATED, data_differences, generated_size
+from gkdbench.execute.verification.curve_fields import (
+    curve_differences,
+    epoch_differences,
+    look_differences,
+    spike_differences,
+)
+from gkdbench.execute.verification.data_fields import (
+    LARGEST_GENERATED,
+    data_differences,
+    generated_size,
+    note_difference,
+)
 from gkdbench.execute.verification.findings import CheckedRow, Difference, VerifyReport
-from gkdbench.execute.verification.origins import dirty_rows, mixed_origin
+from gkdbench.execute.verification.origins import dirty_rows, mixed_origin, origin_differences
 from gkdbench.execute.verification.record_fields import record_differences
 from gkdbench.execute.verification.resolved_form import form_differences, is_own
 from gkdbench.execute.verification.row_fields import row_differences, uneven_rows, uneven_sizes
@@ -110,6 +120,7 @@ def _check_record(path: Path, record: Record, report: VerifyReport) -> list[Chec
     """Everything that needs neither data nor other records."""
     _guarded(report, path, None, record_differences, path, record)
     _guarded(report, path, None, form_differences, record)
+    _guarded(report, path, None, origin_differences, record)
     for row in record.rows:
         _guarded(report, path, row, row_differences, record, row)
     for row, difference in uneven_rows(record):
@@ -174,6 +185,8 @@ def _check_scores(
             continue
         for run in same:
             _guarded(report, run.path, run.row, _run_differences, run, split_task, evaluation_graphs)
+            for difference in note_difference(run.record, split_task):
+                report.leave(run.path, run.row, difference)
             report.scores += sum(len(model.scores) + 1 for model in run.row.models)
             report.scores += sum(len(of) for step in run.row.sweeps for of in step.scores.values())
 
@@ -185,7 +198,8 @@ def _run_differences(
     live = [scored_set.column for scored_set in evaluation_graphs.scored_sets if scored_set.live]
     yield from data_differences(run.record, run.row, split_task)
     yield from epoch_differences(run.row, run.arrays)
-    yield from look_differences(run.row, run.arrays)
+    yield from look_differences(run.record, run.row, run.arrays)
+    yield from spike_differences(run.record, run.row, run.arrays)
     for model in run.row.models:
         of = f"models.{model.name}"
         for text in rescore(split_task, evaluation_graphs, run.arrays, model):

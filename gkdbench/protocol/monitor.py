@@ -24,6 +24,7 @@ from gkdbench.printable import encodable
 from gkdbench.protocol.inputs import Inputs
 from gkdbench.protocol.predictor import Predictor, State, state_bytes, state_of
 from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, validation_loss
+from gkdbench.protocol.spikes import is_spiked
 from gkdbench.safe_files import safe_name
 
 
@@ -306,17 +307,16 @@ class Monitor:
         """Validation loss of predictor `name` per reported epoch."""
         return self._tracks[name].loss
 
+    def looks_at_others(self, returned: Collection[str]) -> int:
+        """How many of the `looks` were at declared predictors that are not among the `returned` ones: no curve of a
+        record shows these."""
+        return sum(len(track.val) for name, track in self._tracks.items() if name not in returned)
+
     @property
     def spiked(self) -> bool:
         """Whether the total loss blew up after it had been small (protocol trap 33: divergence hidden by an early
         best)."""
-        trace = self.terms.get("loss", [])
-        low = math.inf
-        for value in trace:
-            if value > 10 * low and value > 0.5 * abs(trace[0]):
-                return True
-            low = min(low, max(value, 1e-12))
-        return False
+        return is_spiked(self.terms.get("loss", []))
 
 
 def check_model(name: object, predictor: object) -> None:

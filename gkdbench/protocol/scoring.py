@@ -17,6 +17,8 @@ from gkdbench.protocol.evaluation_graphs import PRODUCTION, EvaluationGraphs
 from gkdbench.records.schema import Audit, CorruptedResult, ModelResult, Score
 
 Arrays = dict[str, np.ndarray]
+DECLARED_LOOKS = "declared/looks"
+"""Array of a run, [1]: looks at declared predictors that it does not return; absent where there were none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ def score_run(
         results.append(ModelResult(**model, val=val.value, val_confusion=val.confusion, scores=scores, audit=audit))
     with np.load(scratch / "terms.npz", allow_pickle=False) as terms:
         arrays |= {f"terms/{name}": terms[name] for name in terms.files}
+    if (scratch / "declared.looks.npy").exists():  # evaluations of predictors that have no curve here
+        arrays[DECLARED_LOOKS] = np.load(scratch / "declared.looks.npy", allow_pickle=False)
     return Scored(results, arrays)
 
 

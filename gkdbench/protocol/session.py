@@ -24,6 +24,7 @@ from gkdbench.protocol.monitor import Monitor, NonFinite, OutOfTime, WrongPredic
 from gkdbench.protocol.notes import checked
 from gkdbench.protocol.predictor import Predictor, State, mean_logits, state_from_bytes, state_sha256
 from gkdbench.protocol.selection import PROTOCOL_RULE, BestEpoch, SelectionRule, cross_entropy_ratio, validation_loss
+from gkdbench.protocol.spikes import LOSS_SPIKE
 from gkdbench.protocol.sweeps import Sweeps, SweptPredictions
 from gkdbench.protocol.view import Context, Fitted, TrainView
 from gkdbench.protocol.view_io import LATER, LaterGraphs, TrainingBundle, read_bundle, read_later
@@ -126,8 +127,8 @@ def run_session(
         finally:
             monitor.close()
             outcome.epochs, outcome.looks = monitor.epochs, monitor.looks
-            if monitor.spiked and "loss spike" not in outcome.flags:
-                outcome.flags.append("loss spike")
+            if monitor.spiked and LOSS_SPIKE not in outcome.flags:
+                outcome.flags.append(LOSS_SPIKE)
 
     return outcome_of(run)
 
@@ -255,6 +256,8 @@ def _finish(
     swept.write(scratch, ensemble=ensemble)
     terms: dict[str, Any] = {name: np.asarray(trace, dtype=np.float32) for name, trace in monitor.terms.items()}
     np.savez(scratch / "terms.npz", **terms)
+    if others := monitor.looks_at_others(fitted.predictors):
+        np.save(scratch / "declared.looks.npy", np.array([others]))
 
 
 @dataclass(frozen=True, eq=False)

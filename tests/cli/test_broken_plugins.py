@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,13 @@ def test_a_method_without_epochs_is_part_of_smoke(registered, inside: Inside) ->
     assert "epochs" not in entry.overrides
     done = inside("plan", "smoke", "--only", "method=mlp")
     assert done.code == 0, done.err
+
+
+def test_without_the_guard_of_imports_one_package_ends_every_plan(
+    registered, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control."""
+    registered(METHODS, "odd_raises:Y")
+    monkeypatch.setattr(Entry, "load", lambda entry: import_module(entry.target.partition(":")[0]).Y)
+    with pytest.raises(RuntimeError, match="no licence"):
+        inside("plan", "smoke", "--only", "method=mlp")

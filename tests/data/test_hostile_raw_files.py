@@ -115,6 +115,25 @@ def test_hostile_numbers_of_ogb_tables_are_refused(register: Register, case: str
         load_task("ogb-tiny", data=ogb(register, **{name: rows}))
 
 
+def test_without_the_check_of_ranges_an_edge_leads_into_another_graph(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control."""
+    name, rows, _ = OGB_CASES["edge into another graph"]
+    monkeypatch.setattr("gkdbench.data.readers.ogb_graphs.in_range", lambda path, values, *bounds, **more: values)
+    assert load_task("ogb-tiny", data=ogb(register, **{name: rows})).num_items == 3
+
+
+def test_without_the_bound_of_texts_a_bomb_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive control, with a small bound."""
+    path = tmp_path / "edge.csv.gz"
+    path.write_bytes(gzip.compress(b"1,2\n" * 1000))
+    with pytest.raises(CorruptData, match="at most 100 bytes"):
+        table(path, limit=100)
+    monkeypatch.setattr("gkdbench.data.decode._Bounded", lambda stream, path, limit: stream)
+    assert table(path, limit=100).shape == (1000, 2)
+
+
 def first(value: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda array: np.concatenate([[value], array[1:].astype(np.int64)])
 

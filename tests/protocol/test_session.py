@@ -13,7 +13,7 @@ from support.toy_predictors import Does, Linear, Walk
 
 from gkdbench.nn.random import Randomness
 from gkdbench.protocol.predictor import Predictor, state_bytes, state_from_bytes, state_of
-from gkdbench.protocol.scoring import Scored, score_run
+from gkdbench.protocol.scoring import DECLARED_LOOKS, Scored, score_run
 from gkdbench.protocol.session import RunOutcome, run_session
 from gkdbench.protocol.view import Fitted
 from gkdbench.protocol.view_io import read_bundle, write_bundle
@@ -269,6 +269,23 @@ def test_a_loss_spike_is_flagged(ready: Get, tmp_path: Path) -> None:
         return Fitted({"model": model})
 
     assert session(ready("tran"), Does(fit), tmp_path).flags == ["flat", "loss spike"]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_looks_are_points_of_curves_and_what_the_side_car_counts(ready: Get, tmp_path: Path, declared: bool) -> None:
+    """A declared predictor that is not returned has no curve; a run that returns all it evaluated needs no count."""
+
+    def fit(view: Any, ctx: Any) -> Fitted:
+        models = {name: Predictor(Linear(view, 0)) for name in (("a", "b", "c") if declared else ("a", "b"))}
+        ctx.monitor.declare(*models)
+        for epoch in (1, 2):
+            ctx.monitor.report(epoch, models, terms={"loss": 1.0})
+        return Fitted({name: models[name] for name in ("a", "b")})
+
+    outcome, result = scored(ready("tran"), Does(fit), tmp_path)
+    points = sum(len(result.arrays[f"{name}/val/curve"]) for name in ("a", "b"))
+    assert (points, outcome.looks) == (4, 6 if declared else 4)
+    assert [int(n) for n in result.arrays.get(DECLARED_LOOKS, [])] == [2] * declared
 
 
 def test_the_selected_state_is_what_is_deployed(ready: Get, tmp_path: Path) -> None:

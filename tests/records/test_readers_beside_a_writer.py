@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,34 +60,47 @@ def out(tmp_path: Path) -> Path:
     return written(tmp_path / "out", FEW)
 
 
-def disturbances(out: Path, reads: int) -> list[str]:
-    """What goes wrong in so many reads beside a writing process: of a board, of a plan, of verify."""
+def disturbances(out: Path, reads: int, *, methods: int = METHODS, readers: int = 4) -> list[str]:
+    """What goes wrong in so many reads beside a writing process: of a board, of a plan, of verify. Several readers at
+    a time: one that waits for the writer leaves the processor to the others."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(out), "5"], stdout=subprocess.PIPE, text=True, env=env)
+    command = [sys.executable, "-c", WRITER, str(out), str(min(methods, 5))]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
-    found = []
-    plan = Store(out)
     try:
-        for n in range(reads):
-            try:
-                if n % 10 == 0:
-                    keys = [one.key for one in load_records(out)]
-                    if len(keys) != METHODS or len(set(keys)) != METHODS:
-                        found.append(f"read {n}: {len(keys)} records, {len(set(keys))} keys")
-                elif n % 10 == 1 and plan.missing([FIRST]):
-                    found.append(f"read {n}: a stored row is missing")
-                else:
-                    paths = record_paths(out)
-                    one, stored = read_group(paths[n % len(paths)])
-                    if not stored or not one.rows:
-                        found.append(f"read {n}: no rows or arrays")
-            except Exception as error:
-                found.append(f"read {n}: {type(error).__name__}: {error}")
+        with ThreadPoolExecutor(readers) as pool:
+            rounds = (range(start, start + READS) for start in range(0, reads, READS))
+            found = list(pool.map(lambda numbers: list(read_by(out, numbers, methods)), rounds))
         assert writer.poll() is None
     finally:
         writer.kill()
         writer.wait()
-    return found
+    return [line for lines in found for line in lines]
+
+
+READS = 10
+"""Of one reader: a board, a plan, and pairs of record and side-car, listed once, as verify lists them."""
+
+
+def read_by(out: Path, numbers: range, methods: int) -> Iterator[str]:
+    """What goes wrong in the reads with these numbers."""
+    plan, paths = Store(out), record_paths(out)
+    for n in numbers:
+        try:
+            if n % READS == 0:
+                keys = [one.key for one in load_records(out)]
+                if len(keys) != methods or len(set(keys)) != methods:
+                    yield f"read {n}: {len(keys)} records, {len(set(keys))} keys"
+            elif n % READS == 1:
+                if plan.missing([FIRST]):
+                    yield f"read {n}: a stored row is missing"
+            else:
+                pair = n // READS * (READS - 2) + n % READS
+                one, stored = read_group(paths[pair % len(paths)])
+                if not stored or not one.rows:
+                    yield f"read {n}: no rows or arrays"
+        except Exception as error:
+            yield f"read {n}: {type(error).__name__}: {error}"
 
 
 def test_no_read_beside_a_writer_fails_or_sees_a_record_twice(tmp_path: Path) -> None:
@@ -94,6 +110,13 @@ def test_no_read_beside_a_writer_fails_or_sees_a_record_twice(tmp_path: Path) ->
 @pytest.mark.full
 def test_no_read_of_five_thousand_beside_a_writer_fails_or_sees_a_record_twice(tmp_path: Path) -> None:
     assert disturbances(written(tmp_path / "out", METHODS), 5000) == []
+
+
+@pytest.mark.full
+def test_readers_that_do_not_wait_for_a_writer_are_disturbed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive control: some thirty of these reads find a side-car of another moment."""
+    monkeypatch.setattr("gkdbench.records.store.undisturbed", lambda path: nullcontext())
+    assert disturbances(out, 1000, methods=FEW)
 
 
 def test_a_temporary_file_of_an_earlier_version_is_no_record(out: Path) -> None:

@@ -9,6 +9,9 @@ import numpy as np
 
 from gkdbench.execute.selected_epochs import GPU_TOLERANCE, TOLERANCE
 from gkdbench.execute.verification.findings import Difference
+from gkdbench.execute.verification.resolved_form import is_own
+from gkdbench.protocol.scoring import DECLARED_LOOKS
+from gkdbench.protocol.spikes import LOSS_SPIKE, is_spiked
 from gkdbench.records.schema import ModelResult, Record, Row
 from gkdbench.records.sidecar import SidecarArrays
 
@@ -48,15 +51,38 @@ def curve_differences(record: Record, arrays: SidecarArrays, model: ModelResult)
             yield Difference(f"models.{model.name}.scores.{column}", float(at[0]), selected, text)
 
 
-def look_differences(row: Row, arrays: SidecarArrays) -> Iterator[Difference]:
-    """How often validation was looked at, against the validation curves: each of their points was one look.
+DECLARED_UNCOUNTED = ("ensemble", "cohop")
+"""Methods whose declared predictors were not counted in side-cars of earlier rows."""
 
-    A method may declare predictors whose curves are not kept, so that there can be more looks than points.
-    """
+
+def look_differences(record: Record, row: Row, arrays: SidecarArrays) -> Iterator[Difference]:
+    """How often validation was looked at, against the validation curves: each of their points was one look, and the
+    side-car counts those at declared predictors, which have no curve."""
     curves = (arrays.get(f"{model.name}/val/curve") for model in row.models)
     points = sum(len(curve) for curve in curves if curve is not None)
-    if row.looks is not None and row.looks < max(points, row.epochs):
-        yield Difference("looks", f"{max(points, row.epochs)} or more", row.looks)
+    if row.looks is None:
+        return
+    if DECLARED_LOOKS not in arrays and record.method in DECLARED_UNCOUNTED:
+        if row.looks < max(points, row.epochs):
+            yield Difference("looks", f"{max(points, row.epochs)} or more", row.looks)
+        return
+    counted = points + int(arrays.get(DECLARED_LOOKS, np.zeros(1)).sum())
+    if row.looks != counted:
+        yield Difference("looks", counted, row.looks)
+
+
+ROUNDED = 1e-5
+"""Loss terms are stored as float32: so near to the bound of a spike, both answers are right."""
+
+
+def spike_differences(record: Record, row: Row, arrays: SidecarArrays) -> Iterator[Difference]:
+    """The flag of a loss spike against the stored loss; a method of another package may flag itself."""
+    losses = arrays.get("terms/loss", np.zeros(0))
+    flagged = LOSS_SPIKE in row.flags
+    if not flagged and is_spiked(losses, times=10 * (1 + ROUNDED)):
+        yield Difference("flags", f"{LOSS_SPIKE!r}", f"no {LOSS_SPIKE!r}")
+    if flagged and is_own(record.method) and not is_spiked(losses, times=10 * (1 - ROUNDED)):
+        yield Difference("flags", f"no {LOSS_SPIKE!r}", f"{LOSS_SPIKE!r}")
 
 
 def epoch_differences(row: Row, arrays: SidecarArrays) -> Iterator[Difference]:

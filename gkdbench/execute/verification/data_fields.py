@@ -53,3 +53,12 @@ def data_differences(record: Record, row: Row, split_task: SplitTask) -> Iterato
         made, stored = split_task.split.hash[:12], row.split_sha256[:12]
         text = f"the split made from them ({made}) is not the record's ({stored})"
         yield Difference("split_sha256", split_task.split.hash, row.split_sha256, text)
+
+
+def note_difference(record: Record, split_task: SplitTask) -> Iterator[Difference]:
+    """The note on the data's origin, which readers of a table see. A later gkdbench may word it in another way, so that
+    another note is said and not wrong."""
+    here = split_task.task.note
+    if here != record.data.note:
+        text = f"data.note: expected {here[:100]!r}, got {record.data.note[:100]!r}"
+        yield Difference("data.note", here, record.data.note, text)

@@ -31,6 +31,8 @@ def record_differences(path: Path, record: Record) -> Iterator[Difference]:
     if record.revisions.get(record.method) != record.revision:
         text = f"revision {record.revision} is not the one that its key covers"
         yield Difference("revision", record.revisions.get(record.method), record.revision, text)
+    if record.determinism != "seeded":
+        yield Difference("determinism", "seeded, as all cells are trained", record.determinism)
     if path.name != GroupAddress.of(record).path.name:
         text = f"file name: expected {GroupAddress.of(record).path.name}, got {path.name}"
         yield Difference("file name", GroupAddress.of(record).path.name, path.name, text)

@@ -21,8 +21,11 @@ def row_differences(record: Record, row: Row) -> Iterator[Difference]:
     if row.status != "ok" and row.predictions_sha256 is not None:
         text = f"has status {row.status} and predictions, which only rows that ended well have"
         yield Difference("predictions_sha256", None, row.predictions_sha256, text)
-    if row.status == "ok" and (row.phase is not None or row.reason is not None):
-        yield Difference("reason", None, row.reason, "ended well and has the reason or the phase of a failure")
+    if row.status == "ok" and not (row.phase is row.reason is row.traceback is None):
+        text = "ended well and has the reason, the phase or the traceback of a failure"
+        yield Difference("reason", None, row.reason, text)
+    if record.protocol_version == 1 and row.looks is not None:
+        yield Difference("looks", "none, as in protocol 1", row.looks)
     if row.provenance is not None and not 0 <= row.provenance < len(record.provenances):
         yield Difference("provenance", f"below {len(record.provenances)}", row.provenance)
     names = [model.name for model in row.models]
@@ -66,8 +69,11 @@ def _model_differences(record: Record, row: Row, model: ModelResult) -> Iterator
         yield Difference(f"{of}.macs", "0 or more", model.macs)
     if model.name == "ensemble":
         return
-    if record.protocol_version > 1 and model.train_ce_ratio is None:
-        yield Difference(f"{of}.train_ce_ratio", "a number", None)
+    if record.protocol_version > 1 and (model.train_ce_ratio is None or model.train_ce_ratio < 0):
+        yield Difference(f"{of}.train_ce_ratio", "a number of 0 or more", model.train_ce_ratio)
+    for name in ("train_ce_ratio", "val_loss") if record.protocol_version == 1 else ():
+        if getattr(model, name) is not None:
+            yield Difference(f"{of}.{name}", "none, as in protocol 1", getattr(model, name))
     if set(model.audit) != set(model.scores):
         yield Difference(f"{of}.audit", sorted(model.scores), sorted(model.audit))
 
