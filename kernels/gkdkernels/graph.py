@@ -35,6 +35,8 @@ class CSRGraph:
         ValueError: a wrong shape, dtype, device, or an index out of range (checked here, once).
     """
 
+    _edge_order: Tensor | None = None  # None: the edges are stored as they were given
+
     def __init__(self, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> None:
         num_src = _count(num_src, "num_src")
         _check(indptr, index, num_src)
@@ -50,6 +52,21 @@ class CSRGraph:
     @property
     def device(self) -> torch.device:
         return self.index.device
+
+    @property
+    def edge_order(self) -> Tensor:
+        """[E] int64, which of the caller's edges each stored one is: ``values[graph.edge_order]`` are values per edge
+        in the order of `index`.
+
+        The caller's edges are the columns of `from_edge_index` (or of a PyG `edge_index`); graphs that are made
+        otherwise store them as they are given.
+
+        Example:
+            >>> graph = CSRGraph.from_edge_index(torch.tensor([[2, 0, 1], [0, 1, 0]]), 3)  # 2 -> 0, 0 -> 1, 1 -> 0
+            >>> graph.edge_order  # stored as 1 -> 0, 2 -> 0, 0 -> 1
+            tensor([2, 0, 1])
+        """
+        return torch.arange(self.num_edges, device=self.device) if self._edge_order is None else self._edge_order
 
     @cached_property
     @to_keep
@@ -113,7 +130,10 @@ class CSRGraph:
         if device is None or on(self.index, device):
             return self
         indptr, index = (part.to(device, non_blocking=non_blocking) for part in (self.indptr, self.index))
-        return CSRGraph.trusted(indptr, index, self.num_src, self.symmetric)
+        graph = CSRGraph.trusted(indptr, index, self.num_src, self.symmetric)
+        if self._edge_order is not None:
+            graph._edge_order = self._edge_order.to(device, non_blocking=non_blocking)
+        return graph
 
     def cpu(self) -> CSRGraph:
         """`to` the CPU."""
@@ -127,7 +147,10 @@ class CSRGraph:
 
     def pin_memory(self) -> CSRGraph:
         """The same graph in pinned memory, from where a GPU can copy it without waiting."""
-        return CSRGraph.trusted(self.indptr.pin_memory(), self.index.pin_memory(), self.num_src, self.symmetric)
+        graph = CSRGraph.trusted(self.indptr.pin_memory(), self.index.pin_memory(), self.num_src, self.symmetric)
+        if self._edge_order is not None:
+            graph._edge_order = self._edge_order.pin_memory()
+        return graph
 
     @classmethod
     def trusted(cls, indptr: Tensor, index: Tensor, num_src: int, symmetric: bool | None = None) -> CSRGraph:
@@ -164,7 +187,8 @@ class CSRGraph:
     ) -> CSRGraph:
         """From ``edge_index: [2, E]`` int, row 0 the sources and row 1 the destinations (as in PyG).
 
-        Edges are ordered by destination, then by source; parallel edges are kept.
+        Edges are ordered by destination, then by source; parallel edges are kept, in the caller's order. `edge_order`
+        says where each came from.
 
         Args:
             num_nodes: N, or (num_dst, num_src) for a rectangular graph.
@@ -190,7 +214,10 @@ class CSRGraph:
         order = order[torch.argsort(dst[order], stable=True)]
         indptr = torch.zeros(num_dst + 1, dtype=torch.int64, device=edge_index.device)
         indptr[1:] = torch.bincount(dst, minlength=num_dst).cumsum(0)
-        return cls(indptr, src[order].contiguous(), num_src, symmetric)
+        graph = cls(indptr, src[order].contiguous(), num_src, symmetric)
+        if not torch.equal(order, torch.arange(order.numel(), device=order.device)):  # 8 bytes an edge, where they tell
+            graph._edge_order = plain(order)
+        return graph
 
     @classmethod
     def from_scipy(cls, matrix: spmatrix | sparray, symmetric: bool | None = None) -> CSRGraph:
@@ -208,7 +235,8 @@ class CSRGraph:
 
     @classmethod
     def from_pyg(cls, data: Any) -> CSRGraph:
-        """From a `torch_geometric.data.Data`: its `edge_index` and number of nodes.
+        """From a `torch_geometric.data.Data`: its `edge_index` and number of nodes; `gkdkernels.from_pyg` gives the
+        edge weights too.
 
         Raises:
             ValueError: without an `edge_index` (a `HeteroData`, or an `adj_t` made by `ToSparseTensor`).

@@ -415,4 +415,27 @@ FAULTS_OF_OPERATORS = [
         "losses.append(divergence(log_teacher.to(log_student.dtype), log_student, 1))",
         ("test_structure_kl.py",),
     ),
+    Fault(
+        "edge_dot: gradient of the sources in the order of the forward edges",
+        "spmm/edge_dot.py",
+        "turned = spmm_op.transposed_edge_values(graph, g)",
+        "turned = g",
+        ("test_edge_values.py",),
+        "dot",
+    ),
+    Fault(
+        "edge_softmax cpu: the sum is not taken off",
+        "segment/edge_softmax.py",
+        "share * (upstream - row_sum(share * upstream, indptr).index_select(0, row))",
+        "share * upstream",
+        ("test_edge_values.py",),
+        "softmax",
+    ),
+    Fault(
+        "graph: edge_order of the sources alone",
+        "graph.py",
+        "graph._edge_order = plain(order)",
+        "graph._edge_order = plain(torch.argsort(src, stable=True))",
+        ("test_conversions.py",),
+    ),
 ]

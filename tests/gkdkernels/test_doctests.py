@@ -8,15 +8,19 @@ import importlib
 import pytest
 
 EXAMPLES = {
-    "graph": ("CSRGraph.from_edge_index",),
+    "conversions": ("from_pyg", "from_torch_sparse", "with_self_loops"),
+    "graph": ("CSRGraph.edge_order", "CSRGraph.from_edge_index"),
     "core.dispatch": ("explain",),
     "core.dropout": ("keyed_dropout",),
     "experts.op": ("expert_linear",),
     "experts.routing": ("route_by_memory",),
+    "gat.attention": ("gat_attention",),
     "gat.op": ("gat_aggregate",),
     "mutual_kl.op": ("mutual_kl",),
+    "segment.edge_softmax": ("edge_softmax",),
     "segment.op": ("segment_max", "segment_mean", "segment_softmax", "segment_sum"),
     "soft_kl.op": ("soft_kl",),
+    "spmm.edge_dot": ("edge_dot",),
     "spmm.op": ("gcn_norm", "spmm"),
     "structure_kl.edge_log_probs": ("edge_log_probs",),
     "structure_kl.op": ("structure_kl",),

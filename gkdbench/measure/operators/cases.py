@@ -20,13 +20,15 @@ MODULES = {
     "soft_kl": "soft_kl",
     "structure_kl": "structure",
     "edge_log_probs": "edge_probs",
+    "edge_dot": "edge_values",
+    "edge_softmax": "edge_values",
     "experts": "experts",
     "route_by_memory": "expert_parts",
     "expert_linear": "expert_parts",
     "rbm_layer": "expert_parts",
     "readout": "segments",
 }
-ON_GRAPHS = ("spmm", "gat_aggregate", "structure_kl", "edge_log_probs")
+ON_GRAPHS = ("spmm", "gat_aggregate", "structure_kl", "edge_log_probs", "edge_dot", "edge_softmax")
 EXPERT_PARTS = ("route_by_memory", "expert_linear")  # of "experts", differentiable
 OPTIONS = {
     "spmm": ("sum", "mean", "max"),
@@ -57,6 +59,8 @@ def quick_cases() -> Iterator[Case]:
         for kernel in OPTIONS["structure_kl"]:
             yield Case("structure_kl", {"width": 16}, "power-law-tiny", kernel, direction=direction)
         yield Case("edge_log_probs", {"width": 16}, "power-law-tiny", "cosine", direction=direction)
+        yield Case("edge_dot", {"width": 16}, "power-law-tiny", direction=direction)
+        yield Case("edge_softmax", {"heads": 2}, "power-law-tiny", direction=direction)
         yield Case("mutual_kl", {"peers": 3, "nodes": 200, "classes": 7}, direction=direction)
         yield Case("soft_kl", {"nodes": 200, "classes": 7}, direction=direction)
         for operator in ("experts", *EXPERT_PARTS):
@@ -84,6 +88,8 @@ def all_cases(device: torch.device, data_sets: tuple[str, ...] = DATA_SETS) -> I
                 for kernel in OPTIONS["structure_kl"]:
                     yield Case("structure_kl", {"width": 128}, graph, kernel, dtype, direction)
                 yield Case("edge_log_probs", {"width": 128}, graph, "cosine", dtype, direction)
+                yield Case("edge_dot", {"width": 128}, graph, "", dtype, direction)
+                yield Case("edge_softmax", {"heads": 4}, graph, "", dtype, direction)
             for peers, classes in ((4, 7), *_PEERS):
                 nodes = 2_708 if classes == 7 else 169_343
                 sizes = {"peers": peers, "nodes": nodes, "classes": classes}

@@ -60,6 +60,8 @@ def _edges(x: Tensor, other: Tensor, *, backward: bool = False) -> Cost:
 REGISTERED: dict[str, CostOfCall] = {
     "gkdkernels::edge_log_probs": lambda x, edges, *_: _edges(x, edges[1]),
     "gkdkernels::edge_log_probs_backward": lambda g, x, *rest: _edges(x, rest[4][1], backward=True),
+    "gkdkernels::edge_softmax": lambda x, indptr, row: _segments(x, indptr, softmax=True),
+    "gkdkernels::edge_softmax_backward": lambda p, indptr, row, g: _segments(p, indptr, softmax=True, backward=True),
     "gkdkernels::expert_linear": lambda x, weight, bias, index, *_: _experts(x, weight, index),
     "gkdkernels::expert_linear_backward": lambda g, x, weight, bias, index, *_: _experts(
         x, weight, index, backward=True
@@ -119,8 +121,8 @@ def _route(x: Features, memory: Tensor, k: int, **_: Any) -> Cost:
 
 
 FUNCTIONS: dict[tuple[str, str], tuple[str, CostOfCall | None]] = {
-    ("gkdkernels.spmm.op", "_sum_rows"): ("gkdkernels::spmm_sum", _spmm),
-    ("gkdkernels.spmm.op", "_edge_products"): ("gkdkernels::spmm_edge_products", _edge_products),
+    ("gkdkernels.spmm.op", "sum_rows"): ("gkdkernels::spmm_sum", _spmm),
+    ("gkdkernels.spmm.op", "edge_products"): ("gkdkernels::spmm_edge_products", _edge_products),
     ("gkdkernels.spmm.op", "_max_rows"): (
         "gkdkernels::spmm_max", lambda graph, x, weight, backend: _spmm(graph, x, weight, reduce="max"),
     ),

@@ -185,3 +185,35 @@ def segment_cost(
         reads = 2 if backward else 1
         return Cost((reads + 1) * rows * width * feature_bytes + 4 * segments, 4 * rows * width)
     return Cost((rows + segments) * width * feature_bytes + 4 * segments, rows * width)
+
+
+def edge_dot_cost(
+    num_dst: int,
+    num_src: int,
+    edges: int,
+    width: int,
+    *,
+    backward: bool = False,
+    feature_bytes: int = 4,
+    index_bytes: int = 4,
+    reuse: bool = False,
+) -> Cost:
+    """`edge_dot`: the sources' rows gathered, the destinations' read once; backward: two weighted neighbour sums."""
+    if backward:
+        sizes = {"feature_bytes": feature_bytes, "index_bytes": index_bytes, "reuse": reuse}
+        return spmm_cost(num_dst, num_src, edges, width, **sizes) + spmm_cost(  # type: ignore[arg-type]
+            num_dst,
+            num_src,
+            edges,
+            width,
+            backward=True,
+            **sizes,  # type: ignore[arg-type]
+        )
+    rows = (num_src if reuse else edges) + num_dst
+    moved = rows * width * feature_bytes + edges * (index_bytes + feature_bytes) + (num_dst + 1) * index_bytes
+    return Cost(moved, 2 * edges * width)
+
+
+def edge_softmax_cost(edges: int, num_dst: int, heads: int, *, backward: bool = False, feature_bytes: int = 4) -> Cost:
+    """`edge_softmax`: a segment for each destination."""
+    return segment_cost(edges, num_dst, heads, softmax=True, backward=backward, feature_bytes=feature_bytes)

@@ -91,9 +91,14 @@ def segment_softmax(x: Tensor, ptr: Tensor, *, backend: str = "auto") -> Tensor:
     ptr = ptr.contiguous()  # kernels read it by address
     segment = _segment(x, ptr)
     if choose("segment_softmax", backend, _BACKENDS, x) == "triton":
-        y: Tensor = apply_once("segment_softmax", _Softmax, x, ptr, link_to(x))
-        return y
+        return softmax_of_segments("segment_softmax", x, ptr)
     return segment_softmax_reference(x, ptr, segment)
+
+
+def softmax_of_segments(operator: str, x: Tensor, ptr: Tensor) -> Tensor:
+    """`segment_softmax` by triton, of arguments that were checked; `operator` is the name in messages."""
+    y: Tensor = apply_once(operator, _Softmax, x, ptr, link_to(x))
+    return y
 
 
 class _Sum(torch.autograd.Function):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gkdkernels.core.dispatch import accumulation_dtype
+from gkdkernels.graph import CSRGraph
 
 
 def segment_sum_reference(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
@@ -39,3 +40,8 @@ def _peak(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     """[G, D] largest entry, -inf where a segment is empty."""
     peak = x.new_full((ptr.numel() - 1, x.size(1)), -torch.inf)
     return peak.scatter_reduce(0, segment[:, None].expand(x.shape), x, "amax")
+
+
+def edge_softmax_reference(graph: CSRGraph, score: Tensor) -> Tensor:
+    """[E, H] softmax of each column within the edges of each row."""
+    return segment_softmax_reference(score, graph.indptr, graph.row.long())

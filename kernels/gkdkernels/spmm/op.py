@@ -139,7 +139,7 @@ class _Sum(torch.autograd.Function):
         ctx.graph, ctx.backend = graph, backend
         needs_weight = weight is not None and weight.requires_grad
         ctx.save_for_backward(x if needs_weight else None, weight, left, right)
-        return _sum_rows(graph, x, weight, left, right, backend)
+        return sum_rows(graph, x, weight, left, right, backend)
 
     @staticmethod
     @once("spmm")
@@ -149,9 +149,9 @@ class _Sum(torch.autograd.Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[1]:
             transposed_weight = None if weight is None else transposed_edge_values(graph, weight)
-            grad_x = _sum_rows(graph.transposed.graph, g, transposed_weight, right, left, backend)
+            grad_x = sum_rows(graph.transposed.graph, g, transposed_weight, right, left, backend)
         if ctx.needs_input_grad[2]:
-            grad_weight = _edge_products(graph, x, g, backend)
+            grad_weight = edge_products(graph, x, g, backend)
         return None, grad_x, grad_weight, None, None, None
 
 
@@ -194,7 +194,7 @@ def _engine(backend: str) -> ModuleType:
 # Eager call, or one custom op under `torch.compile`.
 
 
-def _sum_rows(
+def sum_rows(
     graph: CSRGraph, x: Tensor, weight: Tensor | None, left: Tensor | None, right: Tensor | None, backend: str
 ) -> Tensor:
     """[K, num_dst, D] ``left_i sum_e w_e right_j x_j``."""
@@ -206,7 +206,7 @@ def _sum_rows(
     return y
 
 
-def _edge_products(graph: CSRGraph, x: Tensor, g: Tensor, backend: str) -> Tensor:
+def edge_products(graph: CSRGraph, x: Tensor, g: Tensor, backend: str) -> Tensor:
     """[E] ``sum_k <g_i, x_j>``."""
     out: Tensor
     if torch.compiler.is_compiling():

@@ -48,3 +48,9 @@ def sum_by_torch_scatter(graph: CSRGraph, x: Tensor, weight: Tensor | None, redu
     indptr = graph.indptr.long()
     y: Tensor = segment_csr(messages, indptr if x.dim() == 2 else indptr.expand(x.size(0), -1), reduce=reduce)
     return y
+
+
+def edge_dot_reference(graph: CSRGraph, y: Tensor, x: Tensor) -> Tensor:
+    """[E] ``<y_i, x_j>``."""
+    wide = accumulation_dtype(x.dtype)
+    return (y.to(wide).index_select(0, graph.row) * x.to(wide).index_select(0, graph.index)).sum(-1).to(x.dtype)
