@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.document_blocks import ROOT, blocks, copy_of_checkout, difference, environment, run_all
+from support.warm_interpreter import warm_commands
 
 from gkdbench.report.markdown import marked_tables
 
@@ -20,9 +21,10 @@ def test_code_blocks_run_and_print_what_is_shown(name: str, least: int, tmp_path
     document = ROOT / name
     assert len(blocks(document)) >= least
     checkout = copy_of_checkout(tmp_path / "gkdbench")
-    for block, printed in run_all(document, checkout, environment(checkout, tmp_path / "cache")):
-        if block.shown is not None:
-            assert difference(block.shown, printed) == "", f"{name}:{block.line}\n{printed}"
+    with warm_commands(tmp_path / "bin") as commands:
+        for block, printed in run_all(document, checkout, environment(checkout, tmp_path / "cache", commands)):
+            if block.shown is not None:
+                assert difference(block.shown, printed) == "", f"{name}:{block.line}\n{printed}"
 
 
 def test_the_comparison_of_outputs_can_fail() -> None:

@@ -48,13 +48,15 @@ def copy_of_checkout(folder: Path) -> Path:
     return folder
 
 
-def environment(checkout: Path, cache: Path) -> dict[str, str]:
-    """Where `checkout` is what is imported, and this interpreter's commands come first."""
+def environment(checkout: Path, cache: Path, commands: Path | None = None) -> dict[str, str]:
+    """Where `checkout` is what is imported, and this interpreter's commands come first, or those in `commands`."""
     kept = {name: value for name, value in os.environ.items() if name != "GKDBENCH_DATA"}
     paths = [str(checkout), str(checkout / "kernels")]
     return kept | {
         "PYTHONPATH": os.pathsep.join(paths),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join(
+            [str(part) for part in (commands, Path(sys.executable).parent, os.environ.get("PATH", "")) if part]
+        ),
         "XDG_CACHE_HOME": str(cache),
         "COLUMNS": "140",
     }
@@ -80,7 +82,9 @@ def run_all(document: Path, cwd: Path, env: dict[str, str]) -> Iterator[tuple[Bl
 def _python(found: list[Block], name: str, cwd: Path, env: dict[str, str]) -> list[str]:
     parts = [f"exec(compile({block.code!r}, '{name}:{block.line}', 'exec'), names)" for block in found]
     script = "names = {'__name__': '__main__'}\n" + f"\nprint({BORDER!r})\n".join(parts)
-    printed = _checked([sys.executable, "-c", script], found[0], name, cwd, env)
+    python = shutil.which("python", path=env["PATH"])
+    assert python is not None
+    printed = _checked([python, "-c", script], found[0], name, cwd, env)
     return printed.split(f"{BORDER}\n")
 
 
