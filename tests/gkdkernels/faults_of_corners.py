@@ -168,7 +168,7 @@ FAULTS_OF_CORNERS += [
     Fault(
         "soft_kl cpu: the mask multiplies",
         "soft_kl/op.py",
-        "kl[block].masked_fill_(left_out, 0.0)",
+        "kl[block].index_fill_(0, left_out, 0.0)",
         "kl[block].mul_(mask[block])",
         MASKED,
         "soft_kl and cpu",
@@ -176,7 +176,7 @@ FAULTS_OF_CORNERS += [
     Fault(
         "soft_kl cpu: the mask multiplies the gradient",
         "soft_kl/op.py",
-        "grad[block].masked_fill_(left_out[:, None], 0.0)",
+        "grad[block].index_fill_(0, left_out, 0.0)",
         "grad[block].mul_(mask[block, None])",
         MASKED,
         "soft_kl and cpu",
@@ -200,8 +200,8 @@ FAULTS_OF_CORNERS += [
     Fault(
         "mutual_kl cpu: the mask multiplies",
         "mutual_kl/cpu.py",
-        "log_p.masked_fill_(left_out[block], 0.0)",
-        "log_p.mul_(kl_mask[block, None])",
+        " p.index_fill_(2, _places(left_out[block]), 0.0)",
+        " p.mul_(kl_mask[block, None])",
         MASKED,
         "mutual_kl and cpu",
     ),
@@ -318,6 +318,22 @@ FAULTS_OF_CORNERS += [
         "apart = measure > 0",
         LOSS_CORNERS,
         "nan_shows and cpu",
+    ),
+    Fault(
+        "structure_kl triton: a NaN is no edge",
+        "structure_kl/triton.py",
+        "some = z_t != 0.0",
+        "some = z_t > 0.0",
+        LOSS_CORNERS,
+        "nan_shows and triton",
+    ),
+    Fault(
+        "edge_log_probs triton: a NaN is no edge",
+        "structure_kl/triton.py",
+        "tl.where(total == 0.0, 1.0, total)",
+        "tl.where(total > 0.0, total, 1.0)",
+        LOSS_CORNERS,
+        "nan_shows and triton",
     ),
     Fault(
         "structure_kl: any teacher is a distribution",
