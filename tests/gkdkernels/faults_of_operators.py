@@ -152,7 +152,7 @@ FAULTS_OF_OPERATORS = [
     Fault(
         "mutual_kl cpu: the mask is forgotten",
         "mutual_kl/cpu.py",
-        " p.masked_fill_(left_out[block], 0.0)",
+        " p.index_fill_(2, _places(left_out[block]), 0.0)",
         " p.mul_(torch.ones_like(kl_mask[block, None]))",
         MUTUAL,
     ),

@@ -159,6 +159,12 @@ def test_nan_shows_in_every_structure(kernel: str, backend: str) -> None:
     found = edge_log_probs(graph, leaf, kernel, 1.0, backend=backend)
     assert bool(found[(graph.row == 2) | (graph.row == 3)].isnan().all())
     assert bool(torch.autograd.grad(found.sum(), leaf)[0].isnan().any())
+    clean = draw(5, 3, seed=2).requires_grad_()
+    for student, teacher in ((leaf, clean.detach()), (clean, x.detach()), (clean, found.detach())):
+        loss = structure_kl(graph, student, teacher, kernel=kernel, sigma=1.0, backend=backend)
+        assert bool(loss.isnan())
+        read = torch.autograd.grad(loss, student)[0][[1, 2, 3]]  # what rows 2 and 3 read, and themselves
+        assert bool(read.isnan().any(1).all())
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu", *NUMBA])

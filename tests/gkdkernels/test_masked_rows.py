@@ -53,6 +53,9 @@ def test_rows_outside_the_mask_of_soft_kl(backend: str, kind: str, dtype: torch.
             assert torch.equal(found, wanted)
             if found.dim():
                 assert not found[~MASK].any()
+    leaf = filled(student, 0.2).requires_grad_()
+    soft_kl(leaf, make(teacher), mask=MASK, reduction="none", backend=backend).sum().backward()
+    assert leaf.grad is not None and leaf.grad[MASK].any() and not leaf.grad[~MASK].any()
 
 
 @pytest.mark.parametrize(("backend", "dtype"), list(product(MUTUAL, DTYPES)))

@@ -31,6 +31,7 @@ from gkdkernels.spmm.op import spmm
 
 EPS = 1e-12  # the least norm that divides
 _ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # of the hash of a row
+_PROBES = 8  # elements of a row that are compared first
 _FEW = 64  # rows up to which one sort is quicker than k passes
 BACKENDS = declare("route_by_memory", "reference", "cpu", "triton")
 
@@ -161,13 +162,17 @@ def as_dense(x: SparseFeatures | MixedFeatures) -> Tensor:
 def first_of_equals(memory: Tensor) -> Tensor | None:
     """[E] the lowest expert whose row of ``memory: [E, D]`` has the same bits; None where all rows differ.
 
-    A matrix product may round equal columns apart. Rows are compared by a hash of their bits, which is looked at on the
-    CPU; elsewhere, and in a trace, the answer is always a tensor.
+    A matrix product may round equal columns apart. Rows are compared by a few of their elements, then by a hash of
+    their bits, both of which are looked at on the CPU; elsewhere, and in a trace, the answer is always a tensor.
     """
+    if memory.numel() == 0:
+        return None
+    if memory.device.type == "cpu" and not torch.compiler.is_compiling():
+        few = memory.detach()[:, :: -(-memory.size(1) // _PROBES)].tolist()
+        if len(set(map(tuple, few))) == len(few):
+            return None
     rows = (memory.detach() + 0.0).contiguous()  # -0 is 0
     experts = torch.arange(rows.size(0), device=rows.device)
-    if rows.numel() == 0:
-        return None
     bits = rows.view({8: torch.int64, 4: torch.int32}.get(rows.element_size(), torch.int16)).long()
     place = torch.arange(1, rows.size(1) + 1, device=rows.device)
     code = (bits * (place * _ODD + 1)).sum(1)  # wraps

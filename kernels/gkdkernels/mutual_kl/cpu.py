@@ -39,7 +39,7 @@ def peer_pass_cpu(
     """As `peer_pass` of the module `mutual_kl`."""
     peers, (rows, classes) = len(logits), logits[0].shape
     of_kl, of_ce, of_entropy = scale.tolist()
-    left_out = None if weight is None or kl_mask is None else ~kl_mask[:, None]
+    left_out = None if weight is None or kl_mask is None else ~kl_mask
     grad = logits[0].new_empty((peers, rows, classes) if learns else 0)
     node_kl = scale.new_empty((rows, peers, peers) if per_node else 0)
     if classes == 0:
@@ -65,8 +65,7 @@ def peer_pass_cpu(
             mask = None if entropy_mask is None else entropy_mask[block]
             loss -= of_entropy * _entropy(settled(log_p, p) if careful else log_p, p, mask, of_entropy, g)
         if left_out is not None:
-            p.masked_fill_(left_out[block], 0.0)
-            log_p.masked_fill_(left_out[block], 0.0)
+            p.index_fill_(2, _places(left_out[block]), 0.0)
         if mix is not None:
             if g is not None:
                 flat = g.view(peers, -1)
@@ -74,7 +73,7 @@ def peer_pass_cpu(
             rows_kl = _pair_kl(log_p, p) if careful else _gram_kl(log_p, p, _GRAM_ROWS)
             kl += rows_kl.sum(0, dtype=torch.float64)
         elif weight is not None:
-            own = weight[block] if left_out is None else weight[block].masked_fill(left_out[block, :, None], 0.0)
+            own = weight[block] if left_out is None else weight[block].masked_fill(left_out[block, None, None], 0.0)
             taught = own.permute(1, 0, 2) * of_kl  # [K, n, 1]
             if g is not None:
                 g.addcmul_(p[0], taught.sum(0)).sub_((p[0] * taught).sum(0))
@@ -122,7 +121,7 @@ def teacher_side_cpu(
         if weight.dim() == 3:
             pull *= weight[block].permute(1, 0, 2)
         side = p[0] * p[1] * pull if multi_label else p[0] * (pull - (p[0] * pull).sum(-1, keepdim=True))
-        grad[:, block] = side if kl_mask is None else side.masked_fill_(~kl_mask[block, None], 0.0)
+        grad[:, block] = side if kl_mask is None else side.index_fill_(1, _places(~kl_mask[block]), 0.0)
         return side.sum()
 
     _over_blocks(logits, scale.dtype, multi_label, visit, lambda total: bool(total.isfinite()))
@@ -220,14 +219,21 @@ def _pair_kl(log_p: Tensor, p: Tensor) -> Tensor:
     return kl
 
 
+def _places(left_out: Tensor) -> Tensor:
+    """Of the true ones: filled by their places, rows take a quarter of the time that a mask takes."""
+    return left_out.nonzero()[:, 0]
+
+
 def _cross_entropy(log_p: Tensor, p: Tensor, targets: Tensor, scale: float, g: Tensor | None) -> Tensor:
     """[K] summed over the labels of the block; adds its gradient to `g`."""
     if targets.is_floating_point():
         there = ~targets.isnan()
         y = targets.to(p.dtype).where(there, 0)
+        slope, inside = p[0] - y, y * log_p[0] + (1 - y) * log_p[1]
+        if not bool(there.all()):
+            slope, inside = slope.where(there, 0), inside.where(there, 0)
         if g is not None:
-            g += (scale * (p[0] - y)).where(there, 0)
-        inside = (y * log_p[0] + (1 - y) * log_p[1]).where(there, 0)
+            g += scale * slope
         return -inside.sum((1, 2), dtype=torch.float64)
     at = (targets >= 0).nonzero()[:, 0]
     label = targets[at].long()
@@ -244,5 +250,5 @@ def _entropy(log_p: Tensor, p: Tensor, mask: Tensor | None, scale: float, g: Ten
         rows = rows.where(mask, 0)
     if g is not None:
         slope = p[0] * p[1] * (log_p[0] - log_p[1]) if p.size(0) == 2 else p[0] * (log_p[0] + rows[..., None])
-        g += scale * (slope if mask is None else slope.where(mask[:, None], 0))
+        g += scale * (slope if mask is None else slope.index_fill_(1, _places(~mask), 0.0))
     return rows.sum(1, dtype=torch.float64)

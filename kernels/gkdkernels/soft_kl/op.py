@@ -193,11 +193,11 @@ def _row_kl_cpu(
         if teaches:
             to_target[block] = _target_slope(p, gap, kl[block], kind, tau).div_(labels)
         if mask is not None:
-            left_out = ~mask[block]
-            kl[block].masked_fill_(left_out, 0.0)
+            left_out = (~mask[block]).nonzero()[:, 0]  # by their places: a mask over rows takes four times as long
+            kl[block].index_fill_(0, left_out, 0.0)
             for grad, wanted in ((to_student, learns), (to_target, teaches)):
                 if wanted:
-                    grad[block].masked_fill_(left_out[:, None], 0.0)
+                    grad[block].index_fill_(0, left_out, 0.0)
     return kl, to_student, to_target
 
 

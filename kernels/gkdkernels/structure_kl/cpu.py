@@ -78,10 +78,11 @@ def _without_cancellation(
     The sums are as large as a row is far from the mean, their difference as its neighbours are from the row: digits go
     with the quotient. Where that is NaN, as one NaN row makes the mean, it counts as too large, too.
     """
-    pull = weight.abs()
-    near = row_sum(pull * value.sqrt(), rows.indptr)
-    far = row_sum(pull, rows.indptr).mul_(torch.linalg.vector_norm(centred, dim=-1))
-    cancels = ~(far <= _LOST * near)
+    far, pull = torch.linalg.vector_norm(centred, dim=-1), weight.abs()
+    square = far.square().index_select(0, rows.row).sub_(value, alpha=_LOST**2)  # [E]
+    if square.numel() == 0 or bool(square.mul_(pull).amax() <= 0):  # no edge cancels by itself
+        return out
+    cancels = ~(far.mul_(row_sum(pull, rows.indptr)) <= _LOST * row_sum(pull * value.sqrt(), rows.indptr))
     if not bool(cancels.any()):
         return out
     out[cancels] = 0.0

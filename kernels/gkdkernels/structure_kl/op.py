@@ -17,7 +17,6 @@ from torch import Tensor
 from gkdkernels.core.dispatch import accumulation_dtype, choose, declare
 from gkdkernels.core.registration import register
 from gkdkernels.graph import CSRGraph
-from gkdkernels.spmm.cpu import row_sum
 from gkdkernels.structure_kl.edge_log_probs import check_features, edge_log_probs
 from gkdkernels.structure_kl.edge_rows import EdgeRows, forward_edges, reverse_edges, unpack_reverse_edges
 from gkdkernels.structure_kl.kernel_functions import MEASURE, Sigma, check_kernel, width_of
@@ -202,9 +201,9 @@ def _check_teacher(graph: CSRGraph, teacher: Tensor, student: Tensor) -> None:
 def _check_distribution(graph: CSRGraph, log_teacher: Tensor) -> None:
     """Refuse log-probabilities [E] that do not sum to 1 over the in-edges of a node; what is NaN shows in the loss."""
     p = log_teacher.to(accumulation_dtype(log_teacher.dtype)).exp()
-    total = row_sum(p.contiguous(), graph.indptr)
+    total = p.new_zeros(graph.num_dst).scatter_add_(0, graph.row.long(), p)  # a third of `segment_reduce`'s time
     slack = _SLACK if log_teacher.dtype == p.dtype else _HALF_SLACK
-    wrong = ((total - 1).abs() > slack) & (graph.indptr.diff() > 0)
+    wrong = ((total - 1).abs() > slack) & (graph.degree > 0)
     if bool(wrong.any()):
         raise ValueError(
             "teacher: expected log-probabilities whose exponentials sum to 1 over the in-edges of each node, got a sum "

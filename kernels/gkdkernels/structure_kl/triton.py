@@ -229,7 +229,7 @@ def structure_kl_fwd_row_divergence(
         base_a = tl.where(new_a == -float("inf"), 0.0, new_a)
         base_b = tl.where(new_b == -float("inf"), 0.0, new_b)
         shrink = tl.exp(b - base_b)
-        seen = z_t > 0.0
+        seen = z_t != 0.0
         drift = tl.where(seen, b - base_b, 0.0) - tl.where(seen, a - base_a, 0.0)
         e_t = tl.exp(t - base_b[:, None])  # [ROWS, BLOCK_E]
         counts = e_t > 0.0  # 0 log 0 = 0
@@ -238,8 +238,8 @@ def structure_kl_fwd_row_divergence(
         z_t = z_t * shrink + tl.sum(e_t, 1)
         z_s = z_s * tl.exp(a - base_a) + tl.sum(tl.exp(s - base_a[:, None]), 1)
         a, b = new_a, new_b
-    some = z_t > 0.0
-    log_s = tl.log(tl.where(z_s > 0.0, z_s, 1.0))
+    some = z_t != 0.0  # NaN shows
+    log_s = tl.log(tl.where(z_s == 0.0, 1.0, z_s))
     log_t = tl.log(tl.where(some, z_t, 1.0))
     tl.store(out + rows, tl.where(some, acc / tl.where(some, z_t, 1.0) - log_t + log_s, 0.0), mask=live)
     tl.store(lse + rows, tl.where(a == -float("inf"), 0.0, a) + log_s, mask=live)
