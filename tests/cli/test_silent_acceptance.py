@@ -62,6 +62,15 @@ def test_a_suite(inside: Inside, tmp_path: Path, changed: dict[str, str], said: 
     assert said in done.err
 
 
+def test_without_the_check_of_filters_a_misspelt_one_plans_nothing_and_succeeds(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control."""
+    monkeypatch.setattr("gkdbench.execute.suite._refuse_filters_of_nothing", lambda *given: None)
+    done = inside("plan", suite(tmp_path, method='datasets = ["csbm:n=30"]'))
+    assert done.code == 0 and "0 cells" in done.out + done.err, (done.out, done.err)
+
+
 def test_the_same_suite_unchanged_is_planned(inside: Inside, tmp_path: Path) -> None:
     done = inside("plan", suite(tmp_path, method='datasets = ["csbm:n=300"]'))
     assert done.code == 0, done.err
