@@ -130,6 +130,15 @@ def test_what_is_not_there(inside: Inside, words: list[str], said: str) -> None:
     assert said in done.err
 
 
+def test_a_folder_that_no_run_made_is_not_collected(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "page.html").write_text("")
+    done = inside("collect", "mine")
+    assert done.code == 2 and "neither cells nor records" in done.err
+    (tmp_path / "mine" / ".cells").mkdir()
+    assert inside("collect", "mine").code == 0
+
+
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_absent_data_are_exit_code_3(inside: Inside, tmp_path: Path, verb: str) -> None:
     text = '[[grid]]\ndatasets = ["cora"]\nsplits = ["planetoid-public"]\n[[grid.methods]]\nmethod = "mlp"\n'
