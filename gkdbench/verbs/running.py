@@ -238,11 +238,16 @@ def collect(args: argparse.Namespace) -> int:
     """
     from gkdbench.execute.provenance import refuse_dirty
     from gkdbench.records.schema import PROTOCOL_VERSION
-    from gkdbench.records.store import Store
+    from gkdbench.records.store import Store, record_paths
 
     if not Path(args.out).is_dir():
         raise UserError(f"collect: expected the folder of a run, got {args.out!r}, no folder; `gkdbench run` makes one")
     store = Store(args.out, mends=True)
+    if not store.cells.is_dir() and not record_paths(Path(args.out), studies=True):
+        raise UserError(
+            f"collect: expected the folder of a run, got {args.out!r}, which has neither cells nor records; "
+            "`gkdbench run` makes one"
+        )
     if not args.allow_dirty:
         dirty = store.dirty()
         refuse_dirty(args.out, bool(dirty), ", ".join(map(str, dirty[:3])))

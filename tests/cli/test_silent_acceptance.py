@@ -62,6 +62,15 @@ def test_a_suite(inside: Inside, tmp_path: Path, changed: dict[str, str], said: 
     assert said in done.err
 
 
+def test_without_the_check_of_filters_a_misspelt_one_plans_nothing_and_succeeds(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control."""
+    monkeypatch.setattr("gkdbench.execute.suite._refuse_filters_of_nothing", lambda *given: None)
+    done = inside("plan", suite(tmp_path, method='datasets = ["csbm:n=30"]'))
+    assert done.code == 0 and "0 cells" in done.out + done.err, (done.out, done.err)
+
+
 def test_the_same_suite_unchanged_is_planned(inside: Inside, tmp_path: Path) -> None:
     done = inside("plan", suite(tmp_path, method='datasets = ["csbm:n=300"]'))
     assert done.code == 0, done.err
@@ -119,6 +128,15 @@ def test_what_is_not_there(inside: Inside, words: list[str], said: str) -> None:
     done = inside(*words)
     assert done.code != 0
     assert said in done.err
+
+
+def test_a_folder_that_no_run_made_is_not_collected(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "page.html").write_text("")
+    done = inside("collect", "mine")
+    assert done.code == 2 and "neither cells nor records" in done.err
+    (tmp_path / "mine" / ".cells").mkdir()
+    assert inside("collect", "mine").code == 0
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])

@@ -304,6 +304,17 @@ def test_a_download_that_cannot_be_the_file_is_not_kept(
     assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == []
 
 
+@pytest.mark.parametrize("path", ["/wrong", "/empty", "/few"])
+def test_without_the_check_of_what_arrived_it_is_kept(
+    register: Register, tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Positive control."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("gkdbench.data.fetch.check_arrived", lambda *given: None)
+    unregistered(register, mirror + path)
+    assert len(fetch("far", data=tmp_path / "data")) == 1
+
+
 def test_a_download_is_bounded_by_the_registered_size(
     register: Register, tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,30 @@ def deep_json(out: Path) -> bool:
     except RecursionError:
         return True
     return False
+
+
+def a_large_record(out: Path) -> bool:
+    path = only(out)
+    path.write_text(path.read_text().replace('"note": "', '"note": "' + "A" * 17_000_000, 1))
+    return len(load_record(path).data.note) == 17_000_000
+
+
+def a_pipe(out: Path) -> bool:
+    """A pipe with a record's name, into which somebody writes a record once a reader waits for it."""
+    path, content = only(out).with_name("evil-0123456789ab.json"), only(out).read_bytes()
+    os.mkfifo(path)
+
+    def fill() -> None:
+        with suppress(OSError):
+            path.write_bytes(content)
+
+    writer = threading.Thread(target=fill, daemon=True)
+    writer.start()
+    try:
+        return len(load_records(out)) == 2
+    finally:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # frees a writer that still waits
+        writer.join(1.0)
 
 
 def a_bomb(out: Path) -> bool:
@@ -185,6 +211,8 @@ ATTACKS: dict[str, tuple[Attack, Removed]] = {
     "links are not followed": (cells_are_a_link, {f"{STORE}.inside": lambda root, part: root / part}),
     "records are regular files": (a_record_is_a_link, {"gkdbench.safe_files.open_regular": open_any}),
     "keys of JSON once": (a_key_twice, {f"{STORE}.read_json": read_any}),
+    "size of JSON": (a_large_record, {f"{STORE}.read_json": read_any}),
+    "pipes are refused": (a_pipe, {"gkdbench.safe_files.open_regular": open_any}),
     "depth of JSON": (deep_json, {f"{STORE}.read_json": read_any}),
     "sizes before reading": (a_bomb, {f"{ARRAYS}._check_size": lambda *given: None}),
     "no pickle": (

@@ -60,6 +60,17 @@ def test_what_verbs_say_is_printable(capsys: pytest.CaptureFixture[str]) -> None
     assert not set(capsys.readouterr().out) & set("\x1b\x07\x9b\u202e\u2066\r\x00")
 
 
+def test_without_the_escapes_a_text_reaches_the_terminal_and_a_formula_the_sheet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control."""
+    monkeypatch.setattr("gkdbench.verbs.printing.printable", str)
+    say(HOSTILE)
+    assert "\x1b" in capsys.readouterr().out
+    monkeypatch.setattr("gkdbench.report.csvtable.FORMULA", "")
+    assert cell("=1+1") == "=1+1"
+
+
 def test_verbs_print_by_say_alone() -> None:
     """Names, reasons and messages come from others; the board is coloured, and escapes its own texts."""
     found = {
