@@ -72,7 +72,7 @@ def from_torch_sparse(matrix: Tensor) -> tuple[CSRGraph, Tensor]:
         entries = matrix.coalesce()
         graph = CSRGraph.from_edge_index(entries.indices().flip(0), (num_dst, num_src))
         return graph, tensor_rows(entries.values(), graph.edge_order)  # type: ignore[no-untyped-call]
-    value: Tensor = matrix.values()  # type: ignore[no-untyped-call]
+    value: Tensor = matrix.values()
     if matrix.layout == torch.sparse_csr:
         return CSRGraph(matrix.crow_indices(), matrix.col_indices(), num_src), value
     turned = CSRGraph(matrix.ccol_indices(), matrix.row_indices(), num_dst)  # rows are its columns

@@ -33,7 +33,7 @@ def as_graph(edges: Edges, num_dst: int, num_src: int, weight: Tensor | None = N
     return graph, tensor_rows(weight, graph.edge_order) if isinstance(edges, Tensor) else weight
 
 
-def glorot(weight: nn.Parameter) -> None:
+def glorot(weight: Tensor) -> None:
     """Uniform of variance 2 / (rows + columns), of the last two dimensions, as PyG draws it."""
     bound = (6.0 / (weight.size(-2) + weight.size(-1))) ** 0.5
     nn.init.uniform_(weight, -bound, bound)

@@ -74,7 +74,8 @@ class _RowSoftmax(torch.autograd.Function):
     @once("edge_softmax")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         run = _BACKWARD if torch.compiler.is_compiling() else _backward
-        return run(*ctx.saved_tensors, g), None, None, None
+        p, indptr, row = ctx.saved_tensors
+        return run(p, indptr, row, g), None, None, None
 
 
 def _forward(score: Tensor, indptr: Tensor, row: Tensor) -> Tensor:
