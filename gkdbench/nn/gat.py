@@ -102,7 +102,7 @@ class GATConfig(Backbone):
         return total
 
 
-class GATConv(nn.Module):
+class GATLayer(nn.Module):
     """One attention layer, [num_dst, heads, features]; each head is a layer of its own for the Glorot bounds."""
 
     def __init__(
@@ -176,7 +176,7 @@ class GAT(BlockModel):
         self.depth = config.layers
         widths = [*(heads * features for _, heads, features in shapes[:-1]), out_features]
         self.convs = nn.ModuleList(
-            GATConv(
+            GATLayer(
                 *shape,
                 negative_slope=config.negative_slope,
                 attention_dropout=config.attention_dropout,

@@ -71,7 +71,7 @@ class SAGEConfig(StackedBackbone):
         return total
 
 
-class SAGEConv(nn.Module):
+class SAGELayer(nn.Module):
     """One aggregation with its linear maps; Glorot weights with ReLU's gain, zero bias."""
 
     def __init__(
@@ -113,7 +113,7 @@ class SAGE(BlockModel):
         widths = config.widths(in_features, out_features)
         self.depth, inner = config.layers, widths[1:-1]
         self.convs = nn.ModuleList(
-            SAGEConv(a, b, config.aggregator, name=f"convs.{i}", randomness=randomness)
+            SAGELayer(a, b, config.aggregator, name=f"convs.{i}", randomness=randomness)
             for i, (a, b) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(norm_layer(config.norm, width) for width in inner)

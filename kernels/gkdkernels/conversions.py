@@ -81,7 +81,7 @@ def from_torch_sparse(matrix: Tensor) -> tuple[CSRGraph, Tensor]:
 
 
 def with_self_loops(graph: CSRGraph, weight: Tensor | None = None, fill: float = 1.0) -> tuple[CSRGraph, Tensor | None]:
-    """The graph with exactly one self-loop at every node, and its weights, as PyG's `add_remaining_self_loops`.
+    """The graph with exactly one self-loop at every node, and its weights, as PyG's transform has it.
 
     A loop that is there keeps its weight (the last of several does); a new one weighs `fill`. The graph is made once
     and kept on `graph`.

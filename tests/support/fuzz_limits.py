@@ -37,7 +37,9 @@ def _watch(event: str, given: tuple[Any, ...]) -> None:
 
 def _note(event: str, path: Any) -> None:
     text = os.path.realpath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
-    if text and not any(text.startswith(folder) for folder in _folders) and text != os.devnull:
+    if "__pycache__" in text or text == os.devnull:  # a reader's module is compiled where it is first imported
+        return
+    if text and not any(text.startswith(folder) for folder in _folders):
         _outside.append(f"{event} {text}")
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gkdkernels import CSRGraph
 from torch import Tensor, nn
 
-from gkdbench.nn.gat import GAT, GATConv
+from gkdbench.nn.gat import GAT, GATLayer
 from gkdbench.nn.model import Trace
 from gkdbench.nn.rbm import RbMLayer, RbMModel
 
@@ -113,7 +113,7 @@ def plain_gat(model: GAT, x: Tensor, row: Tensor, col: Tensor) -> Trace:
 
 def _plain_attention(conv: nn.Module, x: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """[N, H, F]"""
-    if not isinstance(conv, GATConv):
+    if not isinstance(conv, GATLayer):
         raise TypeError(f"plain_gat: expected layers of GAT, got {type(conv).__name__}")
     h = (x @ conv.linear.weight).view(-1, conv.heads, conv.features)
     el, er = (h * conv.source).sum(-1), (h * conv.target).sum(-1)

@@ -39,7 +39,7 @@ def words(args: argparse.Namespace) -> list[str]:
     """The arguments as they are typed."""
     found = []
     for name, value in sorted(vars(args).items()):
-        if name == "verb" or value is None or value is False:
+        if name in ("verb", "parser", "command") or value is None or value is False:
             continue
         found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return found
