@@ -71,7 +71,7 @@ def from_torch_sparse(matrix: Tensor) -> tuple[CSRGraph, Tensor]:
     if matrix.layout == torch.sparse_coo:
         entries = matrix.coalesce()
         graph = CSRGraph.from_edge_index(entries.indices().flip(0), (num_dst, num_src))
-        return graph, tensor_rows(entries.values(), graph.edge_order)  # type: ignore[no-untyped-call]
+        return graph, tensor_rows(entries.values(), graph.edge_order)
     value: Tensor = matrix.values()
     if matrix.layout == torch.sparse_csr:
         return CSRGraph(matrix.crow_indices(), matrix.col_indices(), num_src), value
