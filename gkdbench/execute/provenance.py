@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gkdbench.errors import UserError
+from gkdbench.printable import encodable
 from gkdbench.records.schema import Provenance
 
 
@@ -42,7 +43,8 @@ def provenance(method: type, *, device: str, allocator: Mapping[str, str]) -> Pr
 
 
 def impersonal(argv: Sequence[str]) -> list[str]:
-    """Program name and arguments, absolute paths made relative to here, or cut to their last part."""
+    """Program name and arguments, absolute paths made relative to here, or cut to their last part, in characters that
+    UTF-8 has."""
 
     def clean(word: str) -> str:
         prefix, equals, value = word.rpartition("=")
@@ -52,7 +54,7 @@ def impersonal(argv: Sequence[str]) -> list[str]:
         inside = path.is_relative_to(Path.cwd())
         return prefix + equals + (str(path.relative_to(Path.cwd())) if inside else path.name)
 
-    return [Path(argv[0]).name, *(clean(word) for word in argv[1:])] if argv else []
+    return [encodable(word) for word in (Path(argv[0]).name, *map(clean, argv[1:]))] if argv else []
 
 
 @cache
@@ -139,9 +141,9 @@ def code_is_dirty() -> bool:
 
 def is_tracked(folder: Path) -> bool:
     """Whether git tracks a file below `folder`."""
-    if not folder.is_dir():
-        return False
     try:
+        if not folder.is_dir():
+            return False
         asked = ["git", "-C", str(folder), "ls-files", "--", "."]
         found = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

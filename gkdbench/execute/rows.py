@@ -130,7 +130,8 @@ def ended_row(cell: Cell, suite: Suite, ready: PreparedData, how: str, log: str)
 
 def command(cell: Cell, suite: Suite, *, failed: bool) -> str:
     """The command that repeats exactly this cell."""
-    return f"gkdbench run {suite.command_name} --only {cell.selector()}{' --retry' if failed else ''}"
+    words = f"gkdbench run {suite.command_name} --only {cell.selector()}{' --retry' if failed else ''}"
+    return encodable(words)  # of a suite file whose name is not UTF-8
 
 
 def _where() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,14 @@ from gkdbench.errors import UserError, invalid
 from gkdbench.records.canonical import sha256_json
 from gkdbench.records.claims import Claims, Owner, guarded, owner_of, undisturbed
 from gkdbench.records.damaged import DamagedFiles
-from gkdbench.records.files import files_below, is_abandoned, remove_if_empty, temporaries_below, write_atomically
+from gkdbench.records.files import (
+    StorageError,
+    files_below,
+    is_abandoned,
+    remove_if_empty,
+    temporaries_below,
+    write_atomically,
+)
 from gkdbench.records.migrate import migrate
 from gkdbench.records.schema import PROTOCOL_VERSION, Predictions, Provenance, Record, Row
 from gkdbench.records.sidecar import (
@@ -97,6 +105,11 @@ class Store:
 
     def __init__(self, out: Path | str, *, mends: bool = False) -> None:
         self.out = Path(out)
+        try:
+            self.out.stat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise StorageError(self.out, error) from None
         self.cells = self.out / ".cells"
         self.damaged = DamagedFiles(self.out)
         self._mends = mends

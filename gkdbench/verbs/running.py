@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkdbench.errors import UserError
 from gkdbench.meter import WorkMeter
+from gkdbench.printable import encodable
 from gkdbench.verbs.cost import plan_cost, run_cost
 from gkdbench.verbs.datasets import nothing_there
 from gkdbench.verbs.printing import say, show
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     if summary.records:
         board = board_of(summary.records, costs=[args.out])
         facts["flat"] = flat_facts(board)
-        title = f"gkdbench: {suite.full_name if args.method else suite.command_name}"
+        title = encodable(f"gkdbench: {suite.full_name if args.method else suite.command_name}")
         page = write_page(board, Path(args.out) / "board.html", title=title)
         facts["html"] = str(page)
         if not args.json:

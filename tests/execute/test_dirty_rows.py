@@ -12,7 +12,7 @@ from support.one_run import arrays, record, row
 from gkdbench.cli import main
 from gkdbench.errors import UserError
 from gkdbench.execute.api import plan_suite
-from gkdbench.execute.provenance import refuse_dirty
+from gkdbench.execute.provenance import is_tracked, refuse_dirty
 from gkdbench.execute.runner import RunSummary
 from gkdbench.records.schema import Provenance
 from gkdbench.records.store import Store, load_record
@@ -55,3 +55,10 @@ def test_a_run_that_writes_no_row_is_not_refused(tracked: Path, monkeypatch: pyt
     full = plan_suite
     monkeypatch.setattr("gkdbench.execute.api.plan_suite", lambda *a, **k: replace(full(*a, **k), todo=[]))
     assert main(words) == 0 and len(ran) == 1
+
+
+def test_a_path_that_is_too_long_is_refused_and_not_tracked(tmp_path: Path) -> None:
+    path = tmp_path.joinpath(*["b" * 200] * 21)
+    assert not is_tracked(path)
+    with pytest.raises(UserError, match=r"cannot write .*too long"):
+        Store(path)

@@ -131,6 +131,7 @@ def test_provenance_names_code_and_machine_and_no_person(monkeypatch: pytest.Mon
     assert len(found.method_source_sha256) == 64 and found.torch == torch.__version__
     assert found.gpu is None and found.cpu
     assert impersonal([]) == []
+    assert impersonal(["gkdbench", "run", "bad\udcff"]) == ["gkdbench", "run", "bad\\udcff"]  # a name that is not UTF-8
 
 
 def test_every_record_has_its_provenance(toy_run: Run) -> None:

@@ -94,7 +94,7 @@ def confine(hidden: Sequence[Path], own: Path, later: Path | None) -> int | None
         return found
     except OSError:
         for place in reversed(mounted):
-            _libc().umount2(place.encode(), _MNT_DETACH)
+            _libc().umount2(os.fsencode(place), _MNT_DETACH)
         return None
 
 
@@ -127,7 +127,8 @@ def _unshare(flags: int) -> bool:
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    if _libc().mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()):
+    places = os.fsencode(source), os.fsencode(target)  # names that are not UTF-8 too
+    if _libc().mount(*places, kind.encode(), ctypes.c_ulong(flags), options.encode()):
         raise OSError(ctypes.get_errno(), "mount refused", target)
 
 
